@@ -1,0 +1,53 @@
+# Two commands are enough: `make demo` and `make test`. All others are parts of them.
+# Needs Python 3.11 or later; everything else is fetched, locked by hash, into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := --disable-pip-version-check --no-input --quiet --quiet
+# Lock files are committed: no registry host and no path of a machine may stand in them.
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
+.PHONY: demo test bench lint clean lock
+
+demo: .venv/.installed
+	$(BIN)/flybridge demo
+
+test: .venv/.installed .venv-interop/.installed
+	$(BIN)/python -m pytest $(TESTS)
+
+bench: .venv/.installed .venv-interop/.installed
+	$(BIN)/python tests/benchmarks/run.py $(BENCH)
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv .venv-interop build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# After a change of dependencies in pyproject.toml.
+lock: | .venv/bin/python
+	$(BIN)/python -m pip install $(PIP) uv
+	$(LOCK) pyproject.toml --extra dev -o requirements.txt
+	$(LOCK) pyproject.toml --extra dev --group build --group test --group lint \
+		-c requirements.txt -o requirements-dev.txt
+	$(LOCK) --group build -c requirements-dev.txt -o requirements-build.txt
+	$(LOCK) --group interop -o requirements-interop.txt
+
+# The stamps are older than what they were made from exactly when there is something to do.
+.venv/.installed: requirements-dev.txt pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install $(PIP) --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-interop/.installed: requirements-interop.txt | .venv-interop/bin/python
+	.venv-interop/bin/python -m pip install $(PIP) --require-hashes -r requirements-interop.txt
+	@touch $@
+
+%/bin/python:
+	@.ci/make-venv $(PYTHON) $*

@@ -1,0 +1,1 @@
+"""Between Feishu and the Redis streams, and what bridge and workers share."""

@@ -1,0 +1,150 @@
+"""Who leads: the decisions of one candidate for the lease of an app. No I/O, no clock of its own.
+
+It does not fence. That one leader at most believes in itself follows from the timing as long as the
+clocks run about equally fast (client-go's bargain); that a paused or partitioned one does no
+harm follows from the term, which `lua/publish.lua` compares with the stored one. Instants are
+seconds of the caller's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+JITTER = 0.2
+"""Retries are spread by this share to both sides, so that candidates do not march in step."""
+
+LossReason = Literal["deadline", "taken", "renumbered", "fenced", "released"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Durations in seconds, named as in client-go's leaderelection, with its defaults."""
+
+    lease_duration: float = 15.0
+    """How long others wait after the last renewal before one of them takes over."""
+    renew_deadline: float = 10.0
+    """How long the leader goes on without a renewal before it steps down by its own clock."""
+    retry_period: float = 2.0
+    """Between two renewals. A standby asks twice as often: a released lease is found soon."""
+
+    def __post_init__(self) -> None:
+        problems = contradictions(self.lease_duration, self.renew_deadline, self.retry_period)
+        if problems:
+            raise ValueError(" ".join(problems))
+
+
+def contradictions(lease_duration: float, renew_deadline: float, retry_period: float) -> list[str]:
+    """What is wrong with three durations, a sentence each; empty when they go together."""
+    given = {
+        "FLYBRIDGE_LEASE_DURATION": lease_duration,
+        "FLYBRIDGE_RENEW_DEADLINE": renew_deadline,
+        "FLYBRIDGE_RETRY_PERIOD": retry_period,
+    }
+    wrong = {name: value for name, value in given.items() if not 0 < value < math.inf}
+    if wrong:
+        return [f"{name} is {value:g}; give seconds above 0." for name, value in wrong.items()]
+    problems = []
+    if lease_duration <= renew_deadline:
+        problems.append(
+            f"FLYBRIDGE_LEASE_DURATION ({lease_duration:g} s) must be longer than "
+            f"FLYBRIDGE_RENEW_DEADLINE ({renew_deadline:g} s), so that a leader steps down before "
+            "another may take over; raise the first or lower the second."
+        )
+    if renew_deadline <= retry_period * (1 + JITTER):
+        problems.append(
+            f"FLYBRIDGE_RENEW_DEADLINE ({renew_deadline:g} s) must be longer than "
+            f"{1 + JITTER:g} times FLYBRIDGE_RETRY_PERIOD ({retry_period:g} s), so that one lost "
+            "renewal does not end leadership; raise the first or lower the second."
+        )
+    return problems
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `lua/lease.lua` said: `term` is 0 while another holds the lease, `left` seconds more."""
+
+    term: int
+    holder: str
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """Standby → leading."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Leading → standby.
+
+    Attributes:
+        reason: `deadline`: no renewal in time; `taken`: another holds the lease; `renumbered`: the
+            record had run out or was gone, and the term is a new one; `fenced`: a publish was;
+            `released`: given back.
+    """
+
+    term: int
+    reason: LossReason
+    holder: str = ""
+
+
+class Election:
+    """One candidate; standby until an answer says otherwise."""
+
+    def __init__(self, timing: Timing) -> None:
+        self.timing = timing
+        self.term = 0
+        """Of the present leadership; 0 in standby."""
+        self.holder = ""
+        """Whom the last answer named; empty when nobody held the lease."""
+        self._valid_until = -math.inf
+
+    def leads(self, now: float) -> bool:
+        """Whether this candidate may act as the leader at this instant."""
+        return self.term > 0 and now < self._valid_until
+
+    def remaining(self, now: float) -> float:
+        """Seconds until the leader has to step down; 0 in standby."""
+        return max(0.0, self._valid_until - now) if self.term else 0.0
+
+    def answered(self, answer: Answer, sent: float, now: float) -> Acquired | Lost | None:
+        """Take an answer in; `sent` is the instant *before* the call was sent.
+
+        Reckoned from there, the own deadline passes before the lease does, however slow the call.
+        """
+        self.holder = answer.holder
+        if self.term and answer.term != self.term:
+            return self.lose("renumbered" if answer.term else "taken")
+        if not answer.term:
+            return None
+        self._valid_until = max(self._valid_until, sent + self.timing.renew_deadline)
+        if now >= self._valid_until:
+            return self.expired(now)
+        if self.term:
+            return None
+        self.term = answer.term
+        return Acquired(self.term)
+
+    def expired(self, now: float) -> Lost | None:
+        """The leader's step-down by its own clock, when it is due."""
+        return self.lose("deadline") if self.term and now >= self._valid_until else None
+
+    def lose(self, reason: LossReason) -> Lost:
+        """End the leadership at once."""
+        lost = Lost(self.term, reason, self.holder)
+        self.term, self._valid_until = 0, -math.inf
+        return lost
+
+    def delay(self, chance: float, left: float = math.inf) -> float:
+        """Seconds until the next call.
+
+        Args:
+            chance: from 0 to 1, for the jitter.
+            left: of another's lease; a standby asks as soon as that has run out.
+        """
+        jittered = self.timing.retry_period * (1 + JITTER * (2 * chance - 1))
+        return jittered if self.term else min(jittered / 2, max(left, 0.0) + 0.05)

@@ -1,0 +1,213 @@
+"""Asks Feishu where to connect: one HTTP POST for one WebSocket URL. It does not open that URL.
+
+Feishu: the URL alone authenticates the socket and is good for one connection, so discovery comes
+before every connection, and neither the URL nor the app secret may reach a log or an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import http.client
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
+from bridge.protocol import ClientConfig
+from bridge.settings import is_loopback
+
+PATH = "/callback/ws/endpoint"
+TIMEOUT = 10.0
+"""Seconds for the whole discovery. The official SDK has none, and bots were deaf for days."""
+
+MAX_ANSWER = 1024 * 1024
+REFUSALS = frozenset({400, 401, 403})
+"""HTTP statuses with which Feishu's gateway answers wrong credentials, and bad days of its own."""
+MAX_REFUSALS = 3
+"""Consecutive `REFUSALS` after which it is not a bad day."""
+
+_CREDENTIALS = "check FLYBRIDGE_APP_ID and FLYBRIDGE_APP_SECRET against the developer console"
+_DOMAIN = "set FLYBRIDGE_DOMAIN=lark for an app created at Lark, feishu for one created at Feishu"
+_CONNECTIONS = "stop the app's other long-connection clients; a lost one is forgotten in minutes"
+_CONSOLE = "check in the developer console that the app is published and enabled"
+
+# Feishu: result codes of discovery.
+_VERDICTS: dict[int, tuple[type[FeishuRefused], str]] = {
+    1: (FeishuUnavailable, "the service is busy"),
+    1000040343: (FeishuUnavailable, "internal error of the service"),
+    1000040344: (FeishuRefused, f"credentials are missing; {_CREDENTIALS}"),
+    1000040345: (FeishuBusy, f"refused for now; {_CONSOLE}"),
+    1000040346: (FeishuRefused, f"the app id is not valid; {_CREDENTIALS}"),
+    1000040350: (FeishuBusy, f"too many connections; {_CONNECTIONS}"),
+    1000040351: (FeishuRefused, f"wrong domain for this app; {_DOMAIN}"),
+}
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to connect, once. Its repr leaves the secrets out."""
+
+    url: str
+    service_id: int
+    device_id: str
+    """Feishu's name for this connection; for logs."""
+    config: ClientConfig
+
+    def __repr__(self) -> str:
+        host = urlsplit(self.url).hostname
+        return f"Endpoint(host={host!r}, device_id={self.device_id!r}, config={self.config!r})"
+
+
+async def discover(
+    base_url: str,
+    app_id: str,
+    app_secret: str,
+    *,
+    timeout: float = TIMEOUT,
+    config: ClientConfig | None = None,
+    refusals: int = 0,
+) -> Endpoint:
+    """Ask once, through the proxy of the environment if there is one.
+
+    Args:
+        base_url: like https://open.feishu.cn, without a path.
+        timeout: seconds for everything.
+        config: what the new config starts from where Feishu's is silent.
+        refusals: how many errors with a code in `REFUSALS` came directly before this attempt.
+
+    Raises:
+        FeishuUnavailable: a passing fault, timeouts included; retry with backoff.
+        FeishuBusy: too many connections, an unknown code, or `refusals` went on; retry slowly.
+        FeishuRefused: the settings are wrong; the message says which.
+    """
+    request = _request(base_url, app_id, app_secret)
+    try:
+        async with asyncio.timeout(timeout):
+            status, answer = await _in_thread(lambda: _post(request, timeout))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = _redacted(str(error) or "timed out", app_secret)
+        raise FeishuUnavailable(
+            f"no answer from {base_url} ({reason}); check network, DNS and proxy"
+        ) from None
+    fields = _fields(answer)
+    code = fields.get("code")
+    known = isinstance(code, int) and code in _VERDICTS
+    if status != 200 and not known:
+        raise _http_refusal(status, refusals + 1)
+    if not isinstance(code, int):
+        raise FeishuUnavailable("the answer is no discovery's; check FLYBRIDGE_DOMAIN and proxy")
+    if code != 0:
+        raise refusal(code, _redacted(str(fields.get("msg", "")), app_secret))
+    return _endpoint(fields.get("data"), config or ClientConfig())
+
+
+def refusal(code: int, said: str) -> FeishuRefused:
+    """The error for one of Feishu's result codes; `said` is Feishu's own text."""
+    kind, fact = _VERDICTS.get(code, (FeishuBusy, f"an unknown refusal; {_CONSOLE}"))
+    return kind(f"Feishu answers {code} {said[:200]!r}: {fact}", code)
+
+
+def _http_refusal(status: int, times: int) -> FeishuRefused:
+    if status in REFUSALS and times >= MAX_REFUSALS:
+        return FeishuBusy(f"HTTP {status}, {times} times in a row; {_CREDENTIALS}", status)
+    return FeishuUnavailable(f"HTTP {status} instead of an endpoint; retry", status)
+
+
+def _endpoint(data: object, config: ClientConfig) -> Endpoint:
+    fields = data if isinstance(data, dict) else {}
+    url = fields.get("URL")
+    if not isinstance(url, str) or not url:
+        raise FeishuUnavailable("Feishu's answer has no URL; retry")
+    try:
+        parts = urlsplit(url)
+        query = parse_qs(parts.query)
+        local = parts.scheme == "ws" and is_loopback(parts)
+        service_id = int(query["service_id"][0])
+    except (ValueError, KeyError):
+        raise FeishuUnavailable("Feishu's URL is unreadable or has no service_id; retry") from None
+    if not parts.hostname or not (parts.scheme == "wss" or local):
+        raise FeishuUnavailable("Feishu's URL is not wss, and secrets do not travel bare; retry")
+    # Feishu: `service` of a frame is an int32.
+    if not 0 <= service_id < 2**31:
+        raise FeishuUnavailable("Feishu's service_id is out of range; retry")
+    device_id = query.get("device_id", [""])[0]
+    return Endpoint(url, service_id, device_id, config.updated(fields.get("ClientConfig")))
+
+
+def _fields(answer: bytes) -> dict[str, Any]:
+    try:
+        fields = msgspec.json.decode(answer)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _redacted(text: str, secret: str) -> str:
+    return text.replace(secret, "***") if secret else text
+
+
+# HTTP
+
+
+def _request(base_url: str, app_id: str, app_secret: str) -> urllib.request.Request:
+    if urlsplit(base_url).scheme not in ("http", "https"):
+        raise FeishuRefused("the base URL is not http(s); set FLYBRIDGE_DOMAIN=feishu or lark")
+    # Feishu: keys are capitalised exactly so.
+    body = json.dumps({"AppID": app_id, "AppSecret": app_secret}).encode()
+    headers = {"Content-Type": "application/json", "locale": "zh", "User-Agent": "flybridge"}
+    return urllib.request.Request(base_url.rstrip("/") + PATH, body, headers)  # noqa: S310
+
+
+def _post(request: urllib.request.Request, timeout: float) -> tuple[int, bytes]:
+    deadline = time.monotonic() + timeout
+    # No proxy leads to this machine, where the local Feishu listens.
+    proxies: dict[str, str] | None = {} if is_loopback(urlsplit(request.full_url)) else None
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    try:
+        response = opener.open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        response = error
+    with response:
+        return response.status, _read(response, deadline)
+
+
+def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    """The body, bounded in size and, against a server that drips, in time."""
+    answer = bytearray()
+    while piece := response.read1(65536):
+        answer += piece
+        if len(answer) > MAX_ANSWER:
+            raise ValueError(f"more than {MAX_ANSWER} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError("timed out")
+    return bytes(answer)
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    """Run blocking work in a daemon thread.
+
+    Not `asyncio.to_thread`: the end of the process waits for those threads, and a name server that
+    does not answer would hold up a SIGTERM for longer than its grace period.
+    """
+    done: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+    def run() -> None:
+        done.set_running_or_notify_cancel()
+        try:
+            done.set_result(work())
+        except BaseException as error:  # the waiting task gets it, whatever it is
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="flybridge-discovery", daemon=True).start()
+    return await asyncio.wrap_future(done)

@@ -1,0 +1,110 @@
+"""Every error that Flybridge raises on purpose, and the exit code of each.
+
+* :exc:`BridgeError`
+
+  * :exc:`SettingsInvalid`: settings missing, wrong, or contradicting each other
+  * :exc:`RedisUnfit`: Redis answers, but its version or policy would lose events
+  * :exc:`RedisUnreachable`: Redis did not answer in time
+  * :exc:`FeishuRefused`: discovery or the upgrade was refused
+
+    * :exc:`FeishuUnavailable`: a passing fault; retry with backoff
+    * :exc:`FeishuBusy`: a fault that heals elsewhere (console, other clients); retry slowly
+
+  * :exc:`LeaseLost`: another process may lead from now on
+  * :exc:`PluginBroken`: a handler module failed to import
+  * :exc:`FrameInvalid`: bytes that are not a Feishu frame
+  * :exc:`EnvelopeInvalid`: a payload that is not a Feishu envelope
+
+A message states the fact and ends with what to do about it.
+"""
+
+from __future__ import annotations
+
+OK = 0
+EXIT_LOST = 1  # demo: an event was lost or doubled
+EXIT_USAGE = 2  # click's own code for wrong options
+EXIT_SETTINGS = 3
+EXIT_REDIS = 4
+EXIT_FEISHU = 5
+EXIT_LEASE = 6  # the event loop was stuck past the renew deadline; restart the process
+EXIT_PLUGIN = 7
+
+
+class BridgeError(Exception):
+    """Base of all; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class SettingsInvalid(BridgeError):
+    """One or more settings cannot be used; `problems` names each variable."""
+
+    exit_code = EXIT_SETTINGS
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class RedisUnfit(BridgeError):
+    """Redis answers, but running on it would lose events."""
+
+    exit_code = EXIT_REDIS
+
+
+class RedisUnreachable(BridgeError):
+    """Redis did not answer."""
+
+    exit_code = EXIT_REDIS
+
+
+class FeishuRefused(BridgeError):
+    """Feishu refused the connection, and no retry will change its mind.
+
+    Args:
+        reason: what Feishu said, and what to do about it.
+        code: Feishu's result code or HTTP status; 0 when there was none.
+    """
+
+    exit_code = EXIT_FEISHU
+
+    def __init__(self, reason: str, code: int = 0) -> None:
+        self.code = code
+        super().__init__(reason)
+
+
+class FeishuUnavailable(FeishuRefused):
+    """A passing fault of network or service; retry with backoff."""
+
+
+class FeishuBusy(FeishuRefused):
+    """A refusal that heals elsewhere, e.g. the connection limit; retry slowly."""
+
+
+class LeaseLost(BridgeError):
+    """This process no longer leads."""
+
+    exit_code = EXIT_LEASE
+
+
+class PluginBroken(BridgeError):
+    """A module with handlers failed to import."""
+
+    exit_code = EXIT_PLUGIN
+
+
+class FrameInvalid(BridgeError):
+    """Bytes that are not a frame of the long connection."""
+
+
+class EnvelopeInvalid(BridgeError):
+    """A payload from which no event can be made.
+
+    Args:
+        reason: one word for counters and dead letters: `decode`, `schema` or `too_large`.
+        detail: the fact, for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason = reason
+        super().__init__(detail)

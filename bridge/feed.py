@@ -1,0 +1,158 @@
+"""From delivery to entry to ack, for one connection. It reads no socket and never waits for Redis.
+
+Acks: 200 when Redis holds the event, or its dead letter; 500 when Redis did not take it in time, so
+that Feishu sends it again; none when another bridge leads by now, since this socket is closed
+anyway.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from bridge.envelope import Header, header
+from bridge.errors import EnvelopeInvalid
+from bridge.protocol import Delivery, Rejected
+from bridge.publisher import Published, Publisher, PublishRefused
+from bridge.spans import EventSpans, begin
+from bridge.streams import Entry, Keys
+from bridge.tally import Tally
+
+CALLBACKS = frozenset({"card.action.trigger", "url.preview.get"})
+"""Feishu: these want a result in the ack. An empty one keeps the card as it is."""
+
+NO_RESULT = b"{}"
+
+log = structlog.get_logger("bridge.feed")
+
+
+class Acker(Protocol):
+    """The part of a connection that is needed here."""
+
+    def ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> object:
+        """Answer a delivery; `data` is the JSON of a callback's result."""
+
+
+class Feed:
+    """Publishes what one connection delivers, and acks it there.
+
+    Args:
+        term: of the leadership under which the connection was made; goes into every entry.
+        traced: whether spans are made.
+        clock: the one by which `Delivery.received` was taken.
+        wall: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        keys: Keys,
+        term: int,
+        tally: Tally,
+        *,
+        traced: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.connection: Acker | None = None
+        """To be set before the first delivery."""
+        self._publisher = publisher
+        self._keys = keys
+        self._term = term
+        self._tally = tally
+        self._traced = traced
+        self._clock = clock
+        self._wall = wall
+
+    def take(self, delivery: Delivery) -> None:
+        """Publish a delivery; its ack follows by itself."""
+        if delivery.kind == "card":
+            self._bury(
+                delivery, "card", "a callback of the legacy channel; use card.action.trigger"
+            )
+            return
+        try:
+            found = header(delivery.payload)
+        except EnvelopeInvalid as invalid:
+            self._bury(delivery, invalid.reason, str(invalid))
+            return
+        spans = self._spans(delivery, found) if self._traced else None
+        entry = self._entry(delivery, found, *(spans.context() if spans else ("", "")))
+        self._publisher.submit(entry, partial(self._published, delivery, found.event_type, spans))
+
+    def reject(self, rejected: Rejected) -> None:
+        """Bury a frame that made no delivery; it is acked if it can be."""
+        fields = {"error": "the frame makes no delivery", "headers": repr(dict(rejected.headers))}
+        done = partial(self._buried, rejected.delivery)
+        self._publisher.bury(rejected.reason, rejected.payload, self._stamped(fields), done)
+
+    def _entry(self, delivery: Delivery, found: Header, traceparent: str, tracestate: str) -> Entry:
+        return Entry(
+            event_id=found.event_id,
+            event_type=found.event_type,
+            app_id=found.app_id,
+            tenant_key=found.tenant_key,
+            schema=found.schema,
+            created_at=found.created_at,
+            received_at=int(self._wall() * 1000),
+            term=self._term,
+            traceparent=traceparent,
+            tracestate=tracestate,
+            envelope=delivery.payload,
+        )
+
+    def _published(
+        self,
+        delivery: Delivery,
+        event_type: str,
+        spans: EventSpans | None,
+        result: Published | PublishRefused,
+    ) -> None:
+        if isinstance(result, PublishRefused):
+            code = self._refused(delivery, result)
+            if spans is not None:
+                spans.end(code, error=result.reason)
+            return
+        self._tally.outcomes["duplicate" if result.duplicate else "published"] += 1
+        self._ack(delivery, 200, NO_RESULT if event_type in CALLBACKS else None)
+        if spans is not None:
+            spans.end(200, entry_id=result.entry_id, duplicate=result.duplicate)
+
+    def _refused(self, delivery: Delivery, refusal: PublishRefused) -> int:
+        """Count it and answer it; returns the code, 0 for no ack."""
+        self._tally.outcomes[refusal.reason] += 1
+        if refusal.reason == "fenced":
+            return 0
+        self._ack(delivery, 500)
+        return 500
+
+    def _bury(self, delivery: Delivery, reason: str, error: str) -> None:
+        fields = {"error": error, "message_id": delivery.message_id, "trace_id": delivery.trace_id}
+        done = partial(self._buried, delivery)
+        self._publisher.bury(reason, delivery.payload, self._stamped(fields), done)
+        log.warning("event.buried", reason=reason, size=len(delivery.payload))
+
+    def _buried(self, delivery: Delivery | None, result: Published | PublishRefused) -> None:
+        if isinstance(result, Published):
+            self._tally.outcomes["buried"] += 1
+            if delivery is not None:
+                self._ack(delivery, 200)
+        elif delivery is not None:
+            self._refused(delivery, result)
+
+    def _ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> None:
+        if self.connection is not None:
+            self.connection.ack(delivery, code, data)
+            self._tally.ack_times.add(self._clock() - delivery.received)
+
+    def _stamped(self, fields: dict[str, str]) -> dict[str, str]:
+        return {**fields, "received_at": str(int(self._wall() * 1000)), "term": str(self._term)}
+
+    def _spans(self, delivery: Delivery, found: Header) -> EventSpans:
+        stream = self._keys.stream(found.event_type)
+        waited = self._clock() - delivery.received
+        return begin(delivery, found, stream, self._term, waited)

@@ -1,0 +1,208 @@
+"""The lease in Redis: asking for it, renewing it, giving it back. `election.py` judges the answers.
+
+A lease is not a lock with a time to live: its record stays, so that terms only grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.resources import files
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from bridge.cancellation import heed_cancellation
+from bridge.election import Acquired, Answer, Election, LossReason, Lost, Timing
+from bridge.errors import LeaseLost
+from bridge.streams import Keys
+
+RELEASE_TIMEOUT = 0.5
+"""Seconds a release may take; when it fails, the others wait the lease out."""
+
+_SCRIPT = files("bridge").joinpath("lua", "lease.lua").read_text(encoding="utf-8")
+_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+log = structlog.get_logger("bridge.lease")
+
+
+def new_identity() -> str:
+    """Host, process and a random part: no two processes ever share it, not even in containers."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+class LeaseElector:
+    """A candidate for the lease of one app.
+
+    Args:
+        redis: its commands may be retried (the script is idempotent), but every call is bounded
+            here.
+        identity: unique per process; see `new_identity`.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        identity: str,
+        timing: Timing | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.identity = identity
+        self.timing = timing or Timing()
+        self.lost = asyncio.Event()
+        """Set from a loss until the next leadership."""
+        self.on_lost: Callable[[Lost], None] = lambda lost: None
+        """Called at once, before anything else runs: close the socket here."""
+        self.answered_at: float | None = None
+        """When Redis last answered, by `clock`."""
+        self.renew_seconds = 0.0
+        """How long the last answer took."""
+        self.failures = 0
+        """Calls without an answer, ever."""
+        self._redis = redis
+        self._key = keys.lease
+        self._clock = clock
+        self._election = Election(self.timing)
+        self._scope: asyncio.Timeout | None = None
+
+    @property
+    def term(self) -> int:
+        """Of the present leadership; 0 in standby."""
+        return self._election.term
+
+    @property
+    def holder(self) -> str:
+        """Who leads, as far as is known; empty when nobody does."""
+        return self._election.holder
+
+    def leads(self) -> bool:
+        """Whether this process may act as the leader now; steps down on the spot when it may not.
+
+        To be asked before every publish: after a pause (SIGSTOP, a stalled machine) this may run
+        before any timer does.
+        """
+        now = self._clock()
+        if self._election.leads(now):
+            return True
+        self._take(self._election.expired(now))
+        return False
+
+    def step_down(self, reason: LossReason) -> None:
+        """End the leadership now, e.g. because a publish was fenced."""
+        if self.term:
+            self._take(self._election.lose(reason))
+
+    async def wait_until_leading(self) -> int:
+        """Ask until the lease is ours, and return the term. Nobody renews it yet; see `lead`."""
+        while True:
+            left = await self._ask()
+            if self.term:
+                return self.term
+            await asyncio.sleep(self._election.delay(random.random(), left))  # noqa: S311
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncIterator[int]:
+        """Wait for the lease, keep it while the body runs, give it back after; yields the term.
+
+        Raises:
+            LeaseLost: the lease was lost; the body has been cancelled.
+        """
+        scope = asyncio.timeout(None)
+        try:
+            term = await self.wait_until_leading()
+            async with scope:
+                keeper = asyncio.create_task(self._keep(), name="lease-keeper")
+                self._scope = scope
+                try:
+                    yield term
+                finally:
+                    self._scope = None
+                    keeper.cancel()
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise LeaseLost(f"term {term} is over; another process may lead") from None
+        finally:
+            await self.release()
+
+    async def release(self) -> None:
+        """Give the lease back, if it is ours; whatever it guarded must have ended before.
+
+        Also right for a standby: its last call may have been granted without its knowing.
+        """
+        term = self.term
+        self._election.lose("released")
+        try:
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                await self._call("release", term)
+        except Exception as error:  # the lease runs out by itself; stopping must go on
+            log.warning("lease.release_failed", term=term, error=repr(error))
+        else:
+            if term:
+                log.info("lease.released", term=term)
+
+    async def _keep(self) -> None:
+        while self.term:
+            remaining = self._election.remaining(self._clock())
+            await asyncio.sleep(min(self._election.delay(random.random()), remaining))  # noqa: S311
+            await self._ask()
+
+    async def _ask(self) -> float:
+        """One call; returns the seconds that another's lease still has, 0 when that is unknown."""
+        sent = self._clock()
+        try:
+            async with asyncio.timeout(self._patience(sent)):
+                answer = await self._call("hold", self.term)
+        except Exception as error:  # whatever it was, it was no renewal: the deadline decides
+            self._failed(error)
+            self._take(self._election.expired(self._clock()))
+            heed_cancellation()
+            return self.timing.lease_duration
+        heed_cancellation()
+        now = self._clock()
+        self.answered_at, self.renew_seconds = now, now - sent
+        self._take(self._election.answered(answer, sent, now))
+        return 0.0 if self.term else answer.left
+
+    def _patience(self, now: float) -> float:
+        """Half the deadline, so that one stuck call leaves time for another, and never past it."""
+        half = self.timing.renew_deadline / 2
+        return min(half, self._election.remaining(now)) if self.term else half
+
+    async def _call(self, mode: str, term: int) -> Answer:
+        arguments = (mode, self.identity, round(self.timing.lease_duration * 1000), term)
+        try:
+            reply = await self._redis.evalsha(_SHA, 1, self._key, *arguments)
+        except NoScriptError:
+            reply = await self._redis.eval(_SCRIPT, 1, self._key, *arguments)
+        granted, holder, left = reply
+        return Answer(int(granted), holder.decode(), int(left) / 1000)
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        log.debug("lease.unanswered", term=self.term, error=repr(error), failures=self.failures)
+
+    def _take(self, change: Acquired | Lost | None) -> None:
+        if isinstance(change, Acquired):
+            self.lost.clear()
+            log.info("lease.acquired", term=change.term, identity=self.identity)
+        elif change is not None:
+            self._lose(change)
+
+    def _lose(self, lost: Lost) -> None:
+        self.on_lost(lost)
+        self.lost.set()
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+        log.warning("lease.lost", term=lost.term, reason=lost.reason, holder=lost.holder)

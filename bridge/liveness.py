@@ -1,0 +1,88 @@
+"""When to ping, and when silence means a dead connection. It neither sends nor waits.
+
+No SDK of Feishu notices a missing pong, which is how connections stay half-open for days. Two
+limits: 20 s from a ping to any frame, and 2.5 ping intervals without one. Any frame counts as life.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PONG_TIMEOUT = 20.0
+"""Seconds from a ping to any frame. Of the field's reports 3 is too short and 10 to 30 works."""
+
+IDLE_INTERVALS = 2.5
+"""Ping intervals without any frame, whatever the pings say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The connection must be dropped."""
+
+    reason: str
+
+
+class Liveness:
+    """The heartbeat of one connection; the first ping is due at once. Times in s, of one clock."""
+
+    def __init__(self, now: float, *, pong_timeout: float) -> None:
+        self.last_frame = now
+        """When anything last came in, or the connection was made."""
+        self.last_pong: float | None = None
+        self.round_trip: float | None = None
+        """Seconds from the last answered ping to its pong."""
+        self.next_ping = now
+        self._pong_timeout = pong_timeout
+        self._paused = False
+        self._pinged: float | None = None
+        self._silent_since: float | None = None
+
+    def received(self, now: float) -> None:
+        """Something came in."""
+        self.last_frame = now
+        self._silent_since = None
+
+    def pinged(self, now: float, interval: float) -> None:
+        """A ping was sent; of several unanswered ones the first sets the limit."""
+        self.next_ping = now + interval
+        if self._silent_since is None:
+            self._silent_since = now
+        if self._pinged is None:
+            self._pinged = now
+
+    def ponged(self, now: float) -> None:
+        """A pong came in."""
+        self.last_pong = now
+        if self._pinged is not None:
+            self.round_trip = now - self._pinged
+            self._pinged = None
+
+    def pause(self) -> None:
+        """Reading stops by our own will: silence proves nothing until `resume`. Pings go on."""
+        self._paused = True
+
+    def resume(self, now: float) -> None:
+        """Reading goes on; every limit on silence starts anew."""
+        self._paused = False
+        self.last_frame = now
+        if self._silent_since is not None:
+            self._silent_since = now
+
+    def deadline(self, interval: float) -> float:
+        """When the connection is dead unless something comes in; infinity while paused."""
+        if self._paused:
+            return float("inf")
+        # Very short intervals must not make the idle limit stricter than the pong's.
+        idle = self.last_frame + max(IDLE_INTERVALS * interval, self._pong_timeout)
+        return min(idle, self._pong_deadline())
+
+    def dead(self, now: float) -> Dead:
+        """The verdict once `deadline` has passed."""
+        if now >= self._pong_deadline():
+            return Dead(f"no frame within {self._pong_timeout:g} s after ping")
+        return Dead(f"no frame for {now - self.last_frame:.0f} s")
+
+    def _pong_deadline(self) -> float:
+        if self._silent_since is None:
+            return float("inf")
+        return self._silent_since + self._pong_timeout

@@ -1,0 +1,29 @@
+-- Adds one event to its stream, once, if its term is the one of the lease. Idempotent: a call whose reply was lost may be repeated.
+-- KEYS     lease, published marker of the event, types set, stream, other stream
+-- ARGV     term, type name, cap on types, marker ttl (s), then the entry's fields: name, value, …
+-- returns  {'fenced', stored term} | {'duplicate', entry id} | {'published', entry id}
+
+-- Not "an earlier one": a Redis that lost the record, or has an old copy, accepts nobody until the lease is held anew.
+local stored = redis.call('HGET', KEYS[1], 'term') or ''
+if stored ~= ARGV[1] then
+  return {'fenced', stored}
+end
+
+local earlier = redis.call('GET', KEYS[2])
+if earlier then
+  return {'duplicate', earlier}
+end
+
+local stream = KEYS[4]
+if redis.call('SISMEMBER', KEYS[3], ARGV[2]) == 0 then
+  local name = ARGV[2]
+  if redis.call('SCARD', KEYS[3]) >= tonumber(ARGV[3]) then
+    stream = KEYS[5]
+    name = string.match(stream, '[^:]*$')
+  end
+  redis.call('SADD', KEYS[3], name)
+end
+
+local id = redis.call('XADD', stream, '*', unpack(ARGV, 5))
+redis.call('SET', KEYS[2], id, 'EX', ARGV[4])
+return {'published', id}

@@ -1,0 +1,143 @@
+"""Health and status over HTTP: `/livez`, `/readyz`, `/leaderz`, `/status`. It changes nothing.
+
+* `/livez`: the loop turns (it answers), and this is no leader whose lease has long run out. Never
+  Redis or Feishu: an outage there must not restart every bridge.
+* `/readyz`: Redis answers the lease calls. A standby is ready, else a rolling update would never
+  end. A leader is ready from the first pong of its leadership on, and stays so through gaps shorter
+  than `patience`, since every connection is closed now and then; it is not ready while Feishu
+  refuses it.
+* `/leaderz`: 200 for the leader, 404 for the others.
+
+Machines read the status code; the body says which check failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from bridge.status import State, Status
+
+OVERDUE = 5.0
+"""Seconds past the lease's end at which a process that still takes itself for the leader is not
+live."""
+
+STOP_TIMEOUT = 1
+
+log = structlog.get_logger("bridge.ops")
+
+
+def unlive(status: Status, lease_duration: float) -> list[str]:
+    """Why the process should be restarted; empty when it should not."""
+    age = status.redis_age or 0.0
+    if status.state is State.LEADING and age > lease_duration + OVERDUE:
+        return [f"lease: not renewed for {age:.0f} s, and still leading"]
+    return []
+
+
+def unready(status: Status, lease_duration: float, patience: float) -> list[str]:
+    """Why the bridge is not ready; empty when it is."""
+    problems = []
+    if status.redis_age is None or status.redis_age > lease_duration:
+        problems.append("redis: no answer to the lease calls")
+    if status.state in (State.DRAINING, State.STOPPED):
+        problems.append(f"state: {status.state.value}")
+    if status.state is State.LEADING:
+        problems += _unconnected(status, patience)
+    return problems
+
+
+def _unconnected(status: Status, patience: float) -> list[str]:
+    if status.degraded:
+        return [f"feishu: {status.trouble}"]
+    if not status.pong_seen:
+        return [f"feishu: no pong yet; {status.trouble or 'connecting'}"]
+    if status.offline > patience:
+        return [f"feishu: not connected for {status.offline:.0f} s; {status.trouble}"]
+    return []
+
+
+def application(
+    status: Callable[[], Status], *, lease_duration: float, patience: float
+) -> Starlette:
+    """The HTTP application; `status` is asked on every request."""
+
+    async def livez(request: Request) -> Response:
+        return _verdict(unlive(status(), lease_duration))
+
+    async def readyz(request: Request) -> Response:
+        return _verdict(unready(status(), lease_duration, patience))
+
+    async def leaderz(request: Request) -> Response:
+        now = status()
+        body = f"leader: {now.leader or 'none'}\n"
+        return PlainTextResponse(body, 200 if now.state is State.LEADING else 404)
+
+    async def show(request: Request) -> Response:
+        return Response(status().to_json(), media_type="application/json")
+
+    return Starlette(
+        routes=[
+            Route("/livez", livez),
+            Route("/readyz", readyz),
+            Route("/leaderz", leaderz),
+            Route("/status", show),
+        ]
+    )
+
+
+@asynccontextmanager
+async def serve(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
+    """Serve while the body runs, on this loop; yields the port, which is a free one for 0.
+
+    Raises:
+        OSError: the address is in use or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family)
+    server = _Server(_config(app))
+    task = asyncio.create_task(server.serve([listener]), name="ops")
+    bound: int = listener.getsockname()[1]
+    log.info("ops.started", host=host, port=bound)
+    try:
+        yield bound
+    finally:
+        server.should_exit = True
+        await asyncio.wait({task}, timeout=STOP_TIMEOUT + 0.5)
+        task.cancel()
+        listener.close()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the supervisor's: a server that took SIGTERM would swallow the drain."""
+        yield
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=STOP_TIMEOUT,
+    )
+
+
+def _verdict(problems: list[str]) -> Response:
+    body = "".join(f"[-]{problem}\n" for problem in problems) or "ok\n"
+    return PlainTextResponse(body, 503 if problems else 200)

@@ -1,0 +1,147 @@
+"""What a bridge says about itself, and the board in Redis where all bridges of an app say it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from bridge.cancellation import heed_cancellation
+from bridge.streams import Keys
+
+PERIOD = 2.0
+"""Seconds between two writes; a change is written at once."""
+
+STALE = 60.0
+"""Seconds without a write after which another bridge's status is removed: it was killed."""
+
+_TIMEOUT = 0.5
+
+log = structlog.get_logger("bridge.status")
+
+
+class State(StrEnum):
+    """Where a bridge is in its life."""
+
+    STANDBY = "standby"
+    LEADING = "leading"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One bridge at one moment. Instants are Unix ms; ages and delays are seconds."""
+
+    identity: str
+    app_id: str
+    pid: int
+    state: State
+    at: int
+    started_at: int
+    since: int
+    """When it came into `state`."""
+    term: int
+    """0 unless leading."""
+    leader: str
+    """Identity of the leader, as far as this bridge knows; empty when there is none."""
+    connected_for: float | None
+    """None: no connection to Feishu."""
+    pong_age: float | None
+    """Since the last pong of this connection."""
+    pong_seen: bool
+    """Whether any pong came during this leadership."""
+    offline: float
+    """Seconds for which a leader has had no connection; 0 otherwise."""
+    trouble: str
+    """Why a leader is not connected; empty when it is."""
+    degraded: bool
+    """Feishu refused this app's configuration or is busy with others; retried slowly."""
+    waiting: int
+    """Entries on their way into Redis."""
+    redis_age: float | None
+    """Since Redis last answered the lease call."""
+    renew_seconds: float
+    """How long that answer took."""
+    lease_failures: int
+    """Lease calls without an answer, ever."""
+    loop_lag: float
+    outcomes: dict[str, int]
+    frames: dict[str, int]
+    ack_counts: list[int]
+    """Per bucket of `tally.ACK_BOUNDS`."""
+    ack_seconds: float
+    """Sum over all acks."""
+    leaderships: int
+    connects: int
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
+
+
+class Board:
+    """Writes this bridge's status into the hash `bridges`, field identity. Best effort: it never
+    raises."""
+
+    def __init__(
+        self, redis: Redis, keys: Keys, status: Callable[[], Status], *, period: float = PERIOD
+    ) -> None:
+        self._redis = redis
+        self._key = keys.bridges
+        self._status = status
+        self._period = period
+        self._changed = asyncio.Event()
+
+    def change(self) -> None:
+        """Have the status written soon."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Write on every change and every `period` seconds, until cancelled."""
+        while True:
+            await self._attempt(self._write())
+            heed_cancellation()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._period):
+                    await self._changed.wait()
+            self._changed.clear()
+
+    async def remove(self) -> None:
+        """Take this bridge off the board, at a clean exit."""
+        await self._attempt(self._redis.hdel(self._key, self._status().identity))
+
+    async def _write(self) -> None:
+        status = self._status()
+        await self._redis.hset(self._key, status.identity, status.to_json())
+        rows = await self._redis.hgetall(self._key)
+        stale = [name for name, row in rows.items() if _written_at(row) < status.at - STALE * 1000]
+        if stale:
+            await self._redis.hdel(self._key, *stale)
+
+    async def _attempt(self, call: Awaitable[object]) -> None:
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                await call
+        except (RedisError, OSError) as error:  # a board that is out of date does no harm
+            log.debug("status.unwritten", error=repr(error))
+
+
+def now_ms() -> int:
+    """Unix ms."""
+    return int(time.time() * 1000)
+
+
+def _written_at(row: bytes | str) -> int:
+    try:
+        at = msgspec.json.decode(row)["at"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return 0
+    return at if isinstance(at, int) else 0

@@ -1,0 +1,144 @@
+"""Key names in Redis and the codec of stream entries. No I/O.
+
+Every key carries `{app}`, the app id in braces: a hash tag, so that all keys of one app share
+a Cluster slot and one script may touch several. Times in entries are Unix milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+OTHER = "other"
+"""Stands in the stream name for event types that are not allowed a stream of their own."""
+
+MAX_TYPES = 512
+"""Streams per app. Further types share the stream of `OTHER`, so that a hostile sender cannot fill Redis with keys."""
+
+MARKER_TTL = 86_400
+"""Seconds a published or done mark is kept; Feishu's last retry comes after 7.1 hours."""
+
+_TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")
+_EVENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The key names of one app."""
+
+    app_id: str
+
+    @property
+    def prefix(self) -> str:
+        return f"flybridge:{{{self.app_id}}}"
+
+    def stream(self, event_type: str) -> str:
+        """The stream of an event type; a type with other than `[A-Za-z0-9_.]` shares that of `OTHER`."""
+        name = event_type if _TYPE.fullmatch(event_type) else OTHER
+        return f"{self.prefix}:events:{name}"
+
+    @property
+    def types(self) -> str:
+        """Set of the names that follow `events:`."""
+        return f"{self.prefix}:types"
+
+    @property
+    def lease(self) -> str:
+        return f"{self.prefix}:lease"
+
+    @property
+    def bridges(self) -> str:
+        return f"{self.prefix}:bridges"
+
+    def published(self, event_id: str) -> str:
+        return f"{self.prefix}:published:{key_part(event_id)}"
+
+    def state(self, group: str, event_id: str) -> str:
+        return f"{self.prefix}:state:{group}:{key_part(event_id)}"
+
+    def lock_name(self, group: str, event_id: str) -> str:
+        """The name to give to `redis_lock.Lock`, which prefixes it with `lock:`."""
+        return f"{self.prefix}:{group}:{key_part(event_id)}"
+
+    def retries(self, group: str) -> str:
+        return f"{self.prefix}:retries:{group}"
+
+    def dead(self, group: str) -> str:
+        return f"{self.prefix}:dead:{group}"
+
+
+BRIDGE_GROUP = "bridge"
+"""Dead letters of the bridge itself (frames that hold no readable event) go to the stream `dead:bridge`."""
+
+
+def key_part(event_id: str) -> str:
+    """The event id as it stands in key names: itself if short and printable, else a digest."""
+    if _EVENT_ID.fullmatch(event_id):
+        return event_id
+    return "sha256-" + hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event as it lies in a stream."""
+
+    event_id: str
+    event_type: str
+    app_id: str
+    tenant_key: str
+    schema: str
+    """`1.0` or `2.0`."""
+    created_at: int
+    """Unix ms; 0 when the envelope gives none."""
+    received_at: int
+    """Unix ms, the bridge's clock."""
+    term: int
+    """Of the leader that published it."""
+    traceparent: str
+    """W3C, of the publish span; empty when nothing is traced."""
+    tracestate: str
+    envelope: bytes
+    """Feishu's JSON, untouched."""
+
+    def fields(self) -> list[bytes | str | int]:
+        """Names and values in turn, as XADD takes them."""
+        return [
+            "event_id", self.event_id,
+            "event_type", self.event_type,
+            "app_id", self.app_id,
+            "tenant_key", self.tenant_key,
+            "schema", self.schema,
+            "created_at", self.created_at,
+            "received_at", self.received_at,
+            "term", self.term,
+            "traceparent", self.traceparent,
+            "tracestate", self.tracestate,
+            "envelope", self.envelope,
+        ]  # fmt: skip
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[bytes, bytes]) -> Entry:
+        """Read what `fields` wrote; unknown fields are ignored, missing ones empty.
+
+        Raises:
+            ValueError: `event_id` or `envelope` is missing, or a number is not one.
+        """
+        event_id = fields.get(b"event_id", b"")
+        envelope = fields.get(b"envelope")
+        if not event_id or envelope is None:
+            raise ValueError("entry has no event_id or no envelope; was it written by hand?")
+        return cls(
+            event_id=event_id.decode(),
+            event_type=fields.get(b"event_type", b"").decode(),
+            app_id=fields.get(b"app_id", b"").decode(),
+            tenant_key=fields.get(b"tenant_key", b"").decode(),
+            schema=fields.get(b"schema", b"").decode(),
+            created_at=int(fields.get(b"created_at") or 0),
+            received_at=int(fields.get(b"received_at") or 0),
+            term=int(fields.get(b"term") or 0),
+            traceparent=fields.get(b"traceparent", b"").decode(),
+            tracestate=fields.get(b"tracestate", b"").decode(),
+            envelope=envelope,
+        )

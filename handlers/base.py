@@ -1,0 +1,70 @@
+"""The strategy that users write, and what it is given besides the event. Nothing runs here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import structlog
+
+from handlers.event import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The circumstances of one attempt."""
+
+    attempt: int
+    """1 for the first."""
+    max_attempts: int
+    deadline: float
+    """`time.monotonic()` at which the attempt should have ended."""
+    event_id: str
+    event_type: str
+    handler: str
+    """Name of the registration that runs."""
+
+    @property
+    def logger(self) -> structlog.typing.FilteringBoundLogger:
+        """A structlog logger bound to event id and type, handler and attempt."""
+        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("handlers").bind(
+            event_id=self.event_id,
+            event_type=self.event_type,
+            handler=self.handler,
+            attempt=self.attempt,
+        )
+        return logger
+
+    def remaining(self) -> float:
+        """Seconds until the deadline, 0 once it has passed."""
+        return max(0.0, self.deadline - time.monotonic())
+
+
+class Handler:
+    """Handles the events of the types it is registered for; subclass it and write `handle`.
+
+    One instance per process serves all events, several at once in thread and asyncio pools: keep
+    the state of one event out of `self`.
+    """
+
+    queue: ClassVar[str | None] = None
+    """Celery queue; None for the domain of the event's type: `im`, `contact`, …"""
+    max_attempts: ClassVar[int] = 5
+    """Attempts before the event is given up, the first included."""
+    timeout: ClassVar[float] = 30.0
+    """Seconds per attempt. Then an `async def` is cancelled; a `def` should watch `remaining()`."""
+    backoff: ClassVar[float] = 1.0
+    """Seconds before the second attempt; doubles with each one after."""
+    backoff_max: ClassVar[float] = 600.0
+    """Seconds that no wait exceeds."""
+
+    def handle(self, event: Event, context: Context) -> Any:
+        """Handle one event; `def` and `async def` both work. Returning means success.
+
+        Raises:
+            Retry: run again later.
+            Reject: give up now.
+            Exception: anything else is a failed attempt, retried with backoff.
+        """
+        raise NotImplementedError

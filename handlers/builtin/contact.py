@@ -1,0 +1,19 @@
+"""Handlers of people and departments. They log ids and counts, never names or phones."""
+
+from __future__ import annotations
+
+from handlers import Context, Event, Handler, handles
+from handlers.payloads import contact
+
+
+@handles("contact.user.created_v3")
+class UserCreated(Handler):
+    """Somebody joined the company."""
+
+    def handle(self, event: Event, context: Context) -> None:
+        payload: contact.UserChanged = event.payload
+        context.logger.info(
+            "user.created",
+            open_id=payload.object.open_id,
+            departments=len(payload.object.department_ids),
+        )

@@ -1,0 +1,54 @@
+"""The handler for events that nobody handles. It changes nothing and never fails.
+
+It is not in `builtin/`, which registers on import: every registry has this default from the start.
+"""
+
+from __future__ import annotations
+
+import re
+
+import structlog
+
+from handlers.base import Context, Handler
+from handlers.event import Event
+
+log = structlog.get_logger("handlers.default")
+
+_MAX_TYPES = 512
+_TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")
+_VERSION = re.compile(r"_?v\d+$", re.IGNORECASE)
+
+_STUB = """\
+from handlers import Context, Event, Handler, handles
+
+
+@handles("{event_type}")
+class {name}(Handler):
+    async def handle(self, event: Event, context: Context) -> None:
+        context.logger.info("event.handled")
+"""
+
+
+class LogUnhandled(Handler):
+    """Logs, once per type and process, a handler that is ready to paste."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def handle(self, event: Event, context: Context) -> None:
+        # Bounded, because a sender can make up types without end.
+        if event.type in self._seen or len(self._seen) >= _MAX_TYPES:
+            return
+        self._seen.add(event.type)
+        if _TYPE.fullmatch(event.type):
+            log.warning("event.unhandled", event_type=event.type, suggestion=stub(event.type))
+        else:
+            log.warning("event.unhandled", event_type=event.type[:128])
+
+
+def stub(event_type: str) -> str:
+    """Source code of a handler for the type: `vc.room.created_v1` gives class `RoomCreated`."""
+    words = re.split(r"[._]+", _VERSION.sub("", event_type))
+    words = words[1:] if "." in event_type else words
+    name = "".join(word[:1].upper() + word[1:] for word in words)
+    return _STUB.format(event_type=event_type, name=name if name.isidentifier() else "Unnamed")

@@ -1,0 +1,76 @@
+"""What handlers raise, and what is raised at authors of handlers. No error of the bridge is here.
+
+* :exc:`HandlerError`
+
+  * :exc:`Retry`: a handler asks to run again later
+  * :exc:`Reject`: a handler gives the event up at once
+  * :exc:`EventInvalid`: not a Feishu envelope, or a body of another shape than its type's
+  * :exc:`RegistrationInvalid`: a mistake in registering a handler; fails at import
+  * :exc:`PluginBroken`: a module with handlers failed to import
+
+A message states the fact and ends with what to do about it.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+class HandlerError(Exception):
+    """Base of all."""
+
+
+class Retry(HandlerError):
+    """Raise it to run the handler again later; it counts as an attempt.
+
+    Args:
+        after: seconds to wait; None takes the handler's own backoff.
+        reason: for the log and, once attempts are used up, the dead letter.
+    """
+
+    def __init__(self, after: float | None = None, reason: str = "") -> None:
+        if after is not None and not (0 <= after < math.inf):
+            raise ValueError(f"Retry(after={after!r}); give seconds, 0 or more")
+        self.after = after
+        self.reason = reason
+        super().__init__(after, reason)
+
+    def __str__(self) -> str:
+        return self.reason or "the handler asked for another attempt"
+
+
+class Reject(HandlerError):
+    """Raise it to give the event up: no retry would help, it becomes a dead letter."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class EventInvalid(HandlerError):
+    """Not a v1 or v2 envelope, or a body that does not fit its type; `detail` says where."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(detail)
+
+
+class RegistrationInvalid(HandlerError):
+    """A handler cannot be registered so; the sentence says what to change."""
+
+
+class PluginBroken(HandlerError):
+    """A module with handlers failed to import.
+
+    Args:
+        module: its dotted name.
+        cause: what went wrong, and what to do about it.
+    """
+
+    def __init__(self, module: str, cause: str) -> None:
+        self.module = module
+        self.cause = cause
+        super().__init__(module, cause)
+
+    def __str__(self) -> str:
+        return f"handler module {self.module} failed to import: {self.cause}"

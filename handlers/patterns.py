@@ -1,0 +1,76 @@
+"""Event types as authors write them: checked, aliases resolved. It does not match events.
+
+`types.py` knows the names and what a pattern covers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+import structlog
+
+from handlers.base import Context
+from handlers.errors import RegistrationInvalid
+from handlers.event import Event
+from handlers.source import Run
+from handlers.types import ALIASES, KNOWN_TYPES, STATUS_OF_ALIAS, canonical, matches
+
+log = structlog.get_logger("handlers.registry")
+
+_PATTERN = re.compile(r"[A-Za-z0-9_.*]{1,128}")
+
+
+def check(patterns: tuple[str, ...], where: str) -> None:
+    """Refuse what can never be an event type.
+
+    Raises:
+        RegistrationInvalid: there is no pattern, or one with other characters.
+    """
+    if not patterns:
+        raise RegistrationInvalid(
+            f"{where}: no event types; name some, e.g. 'im.message.receive_v1', or '*' for all"
+        )
+    for pattern in patterns:
+        if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
+            raise RegistrationInvalid(
+                f"{where}: {pattern!r} is no event type; use letters, digits, `_`, `.` and `*`"
+            )
+
+
+def resolve(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Replace aliases by what Feishu sends; each name once, order kept."""
+    return tuple(dict.fromkeys(canonical(pattern) for pattern in patterns))
+
+
+def narrow(run: Run, patterns: tuple[str, ...]) -> Run:
+    """`run`, skipping events whose status none of the patterns means.
+
+    `approval.approval.approved_v1` stands for the real `approval_instance`, which comes for every
+    status: without this, a handler of approvals would run for rejections.
+    """
+    aliases = [pattern for pattern in patterns if pattern in STATUS_OF_ALIAS]
+    others = [pattern for pattern in patterns if pattern not in STATUS_OF_ALIAS]
+    statuses = {STATUS_OF_ALIAS[alias] for alias in aliases}
+    narrowed = {ALIASES[alias] for alias in aliases}
+    narrowed = {name for name in narrowed if not any(matches(other, name) for other in others)}
+    if not narrowed:
+        return run
+
+    def run_if_meant(event: Event, context: Context) -> Any:
+        if event.type in narrowed and event.body.get("status") not in statuses:
+            return None
+        return run(event, context)
+
+    return run_if_meant
+
+
+def warn_of_misspelling(patterns: tuple[str, ...], where: str) -> None:
+    """Log types that Feishu is not known to send and that look much like one it sends."""
+    for pattern in patterns:
+        if "*" in pattern or pattern in ALIASES or pattern in KNOWN_TYPES:
+            continue
+        near = difflib.get_close_matches(pattern, KNOWN_TYPES, n=1, cutoff=0.9)
+        if near:
+            log.warning("event_type.unknown", given=pattern, did_you_mean=near[0], where=where)

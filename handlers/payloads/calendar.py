@@ -1,0 +1,32 @@
+"""Bodies of the domain `calendar`. They say that something changed, not what it is now."""
+
+from __future__ import annotations
+
+from handlers.payloads.base import Part, Payload, UserId
+
+
+class RsvpInfo(Part):
+    from_user_id: UserId = UserId()
+    rsvp_status: str = ""
+    """`accept`, `decline` or `tentative`."""
+
+
+class CalendarEventChanged(Payload):
+    """Feishu merges the changes of one calendar event within 3 s."""
+
+    calendar_id: str = ""
+    calendar_event_id: str = ""
+    change_type: str = ""
+    """`create`, `update`, `delete` or `rsvp`."""
+    user_id_list: tuple[UserId, ...] = ()
+    rsvp_infos: tuple[RsvpInfo, ...] = ()
+
+
+class CalendarChanged(Payload):
+    user_id_list: tuple[UserId, ...] = ()
+
+
+MODELS: dict[str, type[Payload]] = {
+    "calendar.calendar.event.changed_v4": CalendarEventChanged,
+    "calendar.calendar.changed_v4": CalendarChanged,
+}

@@ -1,0 +1,52 @@
+"""Bodies of the domain `card`: what people do with interactive cards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from handlers.payloads.base import Part, Payload
+
+
+class Operator(Part):
+    """Who acted; unlike elsewhere, the ids are not in an object of their own."""
+
+    tenant_key: str = ""
+    open_id: str = ""
+    union_id: str = ""
+    user_id: str = ""
+
+
+class Action(Part):
+    value: Any = None
+    """What the card's author attached: an object or a text."""
+    tag: str = ""
+    """`button`, `select_static`, …"""
+    name: str = ""
+    timezone: str = ""
+    form_value: dict[str, Any] = Field(default_factory=dict)
+    input_value: str = ""
+    option: str = ""
+    options: tuple[str, ...] = ()
+    checked: bool | None = None
+
+
+class CardContext(Part):
+    url: str = ""
+    preview_token: str = ""
+    open_message_id: str = ""
+    open_chat_id: str = ""
+
+
+class CardAction(Payload):
+    operator: Operator = Operator()
+    token: str = ""
+    """To update the card with, for 30 minutes; a secret."""
+    action: Action = Action()
+    host: str = ""
+    delivery_type: str = ""
+    context: CardContext = CardContext()
+
+
+MODELS: dict[str, type[Payload]] = {"card.action.trigger": CardAction}

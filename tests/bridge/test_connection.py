@@ -1,0 +1,510 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from bridge import connection, frames
+from bridge.connection import Closed, Connection, connect, upgrade_refusal
+from bridge.endpoint import Endpoint
+from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
+from bridge.protocol import ClientConfig, Delivery, Rejected
+
+PATIENCE = 5.0
+
+
+def push(payload: bytes = b"{}", **headers: str) -> bytes:
+    all_headers = {"type": "event", "message_id": "m", "sum": "1", "seq": "0", **headers}
+    frame = frames.new(service=1, method=frames.DATA, headers=all_headers, payload=payload)
+    return frames.encode(frame)
+
+
+def pong(payload: bytes = b"") -> bytes:
+    frame = frames.new(service=1, method=frames.CONTROL, headers={"type": "pong"}, payload=payload)
+    return frames.encode(frame)
+
+
+class Feishu:
+    """A server whose side of the conversation each test writes as `talk`."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.talk: Callable[[ServerConnection], Awaitable[None]] = self.listen
+        self.refusal: tuple[int, dict[str, str]] | None = None
+        self.received: asyncio.Queue[frames.Frame] = asyncio.Queue()
+        self.writes = 0
+        self.lost = asyncio.Event()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        url = f"ws://127.0.0.1:{self.port}/ws/v2?service_id=1&ticket=a-ticket"
+        return Endpoint(url, 1, "device", ClientConfig())
+
+    async def listen(self, websocket: ServerConnection) -> None:
+        async for data in websocket:
+            assert isinstance(data, bytes)
+            self.received.put_nowait(frames.decode(data))
+
+    async def handle(self, websocket: ServerConnection) -> None:
+        try:
+            await self.talk(websocket)
+        except ConnectionClosed:
+            pass
+        finally:
+            self.lost.set()
+
+    def answer(self, websocket: ServerConnection, request: Request) -> Response | None:
+        if self.refusal is None:
+            return None
+        status, headers = self.refusal
+        response = websocket.respond(HTTPStatus(status), "no\n")
+        for name, value in headers.items():
+            response.headers[name] = value
+        return response
+
+    async def next(self) -> frames.Frame:
+        async with asyncio.timeout(PATIENCE):
+            return await self.received.get()
+
+
+@pytest.fixture
+async def feishu(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feishu]:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    server = Feishu()
+    async with serve(
+        server.handle, "127.0.0.1", 0, process_request=server.answer, close_timeout=0.2
+    ) as listening:
+        server.port = next(iter(listening.sockets)).getsockname()[1]
+        yield server
+
+
+class Bridge:
+    """The other side: what it was handed, and how it ended."""
+
+    def __init__(self) -> None:
+        self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+        self.rejected: asyncio.Queue[Rejected] = asyncio.Queue()
+        self.connection: Connection
+        self.ending: asyncio.Task[Closed]
+
+    async def next(self) -> Delivery:
+        async with asyncio.timeout(PATIENCE):
+            return await self.deliveries.get()
+
+    async def closed(self) -> Closed:
+        async with asyncio.timeout(PATIENCE):
+            return await self.ending
+
+
+@contextlib.asynccontextmanager
+async def bridging(feishu: Feishu, **options: Any) -> AsyncIterator[Bridge]:
+    bridge = Bridge()
+    async with connect(
+        feishu.endpoint,
+        bridge.deliveries.put_nowait,
+        on_rejected=bridge.rejected.put_nowait,
+        **options,
+    ) as opened:
+        bridge.connection = opened
+        bridge.ending = asyncio.create_task(opened.run())
+        yield bridge
+    await bridge.closed()
+
+
+async def test_the_first_thing_said_is_a_ping(feishu: Feishu) -> None:
+    async with bridging(feishu):
+        ping = await feishu.next()
+    assert (ping.method, ping.service) == (frames.CONTROL, 1)
+    assert frames.headers(ping) == {"type": "ping"}
+
+
+async def test_a_push_is_delivered_and_its_ack_goes_back(feishu: Feishu) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        await websocket.send(push(b'{"a":1}', trace_id="t"))
+        await feishu.listen(websocket)
+
+    feishu.talk = talk
+    async with bridging(feishu) as bridge:
+        delivery = await bridge.next()
+        bridge.connection.ack(delivery, 200)
+        await feishu.next()
+        ack = await feishu.next()
+    assert (delivery.payload, delivery.trace_id) == (b'{"a":1}', "t")
+    assert ack.payload == b'{"code":200}'
+    assert frames.headers(ack)["trace_id"] == "t"
+    assert "biz_rt" in frames.headers(ack)
+
+
+async def test_the_acks_of_one_turn_leave_in_one_write(
+    feishu: Feishu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        for number in range(50):
+            await websocket.send(push(b"%d" % number))
+        await feishu.listen(websocket)
+
+    feishu.talk = talk
+    async with bridging(feishu) as bridge:
+        await feishu.next()
+        deliveries = [await bridge.next() for _ in range(50)]
+        writes: list[int] = []
+        transport = bridge.connection._transport
+        write = transport.write
+        monkeypatch.setattr(
+            transport, "write", lambda data: (writes.append(len(data)), write(data))
+        )
+        for delivery in deliveries:
+            bridge.connection.ack(delivery, 200)
+        assert writes == []
+        for _ in range(50):
+            assert (await feishu.next()).payload == b'{"code":200}'
+        assert len(writes) == 1
+
+
+async def test_rejected_frames_are_handed_over_and_a_text_is_only_counted(feishu: Feishu) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        await websocket.send("text")
+        await websocket.send(b"\xff no frame")
+        await feishu.listen(websocket)
+
+    feishu.talk = talk
+    async with bridging(feishu) as bridge:
+        async with asyncio.timeout(PATIENCE):
+            found = await bridge.rejected.get()
+        assert (found.reason, found.payload) == ("invalid", b"\xff no frame")
+        assert bridge.connection.protocol.counts == {"text": 1, "invalid": 1}
+        assert bridge.deliveries.empty()
+
+
+async def test_a_message_in_many_websocket_fragments_is_one_frame(feishu: Feishu) -> None:
+    whole = push(b"x" * 100_000)
+
+    async def talk(websocket: ServerConnection) -> None:
+        await websocket.send([whole[at : at + 7000] for at in range(0, len(whole), 7000)])
+        await feishu.listen(websocket)
+
+    feishu.talk = talk
+    async with bridging(feishu) as bridge:
+        assert (await bridge.next()).payload == b"x" * 100_000
+
+
+# Ends
+
+
+async def test_a_goodbye_of_feishu_is_told(feishu: Feishu) -> None:
+    feishu.talk = lambda websocket: websocket.close(1000, "bye")
+    async with bridging(feishu) as bridge:
+        assert await bridge.closed() == Closed("closed by Feishu 1000 bye", 1000)
+
+
+async def test_an_end_without_goodbye_is_told(feishu: Feishu) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        websocket.transport.abort()
+
+    feishu.talk = talk
+    async with bridging(feishu) as bridge:
+        closed = await bridge.closed()
+    assert closed.code == 1006
+    assert closed.reason.startswith("lost without a goodbye")
+
+
+async def test_a_frame_above_the_limit_ends_the_connection(
+    feishu: Feishu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "MAX_FRAME", 1000)
+    feishu.talk = lambda websocket: websocket.send(push(b"x" * 2000))
+    async with bridging(feishu) as bridge:
+        closed = await bridge.closed()
+    assert closed.code == 1009
+    assert closed.reason.startswith("closed by us 1009")
+
+
+async def test_a_half_open_connection_is_noticed(feishu: Feishu) -> None:
+    async with bridging(feishu, pong_timeout=0.05) as bridge:
+        assert await bridge.closed() == Closed("no frame within 0.05 s after ping", 1006)
+
+
+async def test_a_pong_keeps_the_connection_alive_and_sets_the_next_ping(feishu: Feishu) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        async for data in websocket:
+            assert isinstance(data, bytes)
+            feishu.received.put_nowait(frames.decode(data))
+            await websocket.send(pong(b'{"PingInterval":1}'))
+
+    feishu.talk = talk
+    async with bridging(feishu) as bridge:
+        await feishu.next()
+        await feishu.next()  # a second later, and not two minutes
+        assert bridge.connection.protocol.config.ping_interval == 1
+        assert not bridge.ending.done()
+        assert bridge.connection.protocol.round_trip is not None
+
+
+async def test_a_stall_of_our_own_loop_is_no_silence_of_feishu(feishu: Feishu) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        await websocket.recv()
+        await websocket.send(pong())
+        time.sleep(0.3)  # noqa: ASYNC251 (the loop is the bridge's too; the pong lies in its socket)
+        await websocket.send(push())
+        await websocket.wait_closed()
+
+    feishu.talk = talk
+    async with bridging(feishu, pong_timeout=0.1) as bridge:
+        await bridge.next()
+        assert bridge.connection.protocol.last_pong is not None
+
+
+async def test_close_sends_the_last_acks_and_says_goodbye(feishu: Feishu) -> None:
+    goodbye: list[int | None] = []
+
+    async def talk(websocket: ServerConnection) -> None:
+        await websocket.send(push())
+        await feishu.listen(websocket)
+        goodbye.append(websocket.close_code)
+
+    feishu.talk = talk
+    async with bridging(feishu) as bridge:
+        bridge.connection.ack(await bridge.next(), 200)
+        await bridge.connection.close()
+        assert await bridge.closed() == Closed("closed by us", 1000)
+        await feishu.next()
+        assert (await feishu.next()).payload == b'{"code":200}'
+        await feishu.lost.wait()
+    assert goodbye == [1000]
+
+
+async def test_close_does_not_wait_for_a_server_that_says_nothing(
+    feishu: Feishu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.05)
+
+    async def talk(websocket: ServerConnection) -> None:
+        websocket.transport.pause_reading()
+        await websocket.wait_closed()
+
+    feishu.talk = talk
+    async with bridging(feishu) as bridge:
+        async with asyncio.timeout(1):
+            await bridge.connection.close()
+        assert (await bridge.closed()).reason == "closed by us"
+
+
+async def test_abort_drops_the_connection_without_a_goodbye(feishu: Feishu) -> None:
+    async with bridging(feishu) as bridge:
+        await feishu.next()
+        bridge.connection.abort()
+        assert await bridge.closed() == Closed("aborted by us", 1006)
+        async with asyncio.timeout(PATIENCE):
+            await feishu.lost.wait()
+
+
+async def test_an_ack_after_the_end_is_forgotten(feishu: Feishu) -> None:
+    feishu.talk = lambda websocket: websocket.send(push())
+    async with bridging(feishu) as bridge:
+        delivery = await bridge.next()
+        await bridge.closed()
+        bridge.connection.ack(delivery, 200)
+        await bridge.connection.close()
+
+
+async def test_nothing_is_delivered_after_abort(feishu: Feishu) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        async with asyncio.timeout(PATIENCE):
+            for number in range(2000):
+                await websocket.send(push(b"%d" % number))
+
+    feishu.talk = talk
+    seen: list[Delivery] = []
+
+    def stop(delivery: Delivery) -> None:
+        seen.append(delivery)
+        opened.abort()
+
+    async with connect(feishu.endpoint, stop) as opened, asyncio.timeout(PATIENCE):
+        await opened.run()
+    assert len(seen) == 1
+
+
+async def test_what_a_callback_raises_comes_out_of_run(feishu: Feishu) -> None:
+    feishu.talk = lambda websocket: websocket.send(push())
+
+    def break_down(delivery: Delivery) -> None:
+        raise RuntimeError("broken")
+
+    async with connect(feishu.endpoint, break_down) as opened:
+        with pytest.raises(RuntimeError, match="broken"):
+            await opened.run()
+
+
+# Back-pressure
+
+
+async def test_while_paused_nothing_is_read_and_silence_is_no_death(feishu: Feishu) -> None:
+    paused = asyncio.Event()
+
+    async def talk(websocket: ServerConnection) -> None:
+        feishu.received.put_nowait(frames.decode(await websocket.recv(decode=False)))
+        await paused.wait()
+        await websocket.send(push(b"after"))
+        await feishu.listen(websocket)
+
+    feishu.talk = talk
+    async with bridging(feishu, pong_timeout=0.1) as bridge:
+        await feishu.next()
+        bridge.connection.pause()
+        paused.set()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await bridge.deliveries.get()
+        assert not bridge.ending.done()
+        bridge.connection.resume()
+        assert (await bridge.next()).payload == b"after"
+
+
+async def test_after_resume_silence_is_death_again(feishu: Feishu) -> None:
+    async with bridging(feishu, pong_timeout=0.05) as bridge:
+        await feishu.next()
+        bridge.connection.pause()
+        bridge.connection.resume()
+        assert (await bridge.closed()).reason == "no frame within 0.05 s after ping"
+
+
+async def test_a_server_that_takes_no_acks_is_read_no_further_and_given_up(
+    feishu: Feishu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "WRITE_LIMIT", 65536)
+    monkeypatch.setattr(connection, "WRITE_TIMEOUT", 0.2)
+
+    async def talk(websocket: ServerConnection) -> None:
+        websocket.transport.pause_reading()
+        while True:
+            await websocket.send(push(instance_id="x" * 60_000))
+
+    feishu.talk = talk
+    async with (
+        connect(feishu.endpoint, lambda delivery: opened.ack(delivery, 200)) as opened,
+        asyncio.timeout(PATIENCE * 4),
+    ):
+        closed = await opened.run()
+    assert closed.reason == "no byte taken within 0.2 s"
+
+
+# The upgrade
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "code"),
+    [
+        (
+            HTTPStatus.FORBIDDEN,
+            {"Handshake-Status": "514", "Handshake-Autherrcode": "1000040350"},
+            FeishuBusy,
+            1000040350,
+        ),
+        (
+            HTTPStatus.FORBIDDEN,
+            {"handshake-status": "514", "handshake-autherrcode": "1"},
+            FeishuUnavailable,
+            1,
+        ),
+        (HTTPStatus.FORBIDDEN, {"Handshake-Status": "514"}, FeishuUnavailable, 514),
+        (HTTPStatus.OK, {"Handshake-Status": "403", "Handshake-Msg": "no"}, FeishuRefused, 403),
+        (HTTPStatus.BAD_REQUEST, {"Handshake-Status": "x"}, FeishuUnavailable, 400),
+        (HTTPStatus.FORBIDDEN, {}, FeishuUnavailable, 403),
+        (HTTPStatus.BAD_GATEWAY, {}, FeishuUnavailable, 502),
+    ],
+)
+async def test_a_refused_upgrade_has_its_class(
+    feishu: Feishu, status: int, headers: dict[str, str], kind: type[FeishuRefused], code: int
+) -> None:
+    feishu.refusal = (status, headers)
+    with pytest.raises(FeishuRefused) as caught:
+        async with bridging(feishu):
+            pass
+    assert (type(caught.value), caught.value.code) == (kind, code)
+    assert "ticket" not in str(caught.value)
+
+
+def test_a_refusals_text_is_bounded_and_printable() -> None:
+    error = upgrade_refusal(403, {"Handshake-Status": "403", "Handshake-Msg": "\x1b[31m" * 999})
+    assert len(str(error)) < 500
+    assert "\x1b" not in str(error)
+
+
+async def test_a_server_that_never_answers_the_upgrade_is_given_up_in_time() -> None:
+    gone = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        gone.set()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        endpoint = Endpoint(f"ws://127.0.0.1:{port}/", 1, "", ClientConfig())
+        with pytest.raises(FeishuUnavailable, match="no WebSocket"):
+            async with asyncio.timeout(PATIENCE), connect(endpoint, print, open_timeout=0.1):
+                pass
+        async with asyncio.timeout(PATIENCE):
+            await gone.wait()
+
+
+async def test_nobody_at_home_is_a_passing_fault() -> None:
+    with pytest.raises(FeishuUnavailable, match="no WebSocket"):
+        async with connect(Endpoint("ws://127.0.0.1:1/", 1, "", ClientConfig()), print):
+            pass
+
+
+async def test_the_secret_url_reaches_no_log_even_at_debug(
+    feishu: Feishu, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with bridging(feishu):
+        await feishu.next()
+    logged = [record for record in caplog.records if record.name != "websockets.server"]
+    assert not any("ticket" in record.getMessage() for record in logged)
+
+
+async def test_the_proxy_of_the_environment_carries_the_socket(
+    feishu: Feishu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    piping: list[asyncio.Task[None]] = []
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        there, back = await asyncio.open_connection("127.0.0.1", feishu.port)
+        writer.write(b"HTTP/1.1 200 ok\r\n\r\n")
+        piping.append(asyncio.create_task(pipe(reader, back)))
+        await pipe(there, writer)
+
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+        endpoint = Endpoint("ws://feishu.test/ws", 1, "", ClientConfig())
+        async with connect(endpoint, print) as opened:
+            ending = asyncio.create_task(opened.run())
+            assert (await feishu.next()).method == frames.CONTROL
+        await ending
+        await asyncio.gather(*piping)
+    assert asked[0].startswith(b"CONNECT feishu.test:80 ")

@@ -1,0 +1,166 @@
+"""The elector against a Redis, real or fake; its clock is the test's where time matters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError
+
+from bridge.election import Lost, Timing
+from bridge.errors import LeaseLost
+from bridge.lease import RELEASE_TIMEOUT, LeaseElector, new_identity
+from bridge.streams import Keys
+
+Eventually = Callable[..., Awaitable[None]]
+
+FAST = Timing(lease_duration=0.6, renew_deadline=0.4, retry_period=0.05)
+
+
+class Clock:
+    """Real monotonic time, plus what the test adds."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+async def lead_until_lost(leader: LeaseElector, act: Callable[[], Awaitable[object]]) -> None:
+    async with leader.lead():
+        await act()
+        await asyncio.sleep(30)
+
+
+def elector(redis: Redis, keys: Keys, name: str = "a", clock: Clock | None = None) -> LeaseElector:
+    return LeaseElector(redis, keys, name, FAST, clock=clock or Clock())
+
+
+def test_no_two_identities_are_the_same() -> None:
+    assert new_identity() != new_identity()
+
+
+async def test_the_first_leads_and_the_second_waits_until_it_is_released(
+    any_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    first, second = elector(any_redis, keys, "a"), elector(any_redis, keys, "b")
+    async with first.lead() as term:
+        assert first.leads()
+        waiting = asyncio.create_task(second.wait_until_leading())
+        await eventually(lambda: second.holder == "a")
+        assert not second.leads()
+    assert await asyncio.wait_for(waiting, 1) > term
+    assert not first.leads()
+    await second.release()
+
+
+async def test_renewals_keep_the_term_far_beyond_the_lease(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    clock = Clock()
+    leader = elector(real_redis, keys, clock=clock)
+    async with leader.lead() as term:
+        beyond = clock() + 2 * FAST.lease_duration
+        await eventually(lambda: (leader.answered_at or 0.0) > beyond)
+        assert leader.leads()
+        assert int(await real_redis.hget(keys.lease, "term")) == term
+        assert 0 < leader.renew_seconds < 1
+
+
+async def test_a_leader_that_another_overtook_is_cancelled_at_its_next_renewal(
+    fake_redis: Redis, keys: Keys
+) -> None:
+    leader = elector(fake_redis, keys)
+    seen: list[Lost] = []
+    leader.on_lost = seen.append
+    with pytest.raises(LeaseLost):
+        await lead_until_lost(leader, lambda: fake_redis.hset(keys.lease, "holder", "b"))
+    assert [(lost.reason, lost.holder) for lost in seen] == [("taken", "b")]
+    assert leader.lost.is_set()
+    assert await fake_redis.hget(keys.lease, "holder") == b"b", "no release of what is not ours"
+
+
+async def test_a_redis_that_hangs_ends_the_leadership_at_the_deadline(
+    real_redis: Redis, keys: Keys
+) -> None:
+    leader = elector(real_redis, keys)
+    started = time.monotonic()
+    with pytest.raises(LeaseLost):
+        await lead_until_lost(leader, lambda: real_redis.client_pause(1_500))
+    assert time.monotonic() - started < FAST.renew_deadline + RELEASE_TIMEOUT + 0.3
+
+
+async def test_after_a_pause_of_the_process_the_first_look_steps_down(
+    fake_redis: Redis, keys: Keys
+) -> None:
+    clock = Clock()
+    leader = elector(fake_redis, keys, clock=clock)
+    lost: list[Lost] = []
+    leader.on_lost = lost.append
+
+    async def wake_up_much_later() -> None:
+        clock.ahead = 30.0  # and nothing of the loop has run since
+        assert not leader.leads()
+        assert [change.reason for change in lost] == ["deadline"]
+
+    with pytest.raises(LeaseLost):
+        await lead_until_lost(leader, wake_up_much_later)
+
+
+async def test_a_fenced_publish_ends_the_leadership(fake_redis: Redis, keys: Keys) -> None:
+    leader = elector(fake_redis, keys)
+
+    async def be_fenced() -> None:
+        leader.step_down("fenced")
+
+    with pytest.raises(LeaseLost):
+        await lead_until_lost(leader, be_fenced)
+    assert leader.term == 0
+
+
+async def test_a_mistake_of_the_body_comes_out_and_the_lease_is_given_back(
+    fake_redis: Redis, keys: Keys
+) -> None:
+    leader = elector(fake_redis, keys)
+    with pytest.raises(ZeroDivisionError):
+        async with leader.lead():
+            raise ZeroDivisionError
+    assert await fake_redis.hget(keys.lease, "holder") == b""
+
+
+async def test_a_timeout_of_the_body_is_not_taken_for_a_lost_lease(
+    fake_redis: Redis, keys: Keys
+) -> None:
+    with pytest.raises(TimeoutError):
+        async with elector(fake_redis, keys).lead():
+            raise TimeoutError
+
+
+async def test_a_standby_that_is_stopped_undoes_a_grant_it_never_heard_of(
+    fake_redis: Redis, keys: Keys
+) -> None:
+    leader = elector(fake_redis, keys)
+    await leader.wait_until_leading()
+    unheard = elector(fake_redis, keys)
+    await unheard.release()
+    assert await fake_redis.hget(keys.lease, "holder") == b""
+
+
+async def test_a_standby_outlives_a_redis_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, fake_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    candidate = elector(fake_redis, keys)
+    working = fake_redis.evalsha
+
+    async def away(*arguments: object) -> object:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(fake_redis, "evalsha", away)
+    waiting = asyncio.create_task(candidate.wait_until_leading())
+    await eventually(lambda: candidate.failures >= 2)
+    monkeypatch.setattr(fake_redis, "evalsha", working)
+    assert await asyncio.wait_for(waiting, 2) > 0

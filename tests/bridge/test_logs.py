@@ -1,0 +1,200 @@
+"""Every line has one shape, and no line holds a secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+from opentelemetry.sdk.trace import TracerProvider
+
+from bridge import logs
+
+CANARY = "canary-8f3a/1c+77"
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging() -> Iterator[None]:
+    """Logging is global to the process: put everything back that `configure` sets."""
+    root = logging.getLogger()
+    handlers, level, hook = root.handlers[:], root.level, sys.excepthook
+    levels = {name: logging.getLogger(name).level for name in logs.FLOORS}
+    yield
+    root.handlers[:], sys.excepthook = handlers, hook
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+    return lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_a_json_line_holds_event_fields_level_logger_and_a_utc_time_with_milliseconds(
+    lines: Lines,
+) -> None:
+    logs.configure("info", "json")
+    structlog.get_logger("bridge.lease").info("lease.acquired", term=7)
+
+    (line,) = lines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("timestamp"))
+    assert line == {
+        "event": "lease.acquired",
+        "term": 7,
+        "level": "info",
+        "logger": "bridge.lease",
+    }
+
+
+def test_a_librarys_record_has_the_same_shape_as_ours(lines: Lines) -> None:
+    logs.configure("info", "json")
+    logging.getLogger("celery.worker").warning("lost %s", "a child")
+
+    (line,) = lines()
+    assert (line["event"], line["level"], line["logger"]) == (
+        "lost a child",
+        "warning",
+        "celery.worker",
+    )
+    assert line["timestamp"].endswith("Z")
+
+
+def test_a_line_within_a_span_carries_its_ids(lines: Lines) -> None:
+    logs.configure("info", "json")
+    with TracerProvider().get_tracer("test").start_as_current_span("receive feishu") as span:
+        structlog.get_logger("bridge").info("event.published")
+        logging.getLogger("celery").warning("from a library")
+
+    context = span.get_span_context()
+    for line in lines():
+        assert line["trace_id"] == f"{context.trace_id:032x}"
+        assert line["span_id"] == f"{context.span_id:016x}"
+
+
+def test_a_line_outside_a_span_carries_no_ids(lines: Lines) -> None:
+    logs.configure("info", "json")
+    structlog.get_logger("bridge").info("bridge.started")
+
+    assert "trace_id" not in lines()[0]
+
+
+def test_console_lines_are_readable_text(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "console")
+
+    structlog.get_logger("bridge.lease").info("lease.acquired", term=7)
+
+    assert re.search(r"lease\.acquired\s+\[bridge\.lease\]\s+term=7", capsys.readouterr().err)
+
+
+def test_a_disabled_level_costs_no_processing(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+
+    class Explosive:
+        def __repr__(self) -> str:
+            raise AssertionError("formatted although debug is off")
+
+    structlog.get_logger("bridge").debug("event.published", entry=Explosive())
+
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        ("redis_lock.acquire", logging.WARNING),
+        ("websockets.client", logging.INFO),
+        ("celery.app.trace", logging.INFO),
+        ("celery.worker.strategy", logging.INFO),
+        ("kombu.connection", logging.INFO),
+    ],
+)
+def test_a_noisy_library_keeps_silent_even_at_debug(
+    name: str, level: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("debug", "json")
+
+    logging.getLogger(name).log(level, "chatter")
+    assert capsys.readouterr().err == ""
+
+    logging.getLogger(name).error("trouble")
+    assert "trouble" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["app_secret", "token", "tenant_access_token", "ticket", "AccessKey", "Authorization"],
+)
+def test_a_field_with_a_secret_name_is_blanked_at_any_depth(key: str, lines: Lines) -> None:
+    logs.configure("info", "json")
+    structlog.get_logger("bridge").info("x", **{key: "hush-1"}, nested={"list": [{key: "hush-2"}]})
+
+    (line,) = lines()
+    assert line[key] == logs.REDACTED
+    assert line["nested"] == {"list": [{key: logs.REDACTED}]}
+
+
+def test_a_url_loses_its_password_and_its_query_but_keeps_its_host(lines: Lines) -> None:
+    logs.configure("info", "json")
+    structlog.get_logger("bridge").info(
+        "feishu.connecting",
+        url="wss://msg.feishu.cn/ws/v2?device_id=1&ticket=hush",
+        redis="redis://user:hush@redis.internal:6379/0",
+        plain="https://open.feishu.cn/app",
+    )
+
+    (line,) = lines()
+    assert line["url"] == "wss://msg.feishu.cn/ws/v2?[redacted]"
+    assert line["redis"] == "redis://[redacted]@redis.internal:6379/0"
+    assert line["plain"] == "https://open.feishu.cn/app"
+
+
+def test_a_secret_named_inside_a_text_is_blanked(lines: Lines) -> None:
+    logs.configure("info", "json")
+    logging.getLogger("requests").warning(
+        """POST {"AppSecret": "hush", "n": 1} Authorization: Bearer hush, ticket=hush&x=1"""
+    )
+
+    assert lines()[0]["event"] == (
+        'POST {"AppSecret": "[redacted]", "n": 1} '
+        "Authorization: Bearer [redacted], ticket=[redacted]&x=1"
+    )
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_the_app_secret_stands_nowhere(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("debug", log_format, secrets=[CANARY, ""])
+    log = structlog.get_logger("bridge")
+
+    log.info(f"x {CANARY}", field=CANARY, inside=[{"a": f"<{CANARY}>"}], raw=CANARY.encode())
+    log.info("x", error=ValueError(CANARY), url=f"https://h/canary-8f3a%2F1c%2B77/{CANARY}")
+    logging.getLogger("celery").warning("args: %s %r", CANARY, {CANARY: CANARY})
+    for report in (log.exception, logging.getLogger("redis").exception):
+        try:
+            raise RuntimeError(f"bad secret {CANARY}")
+        except RuntimeError:
+            report("failed")
+    sys.excepthook(RuntimeError, RuntimeError(CANARY), None)
+
+    printed = capsys.readouterr().err
+    assert "RuntimeError: bad secret [redacted]" in printed
+    assert "process.crashed" in printed
+    assert CANARY not in printed
+    assert "canary" not in printed
+
+
+def test_hostile_text_cannot_move_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "console")
+
+    structlog.get_logger("bridge").info("event.unknown", event_type="im.\x1b[2J\r.x")
+
+    printed = capsys.readouterr().err
+    assert "\x1b[2J" not in printed
+    assert r"im.\x1b[2J\x0d.x" in printed

@@ -1,0 +1,187 @@
+"""Both scripts, on fakeredis, Redis and Valkey."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from bridge.streams import MARKER_TTL, Keys
+
+LUA = Path(__file__).parents[2] / "bridge" / "lua"
+LEASE = (LUA / "lease.lua").read_text(encoding="utf-8")
+PUBLISH = (LUA / "publish.lua").read_text(encoding="utf-8")
+
+DURATION = 15_000
+
+
+async def hold(redis: Redis, keys: Keys, identity: str, duration: int = DURATION) -> list[Any]:
+    return await redis.eval(LEASE, 1, keys.lease, "hold", identity, duration, 0)
+
+
+async def release(redis: Redis, keys: Keys, identity: str, term: int) -> list[Any]:
+    return await redis.eval(LEASE, 1, keys.lease, "release", identity, DURATION, term)
+
+
+async def publish(
+    redis: Redis, keys: Keys, event_id: str, *, term: int, name: str = "im.x", cap: int = 512
+) -> list[Any]:
+    streams = (keys.stream(name), keys.stream("other"))
+    return await redis.eval(
+        PUBLISH, 5, keys.lease, keys.published(event_id), keys.types, *streams,
+        term, name, cap, MARKER_TTL, "event_id", event_id, "envelope", b"\x00{}",
+    )  # fmt: skip
+
+
+async def run_out(redis: Redis, keys: Keys) -> None:
+    """Let the lease look as if it had been renewed long ago."""
+    await redis.hset(keys.lease, "renewed_at", int(time.time() * 1000) - DURATION - 1)
+
+
+class TestLease:
+    async def test_the_first_to_ask_gets_it_and_a_term_that_is_the_time(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        term, holder, left = await hold(any_redis, keys, "a")
+        assert abs(term - time.time() * 1000) < 5_000
+        assert (holder, left) == (b"a", DURATION)
+        record = await any_redis.hgetall(keys.lease)
+        assert record[b"term"] == str(term).encode()
+        assert set(record) == {b"holder", b"term", b"renewed_at", b"lease_duration"}
+
+    async def test_another_is_told_who_holds_it_and_for_how_long(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        await hold(any_redis, keys, "a")
+        term, holder, left = await hold(any_redis, keys, "b")
+        assert (term, holder) == (0, b"a")
+        assert 0 < left <= DURATION
+
+    async def test_a_renewal_keeps_the_term_so_a_lost_reply_does_no_harm(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        first = await hold(any_redis, keys, "a")
+        assert await hold(any_redis, keys, "a") == first
+
+    async def test_a_holder_that_comes_too_late_gets_a_new_term(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        term, _, _ = await hold(any_redis, keys, "a")
+        await run_out(any_redis, keys)
+        assert (await hold(any_redis, keys, "a"))[0] > term
+
+    async def test_terms_grow_even_when_the_clock_of_redis_does_not(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        ahead = int(time.time() * 1000) + 3_600_000
+        await any_redis.hset(keys.lease, mapping={"holder": "a", "term": ahead})
+        assert (await hold(any_redis, keys, "b"))[0] == ahead + 1
+
+    async def test_a_dead_holder_from_the_future_blocks_nobody(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        await hold(any_redis, keys, "a")
+        await any_redis.hset(keys.lease, "renewed_at", int(time.time() * 1000) + 3_600_000)
+        assert (await hold(any_redis, keys, "b"))[1] == b"b"
+
+    async def test_a_release_leaves_the_term_and_lets_the_next_one_in(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        term, _, _ = await hold(any_redis, keys, "a")
+        assert await release(any_redis, keys, "a", term) == [0, b"", 0]
+        assert await any_redis.hget(keys.lease, "term") == str(term).encode()
+        assert (await hold(any_redis, keys, "b"))[0] > term
+
+    @pytest.mark.parametrize(("identity", "off"), [("b", 0), ("a", 1)])
+    async def test_only_the_holder_of_this_term_releases(
+        self, any_redis: Redis, keys: Keys, identity: str, off: int
+    ) -> None:
+        term, _, _ = await hold(any_redis, keys, "a")
+        await release(any_redis, keys, identity, term + off)
+        assert await any_redis.hget(keys.lease, "holder") == b"a"
+
+    async def test_a_release_of_term_0_also_undoes_a_grant_that_was_never_heard_of(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        await hold(any_redis, keys, "a")
+        await release(any_redis, keys, "a", 0)
+        assert await any_redis.hget(keys.lease, "holder") == b""
+
+
+class TestPublish:
+    @pytest.fixture(autouse=True)
+    async def _led(self, any_redis: Redis, keys: Keys) -> None:
+        self.term = (await hold(any_redis, keys, "a"))[0]
+
+    async def test_an_event_becomes_an_entry_of_its_stream_with_all_fields_untouched(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        verdict, entry_id = await publish(any_redis, keys, "e1", term=self.term)
+        assert verdict == b"published"
+        fields = {b"event_id": b"e1", b"envelope": b"\x00{}"}
+        assert await any_redis.xrange(keys.stream("im.x")) == [(entry_id, fields)]
+        assert await any_redis.smembers(keys.types) == {b"im.x"}
+
+    async def test_a_second_time_it_says_where_the_first_went(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        _, entry_id = await publish(any_redis, keys, "e1", term=self.term)
+        again = await publish(any_redis, keys, "e1", term=self.term)
+        assert again == [b"duplicate", entry_id]
+        assert await any_redis.xlen(keys.stream("im.x")) == 1
+
+    async def test_the_marker_lasts_a_day(self, any_redis: Redis, keys: Keys) -> None:
+        await publish(any_redis, keys, "e1", term=self.term)
+        assert MARKER_TTL - 5 < await any_redis.ttl(keys.published("e1")) <= MARKER_TTL
+
+    @pytest.mark.parametrize("off", [-1, 1])
+    async def test_another_term_is_fenced_and_leaves_nothing_behind(
+        self, any_redis: Redis, keys: Keys, off: int
+    ) -> None:
+        refused = await publish(any_redis, keys, "e1", term=self.term + off)
+        assert refused == [b"fenced", str(self.term).encode()]
+        assert await any_redis.keys("*") == [keys.lease.encode()]
+
+    async def test_a_redis_that_lost_the_lease_accepts_nobody(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        await any_redis.delete(keys.lease)
+        assert await publish(any_redis, keys, "e1", term=self.term) == [b"fenced", b""]
+
+    async def test_a_released_lease_lets_the_last_entries_of_its_term_in(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        await release(any_redis, keys, "a", self.term)
+        assert (await publish(any_redis, keys, "e1", term=self.term))[0] == b"published"
+
+    async def test_above_the_cap_new_types_share_the_other_stream(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        for number in range(4):
+            await publish(any_redis, keys, f"e{number}", term=self.term, name=f"t{number}", cap=2)
+        await publish(any_redis, keys, "e9", term=self.term, name="t0", cap=2)
+        assert await any_redis.xlen(keys.stream("t0")) == 2
+        assert await any_redis.xlen(keys.stream("other")) == 2
+        assert await any_redis.smembers(keys.types) == {b"t0", b"t1", b"other"}
+
+
+class TestFullRedis:
+    """Only real servers have a memory limit."""
+
+    @pytest.fixture(autouse=True)
+    async def _full(self, real_redis: Redis, keys: Keys) -> Any:
+        self.term = (await hold(real_redis, keys, "a"))[0]
+        await real_redis.config_set("maxmemory", 1)
+        yield
+        await real_redis.config_set("maxmemory", 0)
+
+    async def test_the_leader_keeps_its_lease(self, real_redis: Redis, keys: Keys) -> None:
+        assert (await hold(real_redis, keys, "a"))[0] == self.term
+
+    async def test_a_publish_is_refused_whole(self, real_redis: Redis, keys: Keys) -> None:
+        with pytest.raises(Exception, match="maxmemory"):
+            await publish(real_redis, keys, "e1", term=self.term)
+        assert await real_redis.keys("*") == [keys.lease.encode()]

@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge import frames, protocol
+from bridge.fragments import MAX_PIECES
+from bridge.liveness import Dead
+from bridge.protocol import ClientConfig, Delivery, FrameOutcome, Protocol, Rejected
+
+SERVICE = 33554678
+PING = bytes.fromhex("0800100018f681801020002a0c0a0474797065120470696e67")
+DATA = bytes.fromhex(
+    "0807100818f681801020012a0d0a047479706512056576656e742a100a0a6d6573736167655f696412026d312a080a"
+    "0373756d1201312a080a037365711201302a0e0a0874726163655f69641202743142077b2261223a317d"
+)
+ACK_200 = bytes.fromhex(
+    "0807100818f681801020012a0d0a047479706512056576656e742a100a0a6d6573736167655f696412026d312a080a"
+    "0373756d1201312a080a037365711201302a0e0a0874726163655f6964120274312a0b0a0662697a5f727412013342"
+    "0c7b22636f6465223a3230307d"
+)
+PIECE_0 = bytes.fromhex(
+    "0809100818f681801020012a0d0a047479706512056576656e742a100a0a6d6573736167655f696412026d322a080a"
+    "0373756d1201322a080a037365711201302a0e0a0874726163655f69641202743242057b2261223a"
+)
+PIECE_1 = bytes.fromhex(
+    "080a100818f681801020012a0d0a047479706512056576656e742a100a0a6d6573736167655f696412026d322a080a"
+    "0373756d1201322a080a037365711201312a0e0a0874726163655f6964120274324202317d"
+)
+
+
+def started(now: float = 0.0, **options: Any) -> Protocol:
+    return Protocol(SERVICE, ClientConfig(), now, **options)
+
+
+def data(payload: bytes = b"{}", *, method: int = frames.DATA, **headers: str | None) -> bytes:
+    """An event's frame; a header of None is left out."""
+    all_headers: dict[str, str | None] = {"type": "event", "message_id": "m", **headers}
+    given_headers = {key: value for key, value in all_headers.items() if value is not None}
+    frame = frames.new(service=SERVICE, method=method, headers=given_headers, payload=payload)
+    return frames.encode(frame)
+
+
+def control(kind: str, payload: bytes | None = None) -> bytes:
+    frame = frames.new(
+        service=SERVICE, method=frames.CONTROL, headers={"type": kind}, payload=payload
+    )
+    return frames.encode(frame)
+
+
+def rejected(spoken: Protocol, frame: bytes) -> Rejected:
+    assert spoken.receive_data(frame, 0.0) == []
+    (found,) = spoken.take_rejected()
+    return found
+
+
+def delivered(spoken: Protocol, frame: bytes, now: float = 0.0) -> Delivery:
+    (found,) = spoken.receive_data(frame, now)
+    return found
+
+
+# Pushes
+
+
+def test_a_whole_push_is_delivered() -> None:
+    spoken = started()
+    delivery = delivered(spoken, DATA, 5.0)
+    assert (delivery.kind, delivery.payload) == ("event", b'{"a":1}')
+    assert (delivery.message_id, delivery.trace_id, delivery.received) == ("m1", "t1", 5.0)
+    assert spoken.counts == {"event": 1}
+
+
+def test_its_ack_is_the_frame_with_the_time_it_took_and_the_code() -> None:
+    spoken = started()
+    assert spoken.ack(delivered(spoken, DATA, 1.0), 200, 1.003) == ACK_200
+
+
+def test_an_ack_of_500_says_so() -> None:
+    spoken = started()
+    ack = frames.decode(spoken.ack(delivered(spoken, DATA), 500, 0.0))
+    assert ack.payload == b'{"code":500}'
+
+
+def test_an_ack_carries_a_callbacks_result_in_base64() -> None:
+    spoken = started()
+    result = b'{"toast":{"type":"success","content":"ok"}}'
+    ack = frames.decode(spoken.ack(delivered(spoken, DATA), 200, 0.0, result))
+    assert json.loads(ack.payload) == {
+        "code": 200,
+        "data": "eyJ0b2FzdCI6eyJ0eXBlIjoic3VjY2VzcyIsImNvbnRlbnQiOiJvayJ9fQ==",
+    }
+
+
+def test_a_clock_that_went_back_makes_no_negative_time() -> None:
+    spoken = started()
+    ack = frames.decode(spoken.ack(delivered(spoken, DATA, 10.0), 200, 9.0))
+    assert frames.headers(ack)["biz_rt"] == "0"
+
+
+def test_the_ack_echoes_headers_and_fields_nobody_knows() -> None:
+    spoken = started()
+    frame = data(instance_id="10.0.0.1:1", timestamp="1", new="x") + b"\x4a\x02id\x52\x03new"
+    ack = spoken.ack(delivered(spoken, frame), 200, 0.0)
+    headers = frames.headers(frames.decode(ack))
+    assert headers == {
+        "type": "event",
+        "message_id": "m",
+        "instance_id": "10.0.0.1:1",
+        "timestamp": "1",
+        "new": "x",
+        "biz_rt": "0",
+    }
+    assert frames.decode(ack).log_id_new == "id"
+    assert ack.endswith(b"\x52\x03new")
+
+
+def test_a_legacy_card_is_delivered_as_such() -> None:
+    spoken = started()
+    assert delivered(spoken, data(type="card")).kind == "card"
+    assert spoken.counts == {"card": 1}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"message_id": None}, {"sum": "1"}, {"seq": "0"}, {"sum": "1", "seq": "0"}, {"sum": "01"}],
+)
+def test_a_whole_push_needs_few_headers(headers: dict[str, str | None]) -> None:
+    spoken = started()
+    frame = data(b"x", **{"seq": "0", **headers})
+    assert delivered(spoken, frame).payload == b"x"
+
+
+def test_pieces_are_joined_and_only_the_last_to_come_is_answered() -> None:
+    spoken = started()
+    assert spoken.receive_data(PIECE_1, 0.0) == []
+    delivery = delivered(spoken, PIECE_0, 2.0)
+    assert (delivery.payload, delivery.message_id) == (b'{"a":1}', "m2")
+    ack = frames.decode(spoken.ack(delivery, 200, 2.0))
+    assert (ack.seq_id, frames.headers(ack)["seq"]) == (9, "0")
+    assert spoken.counts == {"fragment": 1, "event": 1}
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("headers", "outcome"),
+    [
+        ({"type": "other"}, FrameOutcome.TYPE_UNKNOWN),
+        ({"type": None}, FrameOutcome.TYPE_UNKNOWN),
+        ({"sum": "many"}, FrameOutcome.SUM_INVALID),
+        ({"sum": "-1"}, FrameOutcome.SUM_INVALID),
+        ({"sum": "٣"}, FrameOutcome.SUM_INVALID),
+        ({"sum": "1" * 5000}, FrameOutcome.SUM_INVALID),
+        ({"sum": "1", "seq": "1"}, FrameOutcome.SEQ_INVALID),
+        ({"sum": "1", "seq": "-1"}, FrameOutcome.SEQ_INVALID),
+        ({"sum": "0", "seq": "0"}, FrameOutcome.SEQ_INVALID),
+    ],
+)
+def test_a_whole_push_refused_for_its_headers_can_be_buried_and_acked(
+    headers: dict[str, str | None], outcome: str
+) -> None:
+    spoken = started()
+    found = rejected(spoken, data(b"kept", **headers))
+    assert (found.reason, found.payload) == (outcome, b"kept")
+    assert found.headers["message_id"] == "m"
+    assert spoken.counts == {outcome: 1}
+    assert found.delivery is not None
+    ack = frames.decode(spoken.ack(found.delivery, 200, 0.0))
+    assert ack.payload == b'{"code":200}'
+
+
+@pytest.mark.parametrize(
+    ("headers", "outcome"),
+    [
+        ({"sum": str(MAX_PIECES + 1), "seq": "0"}, FrameOutcome.SUM_INVALID),
+        ({"sum": "2"}, FrameOutcome.SEQ_INVALID),
+        ({"sum": "2", "seq": "2"}, FrameOutcome.SEQ_INVALID),
+        ({"sum": "2", "seq": "x"}, FrameOutcome.SEQ_INVALID),
+        ({"sum": "2", "seq": "-1"}, FrameOutcome.SEQ_INVALID),
+        ({"sum": "2", "seq": "0", "message_id": None}, FrameOutcome.FRAGMENT_ANONYMOUS),
+    ],
+)
+def test_a_refused_piece_is_kept_but_not_acked_so_that_the_event_comes_again(
+    headers: dict[str, str | None], outcome: str
+) -> None:
+    spoken = started()
+    found = rejected(spoken, data(b"kept", **headers))
+    assert (found.reason, found.payload, found.delivery) == (outcome, b"kept", None)
+    assert spoken.counts == {outcome: 1}
+    assert len(spoken.fragments) == 0
+
+
+def test_a_repeated_piece_does_not_disturb_its_set() -> None:
+    spoken = started()
+    spoken.receive_data(PIECE_0, 0.0)
+    assert rejected(spoken, PIECE_0).reason == "fragment_repeated"
+    assert delivered(spoken, PIECE_1).payload == b'{"a":1}'
+    assert spoken.counts == {"fragment": 1, "fragment_repeated": 1, "event": 1}
+
+
+def test_bytes_that_are_no_frame_are_kept_whole() -> None:
+    spoken = started()
+    found = rejected(spoken, b"\xff no frame")
+    assert (found.reason, found.payload, found.delivery) == ("invalid", b"\xff no frame", None)
+
+
+def test_a_frame_neither_control_nor_data_is_refused() -> None:
+    assert rejected(started(), data(b"x", method=2)).reason == "method_unknown"
+
+
+def test_what_waits_to_be_buried_is_bounded_and_the_oldest_makes_room() -> None:
+    spoken = started()
+    for number in range(protocol.MAX_REJECTED + 1):
+        spoken.receive_data(b"\xff%d" % number, 0.0)
+    found = spoken.take_rejected()
+    assert len(found) == protocol.MAX_REJECTED
+    assert found[0].payload == b"\xff1"
+    assert spoken.take_rejected() == []
+    half = protocol.MAX_REJECTED_BYTES // 2
+    for _ in range(3):
+        spoken.receive_data(b"\xff" * half, 0.0)
+    assert len(spoken.take_rejected()) == 2
+
+
+@given(st.lists(st.binary(max_size=200)))
+def test_any_bytes_are_counted_once_each_and_nothing_is_raised(messages: list[bytes]) -> None:
+    spoken = started()
+    for message in messages:
+        spoken.receive_data(message, 0.0)
+    assert spoken.counts.total() == len(messages)
+    assert set(spoken.counts) <= set(FrameOutcome)
+
+
+_HEADER = st.sampled_from(["0", "1", "2", "3", "256", "257", "-1", "x", "", "9" * 30, "٣", None])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["event", "card", "pong", "ping", "", None]),
+            st.sampled_from(["a", "b", "", None]),
+            _HEADER,
+            _HEADER,
+            st.integers(0, 2),
+            st.binary(max_size=20),
+        )
+    )
+)
+def test_any_headers_are_counted_once_each_and_no_frame_vanishes(frames_sent: list[Any]) -> None:
+    spoken = started()
+    kept = 0
+    for kind, message_id, total, seq, method, payload in frames_sent:
+        frame = data(payload, method=method, type=kind, message_id=message_id, sum=total, seq=seq)
+        kept += len(spoken.receive_data(frame, 0.0)) + len(spoken.take_rejected())
+    ignored = sum(spoken.counts[name] for name in ("fragment", "pong", "ping", "control_unknown"))
+    assert spoken.counts.total() == len(frames_sent)
+    assert kept + ignored == len(frames_sent)
+
+
+# Heartbeat
+
+
+def test_the_first_ping_goes_at_once_and_the_next_after_the_interval() -> None:
+    spoken = started(100.0)
+    assert spoken.next_timer() == 100.0
+    assert spoken.on_timer(100.0) == PING
+    spoken.receive_data(control("pong"), 100.2)
+    assert (spoken.last_pong, spoken.last_frame) == (100.2, 100.2)
+    assert spoken.round_trip == pytest.approx(0.2)
+    assert spoken.next_timer() == 220.0
+    assert spoken.on_timer(219.9) is None
+    assert spoken.on_timer(220.0) == PING
+
+
+def test_a_ping_without_any_answer_ends_the_connection_after_20_seconds() -> None:
+    spoken = started(100.0)
+    spoken.on_timer(100.0)
+    assert spoken.next_timer() == 120.0
+    assert spoken.on_timer(119.9) is None
+    assert spoken.on_timer(120.0) == Dead("no frame within 20 s after ping")
+
+
+@pytest.mark.parametrize("frame", [DATA, b"\xff no frame", control("ping"), control("unheard")])
+def test_any_frame_at_all_answers_a_ping(frame: bytes) -> None:
+    spoken = started(100.0)
+    spoken.on_timer(100.0)
+    spoken.receive_data(frame, 119.0)
+    assert spoken.next_timer() == 220.0
+    assert spoken.last_pong is None
+
+
+def test_a_text_message_is_life_and_nothing_else() -> None:
+    spoken = started(100.0)
+    spoken.on_timer(100.0)
+    spoken.receive_text(119.0)
+    assert spoken.next_timer() == 220.0
+    assert spoken.counts == {"text": 1}
+
+
+def test_pings_of_the_server_are_ignored() -> None:
+    spoken = started()
+    assert spoken.receive_data(control("ping"), 0.0) == []
+    assert spoken.take_rejected() == []
+    assert spoken.counts == {"ping": 1}
+
+
+def test_a_pongs_interval_holds_for_the_very_next_ping() -> None:
+    spoken = started(100.0)
+    spoken.on_timer(100.0)
+    spoken.receive_data(control("pong", b'{"PingInterval":30}'), 101.0)
+    assert spoken.config == ClientConfig(ping_interval=30)
+    assert spoken.next_timer() == 130.0
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"x", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"PingInterval":1e999}']
+)
+def test_a_pong_without_readable_settings_changes_none(payload: bytes) -> None:
+    spoken = started()
+    spoken.receive_data(control("pong", payload), 0.0)
+    assert spoken.config == ClientConfig()
+    assert spoken.counts == {"pong": 1}
+
+
+def test_an_incomplete_set_wakes_us_when_its_time_is_over() -> None:
+    spoken = started(100.0)
+    spoken.on_timer(100.0)
+    spoken.receive_data(PIECE_0, 101.0)
+    assert spoken.next_timer() == 131.0
+    assert spoken.on_timer(131.0) is None
+    assert (len(spoken.fragments), spoken.fragments.expired) == (0, 1)
+
+
+def test_while_reading_is_paused_pings_go_on_and_nothing_dies() -> None:
+    spoken = started(100.0)
+    spoken.on_timer(100.0)
+    spoken.pause()
+    assert spoken.next_timer() == 220.0
+    assert spoken.on_timer(220.0) == PING
+    spoken.resume(300.0)
+    assert spoken.next_timer() == 320.0
+    assert isinstance(spoken.on_timer(320.0), Dead)
+
+
+def test_counts_go_on_over_connections() -> None:
+    first = started()
+    first.receive_data(DATA, 0.0)
+    second = started(counts=first.counts)
+    second.receive_data(DATA, 0.0)
+    assert first.counts == {"event": 2}
+
+
+# Settings of the server
+
+
+def test_settings_are_read_and_clamped() -> None:
+    fields = {
+        "ReconnectCount": -7,
+        "ReconnectInterval": 0,
+        "ReconnectNonce": 10**9,
+        "PingInterval": 90.0,
+    }
+    assert ClientConfig().updated(fields) == ClientConfig(-1, 1, 86_400, 90)
+    assert ClientConfig().updated({"ReconnectCount": 10**6}).reconnect_count == 10_000
+
+
+@pytest.mark.parametrize("value", [None, "30", True, [30], {}])
+def test_a_setting_that_is_no_number_keeps_its_value(value: object) -> None:
+    before = ClientConfig(1, 2, 3, 4)
+    assert before.updated({"PingInterval": value}) == before
+
+
+@given(st.binary(max_size=100))
+def test_settings_never_raise(raw: bytes) -> None:
+    assert ClientConfig().from_json(raw).ping_interval >= 1

@@ -1,0 +1,230 @@
+"""The publisher on a real server, also one that dies, hangs and forgets its scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from bridge import publisher as module
+from bridge.pipe import Pipe
+from bridge.publisher import Published, Publisher, PublishRefused
+from bridge.redis_client import async_client
+from bridge.streams import BRIDGE_GROUP, Entry, Keys
+
+TERM = 7
+
+Eventually = Callable[..., Awaitable[None]]
+
+
+def entry(event_id: str, event_type: str = "im.message.receive_v1", term: int = TERM) -> Entry:
+    return Entry(
+        event_id=event_id, event_type=event_type, app_id="cli_test", tenant_key="t", schema="2.0",
+        created_at=1, received_at=2, term=term, traceparent="", tracestate="", envelope=b"{}",
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def publisher(real_redis: Redis, keys: Keys) -> AsyncIterator[Publisher]:
+    await real_redis.hset(keys.lease, "term", TERM)
+    publisher = Publisher(real_redis, keys)
+    yield publisher
+    await publisher.close()
+
+
+async def publish(publisher: Publisher, *entries: Entry) -> list[Any]:
+    """Submit all in one turn of the loop and wait for every result."""
+    results: list[Any] = []
+    for one in entries:
+        publisher.submit(one, results.append)
+    assert await publisher.drain(5.0) == 0
+    return results
+
+
+async def test_an_entry_arrives_whole_in_the_stream_of_its_type(
+    publisher: Publisher, real_redis: Redis, keys: Keys
+) -> None:
+    (result,) = await publish(publisher, entry("e1"))
+    ((entry_id, fields),) = await real_redis.xrange(keys.stream("im.message.receive_v1"))
+    assert result == Published(entry_id.decode())
+    assert Entry.from_fields(fields) == entry("e1")
+
+
+async def test_results_come_in_the_order_of_submission_each_with_its_own_entry(
+    publisher: Publisher, real_redis: Redis, keys: Keys
+) -> None:
+    results = await publish(publisher, *(entry(f"e{number}") for number in range(1300)))
+    stored = await real_redis.xrange(keys.stream("im.message.receive_v1"))
+    assert [result.entry_id.encode() for result in results] == [row[0] for row in stored]
+    assert [row[1][b"event_id"] for row in stored] == [b"e%d" % n for n in range(1300)]
+
+
+async def test_what_waits_together_travels_together(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    send = Pipe.send
+
+    async def counted(pipe: Pipe, commands: list[bytes], timeout: float) -> list[Any]:
+        batches.append(len(commands))
+        return await send(pipe, commands, timeout)
+
+    monkeypatch.setattr(Pipe, "send", counted)
+    await publish(publisher, *(entry(f"e{number}") for number in range(600)))
+    assert batches == [module.BATCH, 600 - module.BATCH]
+
+
+async def test_the_same_event_again_is_a_duplicate_with_the_first_ones_id(
+    publisher: Publisher,
+) -> None:
+    first, again = await publish(publisher, entry("e1"), entry("e1"))
+    assert again == Published(first.entry_id, duplicate=True)
+
+
+async def test_another_term_is_fenced_and_told_once_a_batch(
+    publisher: Publisher, real_redis: Redis, keys: Keys
+) -> None:
+    told: list[str] = []
+    publisher.on_fenced = lambda: told.append("fenced")
+    await real_redis.hset(keys.lease, "term", TERM + 1)
+    results = await publish(publisher, entry("e1"), entry("e2"))
+    assert results == [PublishRefused("fenced")] * 2
+    assert told == ["fenced"]
+    assert await real_redis.exists(keys.stream("im.message.receive_v1")) == 0
+
+
+async def test_who_no_longer_leads_by_its_own_clock_sends_nothing(
+    real_redis: Redis, keys: Keys
+) -> None:
+    await real_redis.hset(keys.lease, "term", TERM)
+    publisher = Publisher(real_redis, keys, leads=lambda: False)
+    assert await publish(publisher, entry("e1")) == [PublishRefused("fenced")]
+    assert await real_redis.keys("*") == [keys.lease.encode()]
+    await publisher.close()
+
+
+async def test_a_type_that_is_no_key_goes_to_the_other_stream(
+    publisher: Publisher, real_redis: Redis, keys: Keys
+) -> None:
+    await publish(publisher, entry("e1", "not a key: {x}"))
+    assert await real_redis.xlen(keys.stream("other")) == 1
+    assert await real_redis.smembers(keys.types) == {b"other"}
+
+
+async def test_a_dead_letter_of_the_bridge_keeps_reason_size_and_a_bounded_payload(
+    publisher: Publisher, real_redis: Redis, keys: Keys
+) -> None:
+    results: list[Any] = []
+    publisher.bury("decode", b"\xff" * 100_000, {"error": "not JSON"}, results.append)
+    await publisher.drain(2.0)
+    ((entry_id, fields),) = await real_redis.xrange(keys.dead(BRIDGE_GROUP))
+    assert results == [Published(entry_id.decode())]
+    assert (fields[b"reason"], fields[b"error"]) == (b"decode", b"not JSON")
+    assert fields[b"size"] == b"100000"
+    assert fields[b"envelope"] == b"\xff" * module.DEAD_PAYLOAD
+
+
+async def test_a_server_that_forgot_its_scripts_is_taught_again(
+    publisher: Publisher, real_redis: Redis
+) -> None:
+    await publish(publisher, entry("e1"))
+    await real_redis.script_flush()
+    (result,) = await publish(publisher, entry("e2"))
+    assert isinstance(result, Published)
+
+
+async def test_one_callback_that_fails_costs_no_other_its_result(publisher: Publisher) -> None:
+    results: list[Any] = []
+
+    def broken(result: object) -> None:
+        raise ZeroDivisionError
+
+    publisher.submit(entry("e1"), broken)
+    publisher.submit(entry("e2"), results.append)
+    assert await publisher.drain(2.0) == 0
+    assert len(results) == 1
+
+
+async def test_reading_pauses_above_the_mark_and_goes_on_below_the_other(
+    publisher: Publisher,
+) -> None:
+    calls: list[tuple[str, int]] = []
+    publisher.on_full = lambda: calls.append(("full", publisher.waiting))
+    publisher.on_drained = lambda: calls.append(("drained", publisher.waiting))
+    await publish(publisher, *(entry(f"e{number}") for number in range(2500)))
+    assert calls == [("full", module.FULL + 1), ("drained", module.DRAINED - 1)]
+
+
+class TestTrouble:
+    """On a server of its own, which the test kills, stops and starts."""
+
+    @pytest.fixture
+    async def redis(self, server: Any, keys: Keys) -> AsyncIterator[Redis]:
+        self.process = server()
+        client = async_client(server.url)
+        await client.hset(keys.lease, "term", TERM)
+        yield client
+        await client.aclose()
+
+    async def test_a_restart_within_the_budget_is_not_noticed(
+        self, redis: Redis, keys: Keys, server: Any
+    ) -> None:
+        publisher = Publisher(redis, keys, budget=5.0)
+        await publish(publisher, entry("e1"))
+        self.process.kill()
+        self.process.wait()
+        results: list[Any] = []
+        publisher.submit(entry("e2"), results.append)
+        await asyncio.to_thread(server)
+        await publisher.drain(5.0)
+        assert [type(result) for result in results] == [Published]
+        await publisher.close()
+
+    async def test_a_dead_server_is_refused_when_the_budget_is_spent(
+        self, redis: Redis, keys: Keys
+    ) -> None:
+        publisher = Publisher(redis, keys, budget=0.3)
+        await publish(publisher, entry("e1"))
+        self.process.kill()
+        self.process.wait()
+        assert await publish(publisher, entry("e2")) == [PublishRefused("redis")]
+        await publisher.close()
+
+    async def test_a_server_that_hangs_is_refused_too_and_what_it_took_is_a_duplicate_later(
+        self, redis: Redis, keys: Keys, eventually: Eventually
+    ) -> None:
+        publisher = Publisher(redis, keys, budget=0.3)
+        await publish(publisher, entry("e1"))
+        self.process.send_signal(signal.SIGSTOP)
+        assert await publish(publisher, entry("e2")) == [PublishRefused("timeout")]
+        self.process.send_signal(signal.SIGCONT)
+        (result,) = await publish(publisher, entry("e2"))
+        assert isinstance(result, Published)
+        assert await redis.xlen(keys.stream("im.message.receive_v1")) == 2
+        await publisher.close()
+
+    async def test_a_full_server_refuses_and_recovers_by_itself(
+        self, redis: Redis, keys: Keys
+    ) -> None:
+        publisher = Publisher(redis, keys, budget=0.2)
+        await redis.config_set("maxmemory", 1)
+        assert await publish(publisher, entry("e1")) == [PublishRefused("redis")]
+        await redis.config_set("maxmemory", 0)
+        (result,) = await publish(publisher, entry("e1"))
+        assert isinstance(result, Published)
+        await publisher.close()
+
+    async def test_closing_refuses_what_waits(self, redis: Redis, keys: Keys) -> None:
+        publisher = Publisher(redis, keys)
+        self.process.send_signal(signal.SIGSTOP)
+        results: list[Any] = []
+        publisher.submit(entry("e1"), results.append)
+        await publisher.drain(0.05)
+        publisher.submit(entry("e2"), results.append)
+        await publisher.close()
+        assert results == [PublishRefused("redis")] * 2
+        self.process.send_signal(signal.SIGCONT)

@@ -1,0 +1,127 @@
+"""Clients with limits, and the check of servers fit and unfit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from bridge.errors import RedisUnfit, RedisUnreachable
+from bridge.redis_client import (
+    TIMEOUT,
+    address,
+    async_client,
+    check_server,
+    check_server_sync,
+    sync_client,
+)
+
+
+class Server:
+    """Answers what it is told to INFO and CONFIG GET."""
+
+    def __init__(self, config: Any = None, **info: Any) -> None:
+        self._info = info
+        self._config = config or {"maxmemory-policy": "noeviction"}
+        self.connection_pool = redis.ConnectionPool(host="h", password="secret")
+
+    def info(self) -> Any:
+        return self._info
+
+    def config_get(self, name: str) -> Any:
+        if isinstance(self._config, Exception):
+            raise self._config
+        return self._config
+
+
+def check(*arguments: Any, **info: Any) -> None:
+    check_server_sync(Server(*arguments, **info))  # type: ignore[arg-type]
+
+
+async def test_the_servers_of_this_machine_are_fit(redis_url: str, valkey_url: str) -> None:
+    for url in (redis_url, valkey_url):
+        async with async_client(url) as client:
+            await check_server(client)
+        with sync_client(url) as blocking:
+            check_server_sync(blocking)
+
+
+@pytest.mark.parametrize(
+    ("info", "fact"),
+    [
+        ({"redis_version": "6.2.14"}, "Redis 6.2.14 is too old; use Redis 7.0"),
+        ({"redis_version": "7.2.4", "valkey_version": "7.1.0"}, "Valkey 7.1.0 is too old"),
+        ({"redis_version": "7.4.0", "role": "slave"}, "read-only replica"),
+    ],
+)
+def test_an_unfit_server_is_refused_with_the_cure(info: Any, fact: str) -> None:
+    with pytest.raises(RedisUnfit, match=fact):
+        check(**info)
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    check(redis_version="10.0.0")
+
+
+def test_a_server_that_evicts_is_refused_with_the_command_that_cures_it() -> None:
+    with pytest.raises(RedisUnfit, match="CONFIG SET maxmemory-policy noeviction"):
+        check({b"maxmemory-policy": b"allkeys-lru"}, redis_version="7.0.15")
+
+
+def test_a_server_that_forbids_config_is_taken_on_trust() -> None:
+    check(redis.ResponseError("unknown command 'CONFIG'"), redis_version="7.0.15")
+    check(redis.exceptions.NoPermissionError("no"), redis_version="7.0.15")
+
+
+async def test_a_real_server_with_a_wrong_policy_is_refused(real_redis: Redis) -> None:
+    await real_redis.config_set("maxmemory-policy", "volatile-lru")
+    try:
+        with pytest.raises(RedisUnfit, match="volatile-lru"):
+            await check_server(real_redis)
+    finally:
+        await real_redis.config_set("maxmemory-policy", "noeviction")
+
+
+async def test_no_server_is_unreachable_and_the_password_stays_secret() -> None:
+    url = "redis://someone:secret@127.0.0.1:1/3"
+    async with async_client(url) as client:
+        with pytest.raises(RedisUnreachable, match=r"redis://127\.0\.0\.1:1/3") as caught:
+            await check_server(client)
+    assert "secret" not in str(caught.value)
+    assert "someone" not in str(caught.value)
+
+
+def test_wrong_credentials_are_named_as_such() -> None:
+    refused = redis.AuthenticationError("WRONGPASS")
+    with pytest.raises(RedisUnreachable, match="user and password"):
+        check(refused, redis_version="7.0.15")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rediss://u:p@host:6380/1?ssl_cert_reqs=none", "rediss://host:6380/1"),
+        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
+        ("redis://host", "redis://host:6379/0"),
+    ],
+)
+def test_an_address_shows_no_credentials(url: str, shown: str) -> None:
+    assert address(sync_client(url)) == shown
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return async_client("redis://host").connection_pool.connection_kwargs
+
+
+def test_every_limit_is_explicit_and_nothing_is_retried_ten_times(
+    settings: dict[str, Any],
+) -> None:
+    assert settings["socket_timeout"] == settings["socket_connect_timeout"] == TIMEOUT
+    assert settings["socket_keepalive"] is True
+    assert settings["health_check_interval"] > 0
+    assert settings["retry"].get_retries() == 1
+    unrepeatable = sync_client("redis://host", retries=0)
+    assert unrepeatable.connection_pool.connection_kwargs["retry"].get_retries() == 0

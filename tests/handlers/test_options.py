@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+from handlers import Handler
+from handlers.errors import RegistrationInvalid
+from handlers.options import complete
+
+
+class Careful(Handler):
+    queue: ClassVar[str | None] = "slow"
+    max_attempts: ClassVar[int] = 2
+
+
+def test_options_given_win_over_those_of_the_class() -> None:
+    assert complete({"max_attempts": 9, "timeout": 1}, Careful, "here") == {
+        "queue": "slow",
+        "max_attempts": 9,
+        "timeout": 1,
+        "backoff": 1.0,
+        "backoff_max": 600.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_attemps": 3}, "did you mean 'max_attempts'"),
+        ({"zzz": 3}, "known are name, queue, max_attempts"),
+        ({"max_attempts": 0}, "1 or more"),
+        ({"max_attempts": 1.5}, "whole number"),
+        ({"max_attempts": True}, "whole number"),
+        ({"timeout": 0}, "more than 0"),
+        ({"timeout": -1}, "more than 0"),
+        ({"timeout": "30"}, "more than 0"),
+        ({"timeout": float("inf")}, "more than 0"),
+        ({"timeout": float("nan")}, "more than 0"),
+        ({"backoff": -1}, "backoff=-1"),
+        ({"backoff_max": None}, "backoff_max=None"),
+        ({"queue": "with space"}, "letters"),
+        ({"queue": 7}, "letters"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_cure(given: Any, said: str) -> None:
+    with pytest.raises(RegistrationInvalid, match=r"^here: ") as refusal:
+        complete(given, Handler, "here")
+    assert said in str(refusal.value)
+
+
+def test_a_mistake_in_the_class_attributes_is_found_too() -> None:
+    class Hasty(Handler):
+        timeout: ClassVar[float] = 0
+
+    with pytest.raises(RegistrationInvalid, match="timeout=0"):
+        complete({}, Hasty, "here")

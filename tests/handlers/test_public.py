@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import handlers
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_public_names_are_these_and_no_others() -> None:
+    assert handlers.__all__ == [
+        "Context",
+        "Event",
+        "Handler",
+        "Registry",
+        "Reject",
+        "Retry",
+        "handles",
+    ]
+    assert all(hasattr(handlers, name) for name in handlers.__all__)
+
+
+def test_importing_handlers_loads_neither_redis_nor_celery_nor_the_network() -> None:
+    program = (
+        "import sys, handlers, handlers.plugins, handlers.payloads, handlers.builtin\n"
+        "banned = {'redis', 'celery', 'websockets', 'redis_lock', 'opentelemetry.sdk', 'bridge'}\n"
+        "print(sorted(banned & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import threading
+from typing import Any, ClassVar
+
+import pytest
+import structlog
+
+from handlers import Context, Event, Handler, Registry
+from handlers.errors import RegistrationInvalid
+from handlers.registry import _MAX_CACHED, Registration
+
+
+class Greet(Handler):
+    queue: ClassVar[str | None] = "greetings"
+    max_attempts: ClassVar[int] = 2
+
+    def handle(self, event: Event, context: Context) -> None: ...
+
+
+def audit(event: Event, context: Context) -> None: ...
+
+
+async def mirror(event: Event, context: Context) -> None: ...
+
+
+def names(registrations: tuple[Registration, ...]) -> list[str]:
+    return [registration.name.partition(":")[2] for registration in registrations]
+
+
+@pytest.fixture
+def table() -> Registry:
+    return Registry()
+
+
+def test_a_registration_carries_the_options_of_its_class(table: Registry) -> None:
+    registration = table.register(Greet, "im.message.receive_v1", max_attempts=7)
+    assert registration.name == f"{__name__}:Greet"
+    assert registration.patterns == ("im.message.receive_v1",)
+    assert (registration.queue, registration.max_attempts, registration.timeout) == (
+        "greetings",
+        7,
+        30.0,
+    )
+    assert not registration.is_async
+    assert table.list() == (registration,)
+
+
+def test_exact_types_and_patterns_run_together_in_the_order_of_registration(
+    table: Registry,
+) -> None:
+    table.register(audit, "*")
+    table.register(Greet, "im.message.receive_v1")
+    table.register(mirror, "im.message.*")
+    assert names(table.lookup("im.message.receive_v1")) == ["audit", "Greet", "mirror"]
+    assert names(table.lookup("im.message.recalled_v1")) == ["audit", "mirror"]
+    assert names(table.lookup("approval_instance")) == ["audit"]
+
+
+def test_the_default_runs_only_when_nothing_else_does(table: Registry) -> None:
+    table.register(Greet, "im.message.receive_v1")
+    assert table.lookup("vc.room.created_v1") == (table.default,)
+    assert names((table.default,)) == ["LogUnhandled"]
+    assert not table.is_registered("vc.room.created_v1")
+    assert table.is_registered("im.message.receive_v1")
+    replaced = table.set_default(audit, max_attempts=1)
+    assert table.lookup("vc.room.created_v1") == (replaced,) == (table.default,)
+    assert replaced.max_attempts == 1
+
+
+def test_handles_returns_what_it_decorates(table: Registry) -> None:
+    @table.handles("im.message.receive_v1", timeout=3)
+    class Local(Greet):
+        pass
+
+    @table.handles("im.message.receive_v1")
+    async def local(event: Event, context: Context) -> str:
+        return "hello"
+
+    assert Local().queue == "greetings"
+    found = table.lookup("im.message.receive_v1")
+    assert [(each.timeout, each.is_async) for each in found] == [(3, False), (30.0, True)]
+
+
+def test_handles_without_event_types_says_how_to_write_it(table: Registry) -> None:
+    bare: Any = table.handles
+    with pytest.raises(RegistrationInvalid, match="write @handles"):
+        bare(Greet)
+    with pytest.raises(RegistrationInvalid, match="no event types"):
+        table.handles()(Greet)
+
+
+def test_a_lookup_sees_every_change_at_once(table: Registry) -> None:
+    assert names(table.lookup("im.message.receive_v1")) == ["LogUnhandled"]
+    table.register(Greet, "im.*")
+    assert names(table.lookup("im.message.receive_v1")) == ["Greet"]
+    table.unregister(f"{__name__}:Greet")
+    assert names(table.lookup("im.message.receive_v1")) == ["LogUnhandled"]
+
+
+def test_an_alias_registers_the_real_name_with_one_warning(table: Registry) -> None:
+    alias = "im.chat.member.user_added_v1"
+    with structlog.testing.capture_logs() as lines:
+        table.register(Greet, alias)
+        table.register(audit, alias, "approval.approval.approved_v1")
+    assert table.event_types() == ("im.chat.member.user.added_v1", "approval_instance")
+    assert names(table.lookup("im.chat.member.user.added_v1")) == ["Greet", "audit"]
+    assert names(table.lookup(alias)) == ["Greet", "audit"]
+    assert [(line["alias"], line.get("status")) for line in lines] == [
+        (alias, None),
+        ("approval.approval.approved_v1", "APPROVED"),
+    ]
+
+
+def test_event_types_are_the_exact_ones_each_once(table: Registry) -> None:
+    table.register(Greet, "im.message.receive_v1", "im.message.*")
+    table.register(audit, "*", "im.message.receive_v1", "a.b_v1")
+    assert table.event_types() == ("im.message.receive_v1", "a.b_v1")
+
+
+def test_one_handler_registered_twice_for_different_types_is_one_registration(
+    table: Registry,
+) -> None:
+    table.register(Greet, "im.message.receive_v1")
+    table.register(Greet, "im.*")
+    assert len(table.list()) == 1
+    assert names(table.lookup("im.message.receive_v1")) == ["Greet"]
+    assert table.list()[0].patterns == ("im.message.receive_v1", "im.*")
+
+
+def test_one_handler_registered_twice_for_one_type_is_a_mistake(table: Registry) -> None:
+    table.register(Greet, "im.message.receive_v1")
+    with pytest.raises(
+        RegistrationInvalid, match=r"registered for im\.message\.receive_v1 already"
+    ):
+        table.register(Greet, "im.*", "im.message.receive_v1")
+    assert table.list()[0].patterns == ("im.message.receive_v1",)
+
+
+def test_one_handler_registered_with_two_sets_of_options_is_a_mistake(table: Registry) -> None:
+    table.register(Greet, "a", timeout=1)
+    with pytest.raises(RegistrationInvalid, match="other options"):
+        table.register(Greet, "b", timeout=2)
+
+
+def test_two_handlers_of_one_name_are_a_mistake_unless_named_apart(table: Registry) -> None:
+    table.register(Greet(), "im.message.receive_v1")
+    with pytest.raises(RegistrationInvalid, match="pass name=…, or unregister"):
+        table.register(Greet(), "im.message.receive_v1")
+    table.register(Greet(), "im.message.receive_v1", name="second")
+    assert [each.name for each in table.list()] == [f"{__name__}:Greet", "second"]
+
+
+def test_reloaded_code_must_be_unregistered_first(table: Registry) -> None:
+    source = "class Reloaded(Handler):\n    def handle(self, event, context): ...\n"
+    first, second = ({"Handler": Handler, "__name__": "module"} for _ in range(2))
+    exec(source, first)  # noqa: S102
+    exec(source, second)  # noqa: S102
+    table.register(first["Reloaded"], "a")
+    with pytest.raises(RegistrationInvalid, match="unregister the other first"):
+        table.register(second["Reloaded"], "a")
+    table.unregister("module:Reloaded")
+    table.register(second["Reloaded"], "a")
+
+
+def test_unregistering_an_unknown_name_lists_the_known(table: Registry) -> None:
+    with pytest.raises(RegistrationInvalid, match="registered: none"):
+        table.unregister("x")
+
+
+def test_a_refused_registration_leaves_nothing_behind(table: Registry) -> None:
+    for mistake in ({"timeout": 0}, {"queeu": "x"}):
+        with pytest.raises(RegistrationInvalid):
+            table.register(Greet, "a", **mistake)  # type: ignore[arg-type]
+    with pytest.raises(RegistrationInvalid):
+        table.register(Greet, "a b")
+    assert table.list() == ()
+
+
+def test_lookups_are_cached_and_the_cache_is_bounded(
+    table: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = table.lookup("a.b")
+    assert table.lookup("a.b") is first
+    for number in range(_MAX_CACHED * 2):
+        table.lookup(f"made.up_{number}")
+    assert len(table._cache) <= _MAX_CACHED
+
+
+def test_changes_and_lookups_from_many_threads_agree_in_the_end(table: Registry) -> None:
+    def change(number: int) -> None:
+        for turn in range(50):
+            name = f"h{number}-{turn}"
+            table.register(Greet(), "im.*", name=name)
+            assert name in [each.name for each in table.lookup("im.message.receive_v1")]
+            table.unregister(name)
+            assert name not in [each.name for each in table.lookup("im.message.receive_v1")]
+
+    failures: list[BaseException] = []
+
+    def guarded(number: int) -> None:
+        try:
+            change(number)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert table.lookup("im.message.receive_v1") == (table.default,)

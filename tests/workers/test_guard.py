@@ -1,0 +1,180 @@
+"""The guard: one holder at a time, one recorded success, whatever is repeated, lost or late."""
+
+from __future__ import annotations
+
+import pytest
+import redis_lock
+from redis import Redis
+
+from bridge.streams import Entry, Keys
+from workers.guard import Busy, Duplicate, EventLock, Guard, Pending, Run, Settlement
+from workers.outcomes import Failure, Outcome
+
+
+def entry(event_id: str = "ev1") -> Entry:
+    return Entry(event_id, "im.message.receive_v1", "cli_test", "tk", "2.0", 1, 2, 3, "", "", b"{}")
+
+
+@pytest.fixture
+def pending(redis: Redis, keys: Keys) -> Pending:
+    return delivered(redis, keys, entry())
+
+
+def delivered(redis: Redis, keys: Keys, event: Entry) -> Pending:
+    stream = keys.stream(event.event_type)
+    fields = event.fields()
+    entry_id = redis.xadd(stream, dict(zip(fields[::2], fields[1::2], strict=True)))
+    if not redis.exists(stream) or not redis.xinfo_groups(stream):
+        redis.xgroup_create(stream, "workers", id="0")
+    redis.xreadgroup("workers", "c", {stream: ">"})
+    return Pending(stream, entry_id.decode(), event)
+
+
+def claim(guard: Guard, item: Pending) -> Run:
+    (answer,) = guard.claim([item])
+    assert isinstance(answer, Run)
+    return answer
+
+
+def unacknowledged(redis: Redis, item: Pending) -> int:
+    return redis.xpending(item.stream, "workers")["pending"]
+
+
+def test_a_claimed_event_is_busy_for_everyone_else(guard, other_guard, pending):
+    assert claim(guard, pending).attempt == 1
+    (answer,) = other_guard.claim([pending])
+    assert isinstance(answer, Busy)
+    assert 29 < answer.left <= 30
+
+
+def test_an_event_that_is_done_is_a_duplicate_and_acknowledged(guard, other_guard, redis, pending):
+    assert guard.settle([Settlement(claim(guard, pending), Outcome(finished=("H",)))]) == [True]
+    assert unacknowledged(redis, pending) == 0
+    assert other_guard.claim([pending]) == [Duplicate(pending)]
+
+
+def test_many_claims_of_one_event_in_one_pipeline_give_one_run(guard, pending):
+    answers = guard.claim([pending] * 200)
+    assert sum(isinstance(answer, Run) for answer in answers) == 1
+
+
+def test_a_claim_sent_twice_because_its_reply_was_lost_is_one_attempt(guard, redis, keys, pending):
+    first = claim(guard, pending)
+    guard._tokens = iter([first.token])  # the same call goes out again, token and all
+    assert claim(guard, pending) == first
+    assert redis.hget(keys.state("workers", "ev1"), "attempts") == b"1"
+
+
+def test_a_settlement_sent_twice_is_recorded_once(guard, redis, keys, pending):
+    failed = Outcome(failed=(Failure("H", "rejected", "no"),))
+    settlement = Settlement(claim(guard, pending), failed)
+    assert guard.settle([settlement]) == [True]
+    assert guard.settle([settlement]) == [True]
+    assert redis.xlen(keys.dead("workers")) == 1
+
+
+def test_a_retry_waits_until_it_is_due_and_counts_attempts(
+    guard, other_guard, redis, keys, pending
+):
+    later = Outcome(finished=("A",), retry_after=60, error="boom")
+    guard.settle([Settlement(claim(guard, pending), later)])
+    (answer,) = other_guard.claim([pending])
+    assert isinstance(answer, Busy)
+    assert 59 < answer.left <= 60
+    assert unacknowledged(redis, pending) == 1
+    redis.hset(keys.state("workers", "ev1"), "due", 0)
+    again = claim(other_guard, pending)
+    assert again.attempt == 2
+    assert again.marks == {"A": ""}
+
+
+def test_handlers_given_up_stay_given_up(guard, redis, keys, pending):
+    mixed = Outcome(failed=(Failure("B", "attempts", "E: x"),), retry_after=0)
+    guard.settle([Settlement(claim(guard, pending), mixed)])
+    assert claim(guard, pending).marks == {"B": "attempts\nE: x"}
+
+
+def test_a_dead_letter_keeps_the_entry_untouched_and_says_why(guard, redis, keys, pending):
+    guard.settle(
+        [Settlement(claim(guard, pending), Outcome(failed=(Failure("H", "rejected", "E: no"),)))]
+    )
+    ((_, letter),) = redis.xrange(keys.dead("workers"))
+    fields = entry().fields()
+    for name, value in zip(fields[::2], fields[1::2], strict=True):
+        assert letter[str(name).encode()] == (
+            value if isinstance(value, bytes) else str(value).encode()
+        )
+    assert letter[b"reason"] == b"rejected"
+    assert letter[b"error"] == b"E: no"
+    assert letter[b"handler"] == b"H"
+    assert letter[b"attempts"] == b"1"
+    assert letter[b"entry"].decode() == pending.entry_id
+    assert unacknowledged(redis, pending) == 0
+
+
+def test_an_event_given_back_has_not_been_attempted(guard, other_guard, pending):
+    guard.settle([Settlement(claim(guard, pending), Outcome(retry_after=0), returned=True)])
+    assert claim(other_guard, pending).attempt == 1
+
+
+def test_a_claim_that_expired_and_was_taken_over_can_neither_settle_nor_renew(
+    guard, other_guard, redis, keys, pending
+):
+    late = claim(guard, pending)
+    redis.delete("lock:" + keys.lock_name("workers", "ev1"))  # its lease ran out
+    taken = claim(other_guard, pending)
+    assert taken.attempt == 2
+    assert guard.renew([late]) == [False]
+    assert guard.settle([Settlement(late, Outcome(finished=("H",)))]) == [False]
+    assert unacknowledged(redis, pending) == 1
+    assert other_guard.settle([Settlement(taken, Outcome(finished=("H",)))]) == [True]
+
+
+def test_a_claim_that_expired_unnoticed_by_anyone_is_renewed(
+    guard, other_guard, redis, keys, pending
+):
+    run = claim(guard, pending)
+    redis.delete("lock:" + keys.lock_name("workers", "ev1"))
+    assert guard.renew([run]) == [True]
+    assert isinstance(other_guard.claim([pending])[0], Busy)
+
+
+def test_scripts_lost_by_redis_are_loaded_again(guard, redis, pending):
+    redis.script_flush()
+    assert claim(guard, pending).attempt == 1
+
+
+def test_a_spoilt_key_stops_one_event_and_not_its_neighbours(guard, redis, keys, pending):
+    good = delivered(redis, keys, entry("ev2"))
+    redis.set(keys.state("workers", "ev1"), "not a hash")
+    spoilt, fine = guard.claim([pending, good])
+    assert isinstance(spoilt, Busy)
+    assert isinstance(fine, Run)
+
+
+def test_claims_are_locks_that_python_redis_lock_sees_extends_and_waits_for(
+    guard, redis, keys, pending
+):
+    name = keys.lock_name("workers", "ev1")
+    run = claim(guard, pending)
+    stranger = redis_lock.Lock(redis, name, expire=5)
+    assert stranger.acquire(blocking=False) is False
+    holder = EventLock(redis, keys, "workers", "ev1", run.token, event_lease=90)
+    holder.extend()
+    assert 30 < redis.ttl("lock:" + name) <= 90
+    guard.settle([Settlement(run, Outcome(finished=("H",)))])
+    assert stranger.acquire(blocking=True, timeout=2)
+    stranger.release()
+
+
+def test_a_lock_held_by_a_stranger_keeps_the_event_from_running(guard, redis, keys, pending):
+    stranger = redis_lock.Lock(redis, keys.lock_name("workers", "ev1"), expire=5)
+    assert stranger.acquire(blocking=False)
+    assert isinstance(guard.claim([pending])[0], Busy)
+    stranger.release()
+    assert claim(guard, pending).attempt == 1
+
+
+def test_events_of_one_app_share_a_cluster_slot(keys):
+    names = [keys.state("g", "e"), keys.lock_name("g", "e"), keys.stream("a.b"), keys.retries("g")]
+    assert all("{cli_test}" in name for name in names)

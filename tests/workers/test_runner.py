@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import json
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import structlog
+
+from handlers import Context, Event, Handler, Registry, Reject, Retry
+from handlers.registry import Registration
+from workers.outcomes import Failure, Outcome
+from workers.runner import close_loop, run, run_async
+
+HEADER = {"event_id": "ev-1", "event_type": "im.message.receive_v1", "app_id": "cli_x"}
+ENVELOPE = json.dumps(
+    {"schema": "2.0", "header": HEADER, "event": {"message": {"content": "PRIVATE"}}}
+).encode()
+
+Runner = Callable[..., Outcome]
+
+
+class SoftTimeLimitExceeded(Exception):
+    """As Celery's: no more than an Exception."""
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Tracebacks are drawn slowly outside of production."""
+    with structlog.testing.capture_logs():
+        yield
+
+
+def run_on_a_loop(*args: Any, **options: Any) -> Outcome:
+    return asyncio.run(run_async(*args, **options))
+
+
+@pytest.fixture(params=[run, run_on_a_loop], ids=["own_loop", "running_loop"])
+def either(request: pytest.FixtureRequest) -> Iterator[Runner]:
+    """What both ways of running must do alike."""
+    yield request.param
+    close_loop()
+
+
+@pytest.fixture
+def own_loop() -> Iterator[None]:
+    yield
+    close_loop()
+
+
+@pytest.fixture
+def table() -> Registry:
+    return Registry()
+
+
+def succeed(event: Event, context: Context) -> None: ...
+
+
+async def succeed_later(event: Event, context: Context) -> None:
+    await asyncio.sleep(0)
+
+
+def failing(error: BaseException) -> Callable[[Event, Context], None]:
+    def fail(event: Event, context: Context) -> None:
+        raise error
+
+    return fail
+
+
+def failing_later(error: BaseException) -> Callable[[Event, Context], Any]:
+    async def fail(event: Event, context: Context) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    return fail
+
+
+def fill(table: Registry, **handlers: Any) -> None:
+    for name, handler in handlers.items():
+        table.register(handler, "im.*", name=name, backoff=0)
+
+
+def test_what_succeeds_is_finished(either: Runner, table: Registry) -> None:
+    fill(table, a=succeed, b=succeed_later)
+    assert either(table, ENVELOPE, 1, {}) == Outcome(finished=("a", "b"))
+    table.unregister("b")
+    assert either(table, ENVELOPE, 1, {}) == Outcome(finished=("a",))
+    table.unregister("a")
+    fill(table, b=succeed_later)
+    assert either(table, ENVELOPE, 1, {}) == Outcome(finished=("b",))
+
+
+def test_an_event_that_nobody_handles_goes_to_the_default(either: Runner, table: Registry) -> None:
+    outcome = either(table, ENVELOPE, 1, {})
+    assert outcome.finished == ("handlers.default:LogUnhandled",)
+    assert outcome.verdict == "done"
+
+
+@pytest.mark.parametrize("envelope", [b"", b"[]", b"\xff", b"[" * 100_000, b'{"schema":"2.0"}'])
+def test_what_cannot_be_decoded_is_dead(either: Runner, table: Registry, envelope: bytes) -> None:
+    outcome = either(table, envelope, 1, {})
+    assert [(each.handler, each.reason) for each in outcome.failed] == [("", "decode")]
+    assert outcome.failed[0].error.startswith("EventInvalid: ")
+    assert outcome.verdict == "dead"
+
+
+def test_a_handler_is_told_its_event_and_attempt(either: Runner, table: Registry) -> None:
+    seen: list[tuple[Event, Context]] = []
+    table.register(
+        lambda event, context: seen.append((event, context)),
+        "im.*",
+        name="a",
+        max_attempts=9,
+        timeout=60,
+    )
+    either(table, ENVELOPE, 4, {})
+    ((event, context),) = seen
+    assert (event.id, event.body["message"]["content"]) == ("ev-1", "PRIVATE")
+    assert (context.attempt, context.max_attempts, context.handler) == (4, 9, "a")
+    assert (context.event_id, context.event_type) == ("ev-1", "im.message.receive_v1")
+    assert 0 < context.remaining() <= 60
+
+
+def test_handlers_with_a_mark_do_not_run_again(either: Runner, table: Registry) -> None:
+    fill(table, a=failing(AssertionError()), b=succeed, c=failing(AssertionError()))
+    marks = {"a": "", "c": "rejected\nReject: no\nsuch chat", "gone": "attempts\nValueError"}
+    outcome = either(table, ENVELOPE, 2, marks)
+    assert outcome.finished == ("b",)
+    assert outcome.failed == (
+        Failure("c", "rejected", "Reject: no\nsuch chat"),
+        Failure("gone", "attempts", "ValueError"),
+    )
+    assert outcome.verdict == "dead"
+    assert either(table, ENVELOPE, 2, {"a": "", "b": "", "c": ""}) == Outcome()
+
+
+@pytest.mark.parametrize("make", [failing, failing_later])
+@pytest.mark.parametrize("beside_another", [False, True])
+@pytest.mark.parametrize(
+    ("error", "verdict", "text"),
+    [
+        (ValueError("x"), "retry", "ValueError: x"),
+        (Retry(7), "retry", "Retry: the handler asked for another attempt"),
+        (Reject("no"), "dead", "Reject: no"),
+        (SoftTimeLimitExceeded(), "retry", "SoftTimeLimitExceeded"),
+        (TimeoutError("of its own"), "retry", "TimeoutError: of its own"),
+        (SystemExit(3), "retry", "SystemExit: 3"),
+        (asyncio.CancelledError(), "retry", "CancelledError"),
+    ],
+)
+def test_a_failure_is_an_outcome_and_disturbs_no_other_handler(
+    either: Runner,
+    table: Registry,
+    make: Callable[[BaseException], Any],
+    beside_another: bool,
+    error: BaseException,
+    verdict: str,
+    text: str,
+) -> None:
+    fill(table, bad=make(error), **({"good": succeed} if beside_another else {}))
+    outcome = either(table, ENVELOPE, 1, {})
+    assert outcome.verdict == verdict
+    assert outcome.finished == (("good",) if beside_another else ())
+    assert text in (outcome.error, *(failure.error for failure in outcome.failed))
+    if isinstance(error, Retry):
+        assert outcome.retry_after == 7
+
+
+def test_a_stop_iteration_does_not_hang_a_thread_for_ever(either: Runner, table: Registry) -> None:
+    fill(table, bad=failing(StopIteration()), good=succeed)
+    outcome = either(table, ENVELOPE, 1, {})
+    assert outcome.finished == ("good",)
+    assert "StopIteration" in outcome.error
+
+
+def test_attempts_used_up_are_the_end(either: Runner, table: Registry) -> None:
+    table.register(failing(ValueError("x")), "im.*", name="a", max_attempts=3)
+    assert either(table, ENVELOPE, 2, {}).verdict == "retry"
+    assert either(table, ENVELOPE, 3, {}) == Outcome(
+        failed=(Failure("a", "attempts", "ValueError: x"),)
+    )
+
+
+def test_the_next_attempt_comes_when_the_first_handler_wants_it(
+    either: Runner, table: Registry
+) -> None:
+    fill(table, a=failing(Retry(60, "a")), b=failing(Retry(7, "b")), c=failing(Reject("c")))
+    outcome = either(table, ENVELOPE, 1, {})
+    assert (outcome.retry_after, outcome.error) == (7, "Retry: a")
+    assert outcome.failed == (Failure("c", "rejected", "Reject: c"),)
+
+
+def test_a_body_of_another_shape_is_given_up_without_retries(
+    either: Runner, table: Registry
+) -> None:
+    odd = ENVELOPE.replace(b'{"message": {', b'{"sender": [1], "message": {')
+    fill(table, a=lambda event, context: event.payload)
+    outcome = either(table, odd, 1, {})
+    assert outcome.failed[0].reason == "rejected"
+    assert "event.sender" in outcome.failed[0].error
+    assert "PRIVATE" not in outcome.failed[0].error
+
+
+@pytest.mark.parametrize("beside_another", [False, True])
+def test_an_async_handler_is_cancelled_at_its_timeout(
+    either: Runner, table: Registry, beside_another: bool
+) -> None:
+    ended: list[str] = []
+
+    async def endless(event: Event, context: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("endless")
+
+    table.register(endless, "im.*", name="a", timeout=0.02)
+    if beside_another:
+        fill(table, b=succeed)
+    outcome = either(table, ENVELOPE, 1, {})
+    assert ended == ["endless"]
+    assert outcome.error == "TimeoutError: still running after 0.02 s; raise its timeout"
+
+
+def test_handlers_of_one_event_run_at_the_same_time(either: Runner, table: Registry) -> None:
+    barrier = threading.Barrier(3)
+
+    def meet(event: Event, context: Context) -> None:
+        barrier.wait(10)
+
+    async def meet_later(event: Event, context: Context) -> None:
+        await asyncio.to_thread(barrier.wait, 10)
+
+    fill(table, a=meet, b=meet_later, c=meet_later)
+    assert either(table, ENVELOPE, 1, {}).finished == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("beside_another", [False, True])
+def test_an_async_handler_hidden_by_a_decorator_still_runs(
+    either: Runner, table: Registry, beside_another: bool
+) -> None:
+    ran: list[str] = []
+
+    def logged(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return function(*args)
+
+        return wrapper
+
+    @logged
+    async def hidden(event: Event, context: Context) -> None:
+        await asyncio.sleep(0)
+        ran.append(event.id)
+
+    fill(table, a=hidden, **({"b": succeed} if beside_another else {}))
+    assert either(table, ENVELOPE, 1, {}).verdict == "done"
+    assert ran == ["ev-1"]
+
+
+def test_a_failing_factory_is_a_failed_attempt(either: Runner, table: Registry) -> None:
+    def factory() -> Handler:
+        raise OSError("database is away")
+
+    fill(table, a=factory, b=succeed)
+    outcome = either(table, ENVELOPE, 1, {})
+    assert (outcome.finished, outcome.error) == (("b",), "OSError: database is away")
+
+
+def test_around_encloses_every_handler_and_sees_its_failure(
+    either: Runner, table: Registry
+) -> None:
+    current: contextvars.ContextVar[str] = contextvars.ContextVar("current", default="")
+    seen: dict[str, list[object]] = {}
+
+    @contextmanager
+    def around(registration: Registration) -> Iterator[None]:
+        steps = seen.setdefault(registration.name, [])
+        token = current.set(registration.name)
+        try:
+            yield
+        except ValueError as error:
+            steps.append(str(error))
+            raise
+        finally:
+            current.reset(token)
+            steps.append("left")
+
+    def look(event: Event, context: Context) -> None:
+        seen[context.handler].append(current.get())
+
+    async def fail_later(event: Event, context: Context) -> None:
+        seen[context.handler].append(current.get())
+        raise ValueError("x")
+
+    fill(table, a=look)
+    assert either(table, ENVELOPE, 1, {}, around=around).verdict == "done"
+    assert seen == {"a": ["a", "left"]}
+    fill(table, b=fail_later)
+    assert either(table, ENVELOPE, 1, {}, around=around).verdict == "retry"
+    assert seen == {"a": ["a", "left", "a", "left"], "b": ["b", "x", "left"]}
+
+
+def test_failures_are_logged_without_bodies(either: Runner, table: Registry) -> None:
+    fill(table, a=failing(ValueError("x")), b=failing_later(Retry(1)))
+    with structlog.testing.capture_logs() as lines:
+        either(table, ENVELOPE, 3, {})
+    assert sorted(line["handler"] for line in lines) == ["a", "b"]
+    assert {(line["event"], line["attempt"], line["event_id"]) for line in lines} == {
+        ("attempt.failed", 3, "ev-1")
+    }
+    assert "PRIVATE" not in str(lines)
+
+
+def test_an_outcome_can_go_back_to_the_main_process(table: Registry) -> None:
+    fill(table, a=failing(ValueError("x")))
+    outcome = run(table, ENVELOPE, 1, {})
+    assert pickle.loads(pickle.dumps(outcome)) == outcome  # noqa: S301
+
+
+# The process' own.
+
+
+@pytest.mark.parametrize("make", [failing, failing_later])
+def test_a_keyboard_interrupt_ends_the_run(
+    own_loop: None, table: Registry, make: Callable[[BaseException], Any]
+) -> None:
+    fill(table, a=make(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        run(table, ENVELOPE, 1, {})
+
+
+def test_a_single_plain_handler_runs_in_the_calling_thread_without_a_loop(table: Registry) -> None:
+    def look(event: Event, context: Context) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()
+
+    fill(table, a=look)
+    assert run(table, ENVELOPE, 1, {}).verdict == "done"
+
+
+def test_the_soft_time_limit_strikes_whoever_runs_and_leaves_nothing_running(
+    own_loop: None, table: Registry
+) -> None:
+    ended: list[str] = []
+
+    async def endless(event: Event, context: Context) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("endless")
+
+    def strike(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    previous = signal.signal(signal.SIGALRM, strike)
+    try:
+        fill(table, quick=succeed_later, slow=endless)
+        outcome = run(table, ENVELOPE, 1, {})
+    finally:
+        signal.signal(signal.SIGALRM, previous)
+    assert ended == ["endless"]
+    assert (outcome.finished, outcome.error) == (("quick",), "SoftTimeLimitExceeded")
+
+
+async def test_cancelling_the_run_cancels_its_handlers_and_passes_on(table: Registry) -> None:
+    started = asyncio.Event()
+    ended: list[str] = []
+
+    async def endless(event: Event, context: Context) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(context.handler)
+
+    for handlers in ({"a": endless}, {"b": endless}):
+        fill(table, **handlers)
+        ended.clear()
+        started.clear()
+        task = asyncio.create_task(run_async(table, ENVELOPE, 1, {}))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sorted(ended) == [each.name for each in table.list()]
+
+
+async def test_a_plain_handler_does_not_hold_up_the_running_loop(table: Registry) -> None:
+    released = threading.Event()
+
+    def wait(event: Event, context: Context) -> None:
+        assert released.wait(10)
+
+    fill(table, a=wait)
+    task = asyncio.create_task(run_async(table, ENVELOPE, 1, {}))
+    await asyncio.sleep(0)
+    released.set()
+    assert (await task).finished == ("a",)

@@ -1,0 +1,1 @@
+"""Between the streams and the handlers; the only place that knows Celery."""

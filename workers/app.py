@@ -1,0 +1,129 @@
+"""The Celery app: `celery -A workers.app worker -Q im,contact`, and what `flybridge worker` starts.
+
+Importing it reads the settings and loads the handlers; a mistake in either ends the import with
+its sentence.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import celery.concurrency
+from celery import Celery, signals
+from kombu import Exchange, Queue
+
+from bridge import logs, telemetry
+from bridge.processes import die_with_parent
+from bridge.settings import WorkerSettings
+from bridge.streams import Keys
+from handlers.plugins import load
+from handlers.registry import registry
+from workers import runner, tasks
+from workers.bootstep import IntakeStep
+from workers.routing import Routing
+
+MAIN_PROCESS = os.getpid()
+
+
+def create(settings: WorkerSettings) -> Celery:
+    """The app for these settings, with a task per event type that has handlers."""
+    _refuse_shadows()
+    load(settings.handlers)
+    routing = Routing.of(registry)
+    app = Celery("flybridge", broker=settings.redis_url)
+    app.conf.update(_configuration(settings, routing))
+    tasks.register(app, routing, registry)
+    step = type("Intake", (IntakeStep,), {"settings": settings, "routing": routing})
+    app.steps["consumer"].add(step)
+    return app
+
+
+def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]:
+    exchange = Exchange("feishu", type="direct")
+    return {
+        "task_queues": [Queue(name, exchange, routing_key=name) for name in routing.queues()],
+        "task_default_queue": "default",
+        "task_default_exchange": "feishu",
+        "task_default_routing_key": "default",
+        "task_create_missing_queues": False,
+        "task_routes": (routing,),
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        # Failure and timeout go to `EventRequest.reject`: a retry or a dead letter.
+        "task_acks_on_failure_or_timeout": False,
+        "worker_prefetch_multiplier": 4,
+        # The handlers' outcomes are settled over another connection, so they need not be repeated.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_prefetch_count_reduction": False,
+        "worker_hijack_root_logger": False,
+        "worker_send_task_events": False,
+        "worker_soft_shutdown_timeout": 30,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # Without it an error reply of Redis (UNBLOCKED, READONLY) ends the worker.
+        "broker_channel_error_retry": True,
+        "broker_transport_options": {
+            "global_keyprefix": f"{Keys(settings.app_id).prefix}:celery:",
+            "visibility_timeout": 3600,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_connect_timeout": 5,
+            "socket_timeout": 30,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+    }
+
+
+def _refuse_shadows() -> None:
+    """Refuse to run with somebody else's `bridge` or `handlers` in the place of ours."""
+    home = Path(__file__).resolve().parent.parent
+    for name in ("bridge", "handlers"):
+        spec = find_spec(name)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin is None or origin.parent.parent != home:
+            raise RuntimeError(
+                f"the package {name!r} is imported from {origin}, not from {home / name};"
+                f" rename your own {name!r}, or move it off sys.path"
+            )
+
+
+settings = WorkerSettings.load()
+logs.configure(settings.log_level, settings.log_format)
+app = create(settings)
+
+
+@signals.setup_logging.connect
+def _keep_our_logging(**_: Any) -> None:
+    """With a receiver here, Celery leaves logging alone."""
+
+
+@signals.worker_process_init.connect
+def _child_started(**_: Any) -> None:
+    # The solo pool sends this signal in the main process, whose parent is nobody's business.
+    if os.getpid() != MAIN_PROCESS:
+        die_with_parent()
+    _start_telemetry()
+
+
+@signals.worker_init.connect
+def _worker_started(sender: Any, **_: Any) -> None:
+    # A prefork parent must not hold a provider: its children would inherit a broken one.
+    if sender.pool_cls is not celery.concurrency.get_implementation("prefork"):
+        _start_telemetry()
+
+
+@signals.worker_process_shutdown.connect
+def _child_stopping(**_: Any) -> None:
+    runner.close_loop()
+    telemetry.start(telemetry.WORKER).shutdown()
+
+
+def _start_telemetry() -> None:
+    telemetry.start(telemetry.WORKER)

@@ -1,0 +1,111 @@
+"""What becomes of a handler that failed: another attempt, or the end. It runs nothing."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from handlers.base import Context
+from handlers.errors import EventInvalid, Reject, Retry
+from handlers.registry import Registration
+from workers.outcomes import Failure
+
+log = structlog.get_logger("workers.runner")
+
+MAX_ERROR = 1024
+"""Bytes kept of an error's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A handler that wants another attempt."""
+
+    after: float
+    """Seconds."""
+    error: str
+
+
+def judge(error: BaseException, registration: Registration, context: Context) -> Failure | Again:
+    """Decide what follows a failed attempt, and log it.
+
+    Raises:
+        BaseException: `error` itself, when it is meant for the process and not about the handler.
+    """
+    if _is_order_to_exit(error):
+        raise error
+    verdict = _verdict(error, registration, context.attempt)
+    log.warning(
+        "attempt.failed",
+        event_id=context.event_id,
+        event_type=context.event_type,
+        handler=context.handler,
+        attempt=context.attempt,
+        error=type(error).__name__,
+        **_consequence(verdict),
+        **_cause(error),
+    )
+    return verdict
+
+
+def retry_delay(registration: Registration, attempt: int) -> float:
+    """Seconds to wait after a failed attempt: exponential, with jitter of up to a half."""
+    # The cap on the exponent keeps the power inside a float; backoff_max comes far earlier.
+    longest = min(registration.backoff_max, registration.backoff * 2.0 ** min(attempt - 1, 64))
+    return random.uniform(0.5, 1.0) * longest  # noqa: S311 - spreads load, guards nothing
+
+
+def describe(error: BaseException) -> str:
+    """`Type: message` on one line, 1 KiB at most."""
+    try:
+        message = " ".join(str(error)[:MAX_ERROR].split())
+    except Exception:  # a broken __str__ must not hide that the handler failed
+        message = "its text cannot be made"
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    # Lone surrogates cannot be stored; and the limit is in bytes.
+    return text.encode("utf-8", "replace")[:MAX_ERROR].decode("utf-8", "ignore")
+
+
+def _verdict(error: BaseException, registration: Registration, attempt: int) -> Failure | Again:
+    text = describe(error)
+    # EventInvalid: no retry will change the shape of a body.
+    if isinstance(error, Reject | EventInvalid):
+        return Failure(registration.name, "rejected", text)
+    if attempt >= registration.max_attempts:
+        return Failure(registration.name, "attempts", text)
+    if isinstance(error, Retry) and error.after is not None:
+        return Again(error.after, text)
+    return Again(retry_delay(registration, attempt), text)
+
+
+def _consequence(verdict: Failure | Again) -> dict[str, Any]:
+    if isinstance(verdict, Again):
+        return {"retry_after": round(verdict.after, 3)}
+    return {"given_up": verdict.reason}
+
+
+def _cause(error: BaseException) -> dict[str, Any]:
+    """A reason where the handler chose to fail, else where it went wrong."""
+    if isinstance(error, Reject | Retry):
+        return {"reason": error.reason}
+    return {"exc_info": error}
+
+
+def _is_order_to_exit(error: BaseException) -> bool:
+    """Whether an exit is meant for the process, rather than raised by a handler's own code.
+
+    Orders come by signals, and so in the main thread. Celery orders by subclasses of its own;
+    billiard's handler of signal n exits with n - 256. Swallowing one would keep a process alive
+    that was told to end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    if not isinstance(error, SystemExit):
+        return False
+    by_signal = isinstance(error.code, int) and -256 < error.code < -191
+    return type(error) is not SystemExit or by_signal

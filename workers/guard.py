@@ -1,0 +1,232 @@
+"""The guard: claims events, renews what runs, settles what ended, each in bulk.
+
+It is what makes an event's handlers run at one place at a time and their success count once. It
+knows nothing of streams being read or of Celery.
+
+The lock is python-redis-lock's: same keys, same owner id. A lock is not dedup, however: it ends
+with the attempt. What dedups is the state beside it, kept for a day after the event is done.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis_lock
+import structlog
+from redis import Redis
+
+from bridge.streams import MARKER_TTL, Entry, Keys
+from workers.outcomes import Outcome
+from workers.scripts import Call, load, run_all
+
+log = structlog.get_logger("workers.guard")
+
+STATE_TTL = 7 * 86_400
+"""Seconds the state of an unsettled event is kept; on top of the wait for its retry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An entry of a stream, delivered to this worker and not yet claimed."""
+
+    stream: str
+    entry_id: str
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The claim succeeded: run the handlers without a mark."""
+
+    pending: Pending
+    token: str
+    attempt: int
+    """1 for the first."""
+    marks: Mapping[str, str]
+    """Handler -> "" if it succeeded in an earlier attempt, "reason\\nerror" if it was given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The event is done or dead already."""
+
+    pending: Pending
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Someone else holds the event, or its retry is not due: leave it pending."""
+
+    pending: Pending
+    left: float
+    """Seconds until asking again makes sense."""
+
+
+Claim = Run | Duplicate | Busy
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a claimed attempt ended."""
+
+    run: Run
+    outcome: Outcome
+    returned: bool = False
+    """The handlers never started: the attempt does not count."""
+
+
+class EventLock(redis_lock.Lock):
+    """The lock of one event for use outside the bulk path, owned by a given token.
+
+    Non-blocking on purpose: who does not get it leaves the event to its holder.
+
+    Args:
+        redis: a client.
+        keys: of the app.
+        group: consumer group.
+        event_id: of the event.
+        token: owner id; with the token of a claim it acts for that claim.
+        event_lease: seconds; rounded up, for the library counts whole seconds.
+    """
+
+    def __init__(
+        self, redis: Redis, keys: Keys, group: str, event_id: str, token: str, event_lease: float
+    ) -> None:
+        super().__init__(
+            redis,
+            keys.lock_name(group, event_id),
+            expire=max(1, -int(-event_lease // 1)),
+            id=token,
+            strict=False,
+        )
+
+
+class Guard:
+    """Claims and settles for one worker.
+
+    Args:
+        redis: a client whose commands may be repeated; the scripts bear it.
+        keys: of the app.
+        group: consumer group.
+        event_lease: seconds without renewal before another worker may take an event over.
+        boot: names this worker process; new at every start, so that tokens never recur.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys, group: str, event_lease: float, boot: str) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._group = group
+        self._lease_ms = int(event_lease * 1000)
+        self._tokens = (f"{boot}:{number}" for number in itertools.count(1))
+
+    def claim(self, pending: Sequence[Pending]) -> list[Claim]:
+        """Claim each entry for one attempt, in one pipeline.
+
+        Raises:
+            redis.RedisError: nothing is known to be claimed; ask again.
+        """
+        tokens = [next(self._tokens) for _ in pending]
+        script = load("claim")
+        calls = [
+            Call(
+                script,
+                self._state_and_lock(item),
+                (token, self._lease_ms, STATE_TTL),
+            )
+            for item, token in zip(pending, tokens, strict=True)
+        ]
+        answers = run_all(self._redis, calls)
+        return [
+            self._claimed(item, token, answer)
+            for item, token, answer in zip(pending, tokens, answers, strict=True)
+        ]
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Record how attempts ended; False where the claim had been lost to another worker.
+
+        Raises:
+            redis.RedisError: settle the same again; what was recorded stays recorded.
+        """
+        script = load("settle")
+        answers = run_all(
+            self._redis,
+            [Call(script, self._settle_keys(s), self._settle_args(s)) for s in settlements],
+        )
+        return [answer == 1 for answer in answers]
+
+    def renew(self, runs: Sequence[Run]) -> list[bool]:
+        """Keep claims for another event lease; False where one was lost.
+
+        Raises:
+            redis.RedisError: ask again before the event lease ends.
+        """
+        script = load("renew")
+        calls = [
+            Call(
+                script,
+                self._state_and_lock(run.pending),
+                (run.token, self._lease_ms),
+            )
+            for run in runs
+        ]
+        return [answer == 1 for answer in run_all(self._redis, calls)]
+
+    def _claimed(self, item: Pending, token: str, answer: Any) -> Claim:
+        if isinstance(answer, Exception):
+            log.error("claim.failed", event_id=item.entry.event_id, error=str(answer),
+                      hint="delete the keys of this event id by hand")  # fmt: skip
+            return Busy(item, self._lease_ms / 1000)
+        kind = answer[0]
+        if kind == b"run":
+            marks = {
+                name.decode(): mark.decode()
+                for name, mark in zip(answer[2::2], answer[3::2], strict=True)
+            }
+            return Run(item, token, answer[1], marks)
+        if kind == b"duplicate":
+            return Duplicate(item)
+        return Busy(item, answer[1] / 1000)
+
+    def _state_and_lock(self, item: Pending) -> tuple[str, str]:
+        event_id = item.entry.event_id
+        return (
+            self._keys.state(self._group, event_id),
+            "lock:" + self._keys.lock_name(self._group, event_id),
+        )
+
+    def _settle_keys(self, settlement: Settlement) -> tuple[str, ...]:
+        pending = settlement.run.pending
+        name = self._keys.lock_name(self._group, pending.entry.event_id)
+        return (
+            self._keys.state(self._group, pending.entry.event_id),
+            "lock:" + name,
+            "lock-signal:" + name,
+            pending.stream,
+            self._keys.retries(self._group),
+            self._keys.dead(self._group),
+        )
+
+    def _settle_args(self, settlement: Settlement) -> tuple[str | bytes | int, ...]:
+        run, outcome = settlement.run, settlement.outcome
+        failure = outcome.failed[0] if outcome.failed else None
+        marks: list[str] = []
+        for handler in outcome.finished:
+            marks += (handler, "")
+        for given_up in outcome.failed:
+            marks += (given_up.handler, f"{given_up.reason}\n{given_up.error}")
+        return (
+            run.token,
+            "return" if settlement.returned else outcome.verdict,
+            self._group,
+            run.pending.entry_id,
+            int((outcome.retry_after or 0) * 1000),
+            failure.reason if failure else "",
+            failure.error if failure else outcome.error,
+            failure.handler if failure else "",
+            MARKER_TTL,
+            STATE_TTL,
+            *marks,
+        )

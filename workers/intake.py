@@ -1,0 +1,272 @@
+"""The intake: from the streams to the pool and back, in three threads of the worker's main process.
+
+One reads and claims, one settles what ended, one keeps what is held: renews it, takes over what a
+dead worker left, brings back retries that are due. They are threads so that neither a slow handler
+nor a slow Redis can stop the renewal. What runs a claimed event is given from outside (`Bootstep`
+in `workers.bootstep`); the intake knows no Celery.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+from redis.exceptions import RedisError, ResponseError
+
+from workers.guard import Busy, Claim, Duplicate, Guard, Pending, Run, Settlement
+from workers.outcomes import Outcome
+from workers.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from workers.reader import StreamReader
+    from workers.spans import IntakeSpans
+
+log = structlog.get_logger("workers.intake")
+
+BLOCK = 1.0
+"""Seconds one read waits for entries; also how long a new event type may go unnoticed."""
+
+DUE_PERIOD = 0.25
+"""Seconds between looks for retries that are due."""
+
+SETTLE_DELAY = 0.005
+"""Seconds to gather outcomes; settled one by one they would cost ten times as much."""
+
+
+class Intake:
+    """Holds what this worker has claimed, from the read to the settlement.
+
+    Args:
+        reader: the streams; used by two of the threads.
+        guard: claims and settles.
+        streams: gives the streams to read; called every second.
+        event_lease: seconds; a third of it is the period of renewal.
+        wake: called from any thread when claimed events wait to be taken by `take`.
+        spans: of this worker.
+    """
+
+    def __init__(
+        self,
+        reader: StreamReader,
+        guard: Guard,
+        streams: Callable[[], Iterable[str]],
+        event_lease: float,
+        wake: Callable[[], None],
+        spans: IntakeSpans,
+    ) -> None:
+        self._spans = spans
+        self._reader = reader
+        self._guard = guard
+        self._streams = streams
+        self._event_lease = event_lease
+        self._wake = wake
+        self._window = Window(time.monotonic())
+        self._held: dict[str, Run] = {}
+        self._entries: set[tuple[str, str]] = set()
+        self._ready: deque[Run] = deque()
+        self._ended: deque[Settlement] = deque()
+        self._room = threading.Condition()
+        self._any_ended = threading.Event()
+        self._stopping = threading.Event()
+        self._closing = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self.slots = 1
+        self.settled = 0
+        self.duplicates = 0
+
+    def start(self) -> None:
+        """Start the threads; further calls do nothing."""
+        if self._threads:
+            return
+        self._threads = [
+            threading.Thread(target=run, name=f"flybridge-{run.__name__.strip('_')}", daemon=True)
+            for run in (self._read, self._settle, self._keep)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def take(self, count: int) -> list[Run]:
+        """Up to `count` claimed events that nobody runs yet."""
+        taken: list[Run] = []
+        while len(taken) < count:
+            try:
+                taken.append(self._ready.popleft())
+            except IndexError:
+                break
+        return taken
+
+    def put_back(self, runs: Iterable[Run]) -> None:
+        """Events that were taken, but whose handlers never started."""
+        self._ready.extendleft(runs)
+
+    def end(self, run: Run, outcome: Outcome) -> None:
+        """An attempt has ended; callable from any thread."""
+        self._ended.append(Settlement(run, outcome))
+        self._any_ended.set()
+
+    @property
+    def held(self) -> int:
+        """Entries read and not yet settled."""
+        return len(self._held)
+
+    def stop(self) -> None:
+        """Read no more, and give back what nobody has started."""
+        self._stopping.set()
+        with self._room:
+            self._room.notify()
+        self._threads[0].join(BLOCK + 5)
+        for run in self.take(len(self._ready)):
+            self._ended.append(Settlement(run, Outcome(retry_after=0.0), returned=True))
+        self._any_ended.set()
+
+    def close(self) -> None:
+        """Settle what ended, and leave the groups; attempts cut off are for retry at once."""
+        for run in list(self._held.values()):
+            cut_off = Outcome(retry_after=0.0, error="the worker was stopped in the middle")
+            if all(ended.run is not run for ended in list(self._ended)):
+                self._ended.append(Settlement(run, cut_off))
+        self._closing.set()
+        self._any_ended.set()
+        for thread in self._threads:
+            thread.join(5)
+        with self._outage("leave"):
+            self._reader.leave()
+        self._spans.close()
+
+    def _read(self) -> None:
+        with self._outage("types"):
+            self._reader.follow(self._streams())
+        followed = time.monotonic()
+        lost_reply = False
+        while not self._stopping.is_set():
+            room = self._wait_for_room()
+            if not room:
+                continue
+            healthy = False
+            with self._outage("read"):
+                if time.monotonic() - followed > BLOCK:
+                    self._reader.follow(self._streams())
+                    followed = time.monotonic()
+                if lost_reply:
+                    self._accept(self._reader.own_pending())
+                    lost_reply = False
+                if not self._reader.streams:
+                    self._stopping.wait(BLOCK / 2)
+                self._accept(self._reader.read(room, BLOCK))
+                healthy = True
+            # A read whose answer was lost has left entries with us that `read` will not give again.
+            lost_reply = lost_reply or not healthy
+
+    def _wait_for_room(self) -> int:
+        with self._room:
+            size = self._window.size(self.slots)
+            room = size - len(self._held)
+            # Half a window at a time: small reads would cost a round trip each.
+            if room >= max(1, size // 2):
+                return room
+            self._room.wait(BLOCK)
+            return 0
+
+    def _accept(self, items: Iterable[Pending]) -> None:
+        new = [item for item in items if (item.stream, item.entry_id) not in self._entries]
+        if not new:
+            return
+        started = time.time_ns()
+        claims = self._guard.claim(new)
+        runs = [claim for claim in claims if isinstance(claim, Run)]
+        self._spans.claimed(runs, started, time.time_ns())
+        for run in runs:
+            self._held[run.token] = run
+            self._entries.add((run.pending.stream, run.pending.entry_id))
+        self._ready.extend(runs)
+        self._wake()
+        self._set_aside(claims)
+
+    def _set_aside(self, claims: Iterable[Claim]) -> None:
+        duplicates = [claim.pending for claim in claims if isinstance(claim, Duplicate)]
+        if duplicates:
+            self.duplicates += len(duplicates)
+            self._reader.acknowledge(duplicates)
+            log.debug("event.duplicate", count=len(duplicates))
+        for claim in claims:
+            if isinstance(claim, Busy):
+                self._reader.postpone(claim.pending, claim.left)
+
+    def _settle(self) -> None:
+        while not (self._closing.is_set() and not self._ended):
+            self._any_ended.wait()
+            self._closing.wait(SETTLE_DELAY)
+            self._any_ended.clear()
+            batch = [self._ended.popleft() for _ in range(len(self._ended))]
+            while batch:
+                with self._outage("settle"):
+                    started = time.time_ns()
+                    recorded = self._guard.settle(batch)
+                    self._spans.settled(batch, started, time.time_ns())
+                    self._settled(batch, recorded)
+                    batch = []
+                if batch and self._closing.is_set():
+                    # Redis is away at shutdown: another worker will run these again.
+                    log.error("settle.given_up", count=len(batch))
+                    break
+
+    def _settled(self, batch: list[Settlement], recorded: list[bool]) -> None:
+        for settlement, kept in zip(batch, recorded, strict=True):
+            run = settlement.run
+            self._held.pop(run.token, None)
+            self._entries.discard((run.pending.stream, run.pending.entry_id))
+            if not kept:
+                log.warning(
+                    "claim.lost",
+                    event_id=run.pending.entry.event_id,
+                    attempt=run.attempt,
+                    hint="another worker has taken the event over; its outcome counts",
+                )
+        self.settled += len(batch)
+        self._window.settled(len(batch), time.monotonic())
+        with self._room:
+            self._room.notify()
+
+    def _keep(self) -> None:
+        renewed = 0.0
+        while not self._closing.wait(DUE_PERIOD):
+            with self._outage("keep"):
+                if time.monotonic() - renewed >= self._event_lease / 3:
+                    renewed = time.monotonic()
+                    self._renew()
+                    self._fetch(self._reader.take_over)
+                self._fetch(self._reader.due)
+
+    def _renew(self) -> None:
+        runs = list(self._held.values())
+        if not runs:
+            return
+        kept = self._guard.renew(runs)
+        self._reader.renew(run.pending for run, ours in zip(runs, kept, strict=True) if ours)
+
+    def _fetch(self, source: Callable[[int], list[Pending]]) -> None:
+        room = self._window.size(self.slots) - len(self._held)
+        if room > 0 and self._reader.streams and not self._stopping.is_set():
+            self._accept(source(room))
+
+    @contextmanager
+    def _outage(self, doing: str) -> Iterator[None]:
+        """Log a failure of Redis and go on: every loop here asks again."""
+        try:
+            yield
+        except ResponseError as error:
+            log.warning("redis.refused", doing=doing, error=str(error))
+            self._stopping.wait(DUE_PERIOD)
+            if "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
+                with self._outage("group"):
+                    self._reader.forget_groups()
+        except (RedisError, OSError) as error:
+            log.warning("redis.lost", doing=doing, error=str(error) or type(error).__name__)
+            self._stopping.wait(DUE_PERIOD)

@@ -1,0 +1,59 @@
+"""The event loop of a thread and the threads of a process, made at first use: after the fork.
+
+It is for callers without a running loop; the asyncio pool has one of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+ResultT = TypeVar("ResultT")
+
+_local = threading.local()
+
+
+def drive(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Run on this thread's loop, and leave nothing running there if it is interrupted."""
+    loops = _loops()
+    runner = loops.get(os.getpid())
+    if runner is None:
+        runner = loops[os.getpid()] = asyncio.Runner()
+    try:
+        return runner.run(coroutine)
+    except BaseException:
+        runner.run(_cancel_all())
+        raise
+
+
+def close_loop() -> None:
+    """Close the event loop of this thread, if there is one; what runs on it is cancelled."""
+    runner = _loops().pop(os.getpid(), None)
+    if runner is not None:
+        runner.close()
+
+
+@functools.cache
+def threads(size: int, pid: int) -> ThreadPoolExecutor:
+    """The threads of this process; `pid` keeps a forked child from using its parent's."""
+    return ThreadPoolExecutor(size, "handler")
+
+
+def _loops() -> dict[int, asyncio.Runner]:
+    """Loops of this thread by process: a forked child must neither use nor close its parent's."""
+    if not hasattr(_local, "loops"):
+        _local.loops = {}
+    loops: dict[int, asyncio.Runner] = _local.loops
+    return loops
+
+
+async def _cancel_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

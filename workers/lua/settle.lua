@@ -1,0 +1,53 @@
+#!lua flags=allow-oom
+-- Record how an attempt ended; only the claim's token may. Repeating the call repeats the answer.
+-- KEYS[1] state  KEYS[2] lock  KEYS[3] lock-signal (wakes python-redis-lock's waiters)
+-- KEYS[4] stream of the entry  KEYS[5] retries (zset)  KEYS[6] dead letters (stream)
+-- ARGV[1] token  [2] verdict: done, retry, dead or return  [3] group  [4] entry id  [5] ms until the retry
+-- ARGV[6] reason  [7] error  [8] handler  [9] seconds a done mark is kept, [10] an unsettled state
+-- ARGV[11...] handler, mark, ...
+-- `return` undoes the claim: the attempt does not count. Returns 1 if recorded, 0 if the claim was lost.
+local state, owner, attempts = unpack(redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts'))
+if owner ~= ARGV[1] then
+  return 0
+end
+if state ~= 'running' then
+  return 1
+end
+local verdict, id, member = ARGV[2], ARGV[4], KEYS[4] .. '|' .. ARGV[4]
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+for i = 11, #ARGV, 2 do
+  redis.call('HSET', KEYS[1], 'h:' .. ARGV[i], ARGV[i + 1])
+end
+if verdict == 'done' then
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], 'state', 'done', 'token', ARGV[1])
+elseif verdict == 'dead' then
+  local entry = redis.call('XRANGE', KEYS[4], id, id)[1]
+  local letter = entry and entry[2] or {}
+  for _, value in ipairs({'reason', ARGV[6], 'error', ARGV[7], 'handler', ARGV[8], 'attempts', attempts,
+                          'stream', KEYS[4], 'entry', id, 'died_at', now}) do
+    letter[#letter + 1] = value
+  end
+  redis.call('XADD', KEYS[6], '*', unpack(letter))
+  redis.call('HSET', KEYS[1], 'state', 'dead', 'error', ARGV[7])
+else
+  if verdict == 'return' then
+    redis.call('HINCRBY', KEYS[1], 'attempts', -1)
+  end
+  redis.call('HSET', KEYS[1], 'state', 'retry', 'due', now + ARGV[5], 'error', ARGV[7])
+  redis.call('ZADD', KEYS[5], now + ARGV[5], member)
+  redis.call('EXPIRE', KEYS[1], ARGV[10] + math.ceil(ARGV[5] / 1000))
+end
+if verdict == 'done' or verdict == 'dead' then
+  redis.call('EXPIRE', KEYS[1], ARGV[9])
+  redis.call('ZREM', KEYS[5], member)
+  redis.call('XACK', KEYS[4], ARGV[3], id)
+end
+if redis.call('GET', KEYS[2]) == ARGV[1] then
+  redis.call('DEL', KEYS[3])
+  redis.call('LPUSH', KEYS[3], 1)
+  redis.call('PEXPIRE', KEYS[3], 1000)
+  redis.call('DEL', KEYS[2])
+end
+return 1

@@ -1,0 +1,79 @@
+"""Lua scripts, run in bulk: one pipeline for many calls. Knows nothing of what they mean.
+
+Every script here may be repeated with the same arguments, so a pipeline whose reply was lost
+is sent again without harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import NoScriptError, ResponseError
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """The text of a script and its digest."""
+
+    text: str
+    sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a script."""
+
+    script: Script
+    keys: tuple[str, ...]
+    args: tuple[str | bytes | int, ...]
+
+
+@cache
+def load(name: str) -> Script:
+    """The script `workers/lua/<name>.lua`."""
+    text = files("workers").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
+    """Run all calls in one pipeline and return their answers in order.
+
+    A call on a key of a wrong type answers with its `ResponseError`, so that one spoilt key stops
+    one event and not the worker.
+
+    Raises:
+        redis.RedisError: Redis could not be asked, or refused (loading, read-only, ...).
+    """
+    answers = _pipeline(redis, calls)
+    missing = {
+        call.script
+        for call, answer in zip(calls, answers, strict=True)
+        if isinstance(answer, NoScriptError)
+    }
+    if missing:
+        for script in missing:
+            redis.script_load(script.text)
+        answers = _pipeline(redis, calls)
+    for answer in answers:
+        if isinstance(answer, Exception) and not _spoilt_key(answer):
+            raise answer
+    return answers
+
+
+def _spoilt_key(answer: Exception) -> bool:
+    return isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer)
+
+
+def _pipeline(redis: Redis, calls: Sequence[Call]) -> list[Any]:
+    with redis.pipeline(transaction=False) as pipeline:
+        for call in calls:
+            pipeline.execute_command(
+                "EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args
+            )
+        return pipeline.execute(raise_on_error=False)

@@ -1,0 +1,205 @@
+"""The worker's spans: process, claim and settle in the main process, one per handler in the child.
+
+The main process of a prefork worker forks, and a tracer provider does not bear that. So it has
+none: it makes its finished spans by hand and a thread exports them. Where nothing is exported, or
+the bridge did not sample the event, nothing is made.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+
+from bridge import semconv, telemetry
+from handlers.registry import Registration
+from workers.guard import Run, Settlement
+
+Around = Callable[[Registration], AbstractContextManager[object]]
+
+QUEUE = 4096
+"""Spans waiting for export at most; a slow collector loses spans, never events."""
+
+PERIOD = 1.0
+"""Seconds between exports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracing:
+    """The process span of one claimed event, open until its settlement."""
+
+    parent: SpanContext
+    process: SpanContext
+    started: int
+
+    @property
+    def traceparent(self) -> str:
+        """What makes the handlers' spans children of the process span."""
+        context = self.process
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+class IntakeSpans:
+    """Process, claim and settle spans of one worker. Times are Unix nanoseconds.
+
+    Args:
+        exporter: where to; None makes every method a no-op.
+        resource: of this process.
+        group: consumer group, an attribute.
+    """
+
+    def __init__(self, exporter: SpanExporter | None, resource: Resource, group: str) -> None:
+        self._exporter = exporter
+        self._resource = resource
+        self._group = group
+        self._open: dict[str, Tracing] = {}
+        self._queue: queue.Queue[ReadableSpan] = queue.Queue(QUEUE)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._export, name="flybridge-spans", daemon=True)
+        if exporter:
+            self._thread.start()
+
+    def claimed(self, runs: Sequence[Run], started: int, ended: int) -> None:
+        """A bulk claim took these events."""
+        if self._exporter is None:
+            return
+        for run in runs:
+            entry = run.pending.entry
+            parent = telemetry.parse_context(entry.traceparent, entry.tracestate)
+            if parent is None or not parent.trace_flags.sampled:
+                continue
+            tracing = Tracing(parent, _child(parent), started)
+            self._open[run.token] = tracing
+            attributes: dict[str, str | int] = {
+                semconv.ATTEMPT: run.attempt,
+                semconv.CLAIM_RESULT: "run",
+            }
+            self._add(
+                semconv.SPAN_CLAIM, _child(parent), tracing.process, started, ended, attributes
+            )
+
+    def context(self, run: Run) -> str:
+        """The traceparent to give to the child; empty when the event is not traced."""
+        tracing = self._open.get(run.token)
+        return tracing.traceparent if tracing else ""
+
+    def settled(self, settlements: Sequence[Settlement], started: int, ended: int) -> None:
+        """A bulk settlement recorded these outcomes."""
+        if self._exporter is None:
+            return
+        for settlement in settlements:
+            tracing = self._open.pop(settlement.run.token, None)
+            if tracing is None:
+                continue
+            outcome = settlement.outcome
+            verdict = {semconv.VERDICT: "return" if settlement.returned else outcome.verdict}
+            self._add(
+                semconv.SPAN_SETTLE,
+                _child(tracing.parent),
+                tracing.process,
+                started,
+                ended,
+                verdict,
+            )
+            pending = settlement.run.pending
+            attributes = {
+                **verdict,
+                semconv.MESSAGING_SYSTEM: semconv.SYSTEM_REDIS,
+                semconv.MESSAGING_OPERATION_NAME: "process",
+                semconv.MESSAGING_OPERATION_TYPE: semconv.OPERATION_PROCESS,
+                semconv.MESSAGING_DESTINATION_NAME: pending.stream,
+                semconv.MESSAGING_CONSUMER_GROUP: self._group,
+                semconv.MESSAGING_MESSAGE_ID: pending.entry_id,
+                semconv.EVENT_ID: pending.entry.event_id,
+                semconv.EVENT_TYPE: pending.entry.event_type,
+                semconv.ATTEMPT: settlement.run.attempt,
+            }
+            self._add(
+                semconv.SPAN_PROCESS + pending.stream,
+                tracing.process,
+                tracing.parent,
+                tracing.started,
+                ended,
+                attributes,
+                kind=SpanKind.CONSUMER,
+                error=outcome.failed[0].error if outcome.failed else outcome.error,
+            )
+
+    def close(self) -> None:
+        """Export what is waiting, within the telemetry's flush budget."""
+        self._closing.set()
+        if self._exporter:
+            self._thread.join(telemetry.FLUSH_BUDGET)
+
+    def _add(
+        self,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext,
+        started: int,
+        ended: int,
+        attributes: Mapping[str, str | int],
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        error: str = "",
+    ) -> None:
+        span = ReadableSpan(
+            name=name,
+            context=context,
+            parent=parent,
+            resource=self._resource,
+            attributes=attributes,
+            kind=kind,
+            status=Status(StatusCode.ERROR, error) if error else Status(),
+            start_time=started,
+            end_time=ended,
+        )
+        if not self._queue.full():
+            self._queue.put_nowait(span)
+
+    def _export(self) -> None:
+        exporter = self._exporter
+        while exporter is not None:
+            last = self._closing.wait(PERIOD)
+            batch = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
+            if batch:
+                exporter.export(batch)
+            if last:
+                exporter.shutdown()
+                return
+
+
+def handler_spans(traceparent: str, tracestate: str) -> Around | None:
+    """What wraps each handler in a span of its own; None where nothing is exported."""
+    if not traceparent or not isinstance(trace.get_tracer_provider(), TracerProvider):
+        return None
+    context = telemetry.parse_context(traceparent, tracestate)
+    if context is None:
+        return None
+    parent = trace.set_span_in_context(trace.NonRecordingSpan(context))
+    tracer = trace.get_tracer("flybridge", schema_url=semconv.SCHEMA_URL)
+
+    @contextmanager
+    def around(registration: Registration) -> Iterator[object]:
+        attributes = {semconv.HANDLER: registration.name}
+        with tracer.start_as_current_span(
+            semconv.SPAN_HANDLE + registration.name, parent, attributes=attributes
+        ) as span:
+            yield span
+
+    return around
+
+
+def _child(parent: SpanContext) -> SpanContext:
+    return SpanContext(
+        parent.trace_id, secrets.randbits(64) or 1, False, parent.trace_flags, parent.trace_state
+    )

@@ -1,0 +1,56 @@
+"""Starts a worker the way `celery -A workers.app worker` does, from settings and flags."""
+
+from __future__ import annotations
+
+import os
+
+from bridge.settings import PREFIX, WorkerSettings
+
+ASYNCIO_POOL = "workers.aio_pool:TaskPool"
+
+
+def run_worker(
+    settings: WorkerSettings,
+    *,
+    queues: str | None = None,
+    pool: str = "prefork",
+    concurrency: int | None = None,
+    name: str | None = None,
+) -> int:
+    """Run one worker until it is told to stop.
+
+    Args:
+        settings: handed on through the environment, which pool children share.
+        queues: names with commas; None for all.
+        pool: prefork, threads, solo or asyncio.
+        concurrency: slots; None for the pool's default (cores; 1000 for asyncio).
+        name: Celery node name, e.g. `w1@%h`.
+
+    Returns:
+        The exit code.
+    """
+    os.environ.update(_environment(settings))
+    if pool == "asyncio":
+        # Celery reads this when its pools are first imported, so it comes before the app.
+        os.environ["CELERY_CUSTOM_WORKER_POOL"] = ASYNCIO_POOL
+        pool, concurrency = "custom", concurrency or 1000
+    from workers.app import app
+
+    arguments = ["worker", "--pool", pool, "--loglevel", settings.log_level,
+                 "--without-gossip", "--without-mingle"]  # fmt: skip
+    if concurrency:
+        arguments += ["--concurrency", str(concurrency)]
+    if queues:
+        arguments += ["--queues", queues]
+    if name:
+        arguments += ["--hostname", name]
+    app.worker_main(arguments)
+    return 0
+
+
+def _environment(settings: WorkerSettings) -> dict[str, str]:
+    values = settings.model_dump(include=set(WorkerSettings.model_fields))
+    return {
+        PREFIX + name.upper(): ",".join(value) if isinstance(value, tuple) else str(value)
+        for name, value in values.items()
+    }
