@@ -195,6 +195,40 @@ def trigger(
     push(control, envelope, count=count, timeout=timeout, say=click.echo)
 
 
+@cli.command()
+@click.option("--handlers", default="handlers.builtin", show_default=True, help="Your modules.")
+@click.option("--bridges", type=click.IntRange(1, 9), default=2, show_default=True)
+@click.option(
+    "--pool",
+    type=click.Choice(["prefork", "threads", "solo", "asyncio"]),
+    default="threads",
+    show_default=True,
+)
+@click.option("--port", default=LOCAL_PORT, show_default=True, help="Of the local Feishu.")
+@click.pass_obj
+def dev(common: dict[str, Any], /, **options: Any) -> None:
+    """Run everything here: embedded Redis, local Feishu, bridges and a worker, until ^C."""
+    from bridge import logs
+    from bridge.run import run_dev
+
+    level = common["log_level"] or "info"
+    logs.configure(level, "console")
+    asyncio.run(run_dev(**options, log_level=level, say=click.echo))
+
+
+@cli.command()
+def demo() -> None:
+    """Show the main job from end to end: embedded Redis, local Feishu, two bridges, a worker.
+
+    Ends with 1 if an event was lost or handled twice.
+    """
+    from bridge import logs
+    from bridge.demo import demo as play
+
+    logs.configure("error", "console")
+    sys.exit(asyncio.run(play(click.echo)))
+
+
 def main() -> None:
     """The console script. The working directory goes last on the path: it can shadow nothing."""
     sys.path.append(str(Path.cwd()))

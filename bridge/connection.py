@@ -86,7 +86,7 @@ class Connection:
                     await self._drain()
         except ConnectionClosed as error:
             closed = self._closed(error)
-            log.info("connection.closed", reason=closed.reason, code=closed.code)
+            log.debug("connection.closed", reason=closed.reason, code=closed.code)
             return closed
         finally:
             self._disarm()
@@ -254,7 +254,7 @@ async def connect(
         endpoint.service_id, endpoint.config, now, pong_timeout=pong_timeout, counts=counts
     )
     connection = Connection(websocket, protocol, on_delivery, on_rejected)
-    log.info("connection.opened", device_id=endpoint.device_id)
+    log.debug("connection.opened", device_id=endpoint.device_id)
     try:
         yield connection
     finally:

@@ -42,6 +42,8 @@ _CONSOLE = "check in the developer console that the app is published and enabled
 
 # Feishu: result codes of discovery.
 _VERDICTS: dict[int, tuple[type[FeishuRefused], str]] = {
+    # Feishu: the code with which its token API refuses a secret; not seen on this endpoint yet.
+    10014: (FeishuRefused, f"the app secret is not valid; {_CREDENTIALS}"),
     1: (FeishuUnavailable, "the service is busy"),
     1000040343: (FeishuUnavailable, "internal error of the service"),
     1000040344: (FeishuRefused, f"credentials are missing; {_CREDENTIALS}"),

@@ -20,7 +20,7 @@ SET_TTL = 30.0
 """Seconds from the first piece of a set to its end."""
 
 
-class PieceRefused(Exception):  # noqa: N818 (a verdict that never leaves the bridge)
+class PieceRefused(Exception):
     """A piece that fits nowhere; `reason` is one of the outcomes of `bridge/protocol.py`."""
 
     def __init__(self, reason: str) -> None:

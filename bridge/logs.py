@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from textwrap import indent
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -142,10 +143,7 @@ def _timestamp(logger: WrappedLogger, method: str, event: EventDict) -> EventDic
 def _formatter(log_format: str, redactor: Redactor) -> logging.Formatter:
     renderer: Processor = _render_json
     if log_format == "console":
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
-            exception_formatter=structlog.dev.plain_traceback,
-        )
+        renderer = _console()
     # Redaction stands after the traceback has become text and before anything is rendered.
     return ProcessorFormatter(
         foreign_pre_chain=_facts(),
@@ -157,6 +155,21 @@ def _formatter(log_format: str, redactor: Redactor) -> logging.Formatter:
             renderer,
         ],
     )
+
+
+def _console() -> Processor:
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+    def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        # Code to paste stands under its line as it is, not as one quoted string.
+        suggestion = event.pop("suggestion", "")
+        line = renderer(logger, method, event)
+        return f"{line}\n\n{indent(suggestion, '    ')}" if suggestion else line
+
+    return render
 
 
 def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:

@@ -1,4 +1,4 @@
-"""Composition root of the processes that `flybridge run` and `flybridge local` start.
+"""Composition root of what `flybridge run`, `local` and `dev` start.
 
 Only wiring and signals: what a bridge does is in `supervisor`, what settings mean in `settings`.
 """
@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from redis.asyncio import Redis
@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 
 from bridge import ops, telemetry
 from bridge.connection import connect
+from bridge.dev import dev
 from bridge.election import Timing
 from bridge.endpoint import discover
 from bridge.errors import OK, BridgeError
@@ -74,6 +75,22 @@ async def run_local(host: str, port: int, say: Callable[[str], object]) -> None:
         say(_invitation(feishu))
         stop_on_signals(stop.set)
         await stop.wait()
+
+
+async def run_dev(*, port: int, say: Callable[[str], object], **options: Any) -> None:
+    """Run `bridge.dev` until SIGTERM or SIGINT.
+
+    Raises:
+        PortTaken: somebody else listens there; another `flybridge dev`, perhaps.
+    """
+    stop = asyncio.Event()
+    stop_on_signals(stop.set)
+    try:
+        await dev(port=port, stop=stop, say=say, **options)
+    except OSError as error:
+        raise PortTaken(
+            f"Cannot listen on port {port} ({error.strerror}); give another --port."
+        ) from error
 
 
 def stop_on_signals(stop: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ OTHER = "other"
 """Stands in the stream name for event types that are not allowed a stream of their own."""
 
 MAX_TYPES = 512
-"""Streams per app. Further types share the stream of `OTHER`, so that a hostile sender cannot fill Redis with keys."""
+"""Streams per app; further types share that of `OTHER`: no sender can fill Redis with keys."""
 
 MARKER_TTL = 86_400
 """Seconds a published or done mark is kept; Feishu's last retry comes after 7.1 hours."""
@@ -35,7 +35,7 @@ class Keys:
         return f"flybridge:{{{self.app_id}}}"
 
     def stream(self, event_type: str) -> str:
-        """The stream of an event type; a type with other than `[A-Za-z0-9_.]` shares that of `OTHER`."""
+        """The stream of an event type; that of `OTHER` unless it is of `[A-Za-z0-9_.]` only."""
         name = event_type if _TYPE.fullmatch(event_type) else OTHER
         return f"{self.prefix}:events:{name}"
 
@@ -70,7 +70,7 @@ class Keys:
 
 
 BRIDGE_GROUP = "bridge"
-"""Dead letters of the bridge itself (frames that hold no readable event) go to the stream `dead:bridge`."""
+"""Dead letters of the bridge itself, frames without a readable event, are in `dead:bridge`."""
 
 
 def key_part(event_id: str) -> str:

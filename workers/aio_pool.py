@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -79,8 +80,8 @@ class TaskPool(BasePool):
     ) -> Running:
         """Start a request; a coroutine function goes on the loop, anything else to a thread."""
         if not inspect.iscoroutinefunction(target):
-            plain = (target, args, kwargs or {}, callback, accept_callback)
-            return Running(self._threads.submit(apply_target, *plain))
+            plain = partial(apply_target, target, args, kwargs or {}, callback, accept_callback)
+            return Running(self._threads.submit(plain))
         request = self._run(
             target, args, callback, accept_callback, error_callback, timeout_callback, timeout
         )

@@ -15,18 +15,19 @@ from celery import bootsteps, signals
 
 from bridge import telemetry
 from bridge.streams import Keys
+from handlers.registry import registry
 from workers.bell import Bell
 from workers.guard import Guard
 from workers.intake import BLOCK, Intake
+from workers.outcomes import Outcome
 from workers.reader import StreamReader
 from workers.redis_client import connect
-from workers.requests import EventTask
+from workers.requests import EventRequest, EventTask, crash_delay
 from workers.spans import IntakeSpans
 
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
     from workers.guard import Run
-    from workers.outcomes import Outcome
     from workers.routing import Routing
 
 log = structlog.get_logger("workers.bootstep")
@@ -43,14 +44,14 @@ class IntakeStep(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **_: Any) -> None:
         self._consumer = consumer
-        self._handed: dict[str, Run] = {}
+        self._handed: dict[str, EventRequest | None] = {}
         self._bell = Bell(self._hand_over)
         self._intake: Intake | None = None
 
     def start(self, consumer: Any) -> None:
         """Take up the streams, or go on after the consumer was made anew."""
         if consumer.hub is None:
-            raise bootsteps_unfit(consumer)
+            raise _unfit(consumer)
         self._consumer = consumer
         if self._intake is None:
             self._intake = self._make_intake(consumer)
@@ -61,7 +62,14 @@ class IntakeStep(bootsteps.StartStopStep):
 
     def stop(self, consumer: Any) -> None:
         """The consumer goes: for good at shutdown, for a moment when the broker was lost."""
-        if self._intake is not None and consumer.controller.blueprint.state != bootsteps.RUN:
+        if self._intake is None:
+            return
+        # Celery forgets what it has not given to the pool yet, and does not say so.
+        forgotten = [each for each in self._handed.values() if each and each.forget()]
+        for request in forgotten:
+            self._handed.pop(request.run.token)
+        self._intake.put_back(request.run for request in forgotten)
+        if consumer.controller.blueprint.state != bootsteps.RUN:
             self._intake.stop()
 
     def info(self, consumer: Any) -> dict[str, Any]:
@@ -93,7 +101,13 @@ class IntakeStep(bootsteps.StartStopStep):
             telemetry.span_exporter(), telemetry.resource(telemetry.WORKER), settings.group
         )
         guard = Guard(redis, keys, settings.group, settings.event_lease, boot)
-        log.info("intake.started", group=settings.group, consumer=boot)
+        log.info(
+            "intake.started",
+            group=settings.group,
+            consumer=boot,
+            queues=" ".join(sorted(consumer.app.amqp.queues.consume_from)),
+            handlers=" ".join(registration.name for registration in registry.list()),
+        )
         return Intake(reader, guard, streams, settings.event_lease, self._bell.ring, self._spans)
 
     def _own_types(self) -> set[str]:
@@ -113,9 +127,23 @@ class IntakeStep(bootsteps.StartStopStep):
             return
         intake.slots = slots(consumer.pool)
         for run in intake.take(2 * intake.slots - len(self._handed)):
-            self._handed[run.token] = run
-            task = self.routing.task_of(run.pending.entry.event_type)
-            consumer.strategies[task](run, self._spans.context(run), self._finish)
+            self._hand(run)
+
+    def _hand(self, run: Run) -> None:
+        self._handed[run.token] = None
+        task = self.routing.task_of(run.pending.entry.event_type)
+        take_on = self._consumer.strategies[task]
+        try:
+            request = take_on(run, self._spans.context(run), self._finish)
+        except Exception as error:
+            # Whatever Celery or a signal receiver raises: the event must not be held for ever.
+            log.exception("request.refused", event_id=run.pending.entry.event_id, task=task)
+            after = crash_delay(run.attempt)
+            self._finish(run, Outcome(retry_after=after, error=f"{type(error).__name__}: {error}"))
+            return
+        # It may have ended already: a solo pool runs it on the spot.
+        if run.token in self._handed:
+            self._handed[run.token] = request
 
     def _finish(self, run: Run, outcome: Outcome) -> None:
         self._handed.pop(run.token, None)
@@ -134,8 +162,7 @@ def slots(pool: Any) -> int:
     return max(1, int(pool.num_processes))
 
 
-def bootsteps_unfit(consumer: Any) -> RuntimeError:
-    """The error for a pool without Celery's event loop."""
+def _unfit(consumer: Any) -> RuntimeError:
     return RuntimeError(
         f"the pool {type(consumer.pool).__module__} does not run on Celery's event loop;"
         " use --pool prefork, threads, solo or asyncio"

@@ -73,14 +73,23 @@ class EventRequest(Request):
             body=(arguments, {}, None),
             decoded=True,
         )
-        self._run = run
+        self.run = run
         self._finish: Finish | None = finish
+        self._given = False
         self._error = ""
+
+    def forget(self) -> bool:
+        """Give it up unless the pool has it; True if it is nobody's now."""
+        if self._given:
+            return False
+        self._finish = None
+        return True
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
         """Run in the pool. Celery calls this when a slot is free."""
         if self.revoked():
             raise TaskRevokedError(self.id)
+        self._given = True
         task, arguments = self._task, self._args
         if getattr(pool, "runs_coroutines", False):
             target, args = task.run_async, arguments
@@ -125,17 +134,16 @@ class EventRequest(Request):
 
     def reject(self, requeue: bool = False) -> None:  # Celery's signature
         """Celery saw the attempt fail without an outcome."""
-        attempt, error = self._run.attempt, self._error or "rejected by Celery"
+        attempt, error = self.run.attempt, self._error or "rejected by Celery"
         if attempt >= self._task.max_attempts:
             self._end(Outcome(failed=(Failure("", "crash_loop", error),)))
             return
-        after = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2 ** (attempt - 1))
-        self._end(Outcome(retry_after=after * random.uniform(0.5, 1), error=error))  # noqa: S311
+        self._end(Outcome(retry_after=crash_delay(attempt), error=error))
 
     def _end(self, outcome: Outcome) -> None:
         finish, self._finish = self._finish, None
         if finish is not None:
-            finish(self._run, outcome)
+            finish(self.run, outcome)
 
 
 class _NoMessage:
@@ -143,6 +151,12 @@ class _NoMessage:
 
     delivery_info: dict[str, Any] = {}  # noqa: RUF012  # read only
     properties: dict[str, Any] = {}  # noqa: RUF012  # read only
+
+
+def crash_delay(attempt: int) -> float:
+    """Seconds until an attempt that ended without an outcome is tried again; jittered."""
+    longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2 ** (attempt - 1))
+    return longest * random.uniform(0.5, 1)  # noqa: S311  # spreads load, hides nothing
 
 
 def trace_event(name: str, task_id: str, request: dict[str, Any], args: tuple[Any, ...]) -> Any:
@@ -153,22 +167,25 @@ def trace_event(name: str, task_id: str, request: dict[str, Any], args: tuple[An
     return (1, result, runtime) if info else (0, result, runtime)
 
 
-def strategy(task: EventTask, app: Any, consumer: Any) -> Callable[[Run, str, Finish], None]:
+def strategy(
+    task: EventTask, app: Any, consumer: Any
+) -> Callable[[Run, str, Finish], EventRequest]:
     """Celery's hook: how a worker takes on an event of this type."""
 
-    def take_on(run: Run, traceparent: str, finish: Finish) -> None:
+    def take_on(run: Run, traceparent: str, finish: Finish) -> EventRequest:
         request = EventRequest(run, traceparent, finish, consumer, task)
         if request.id in consumer.controller.state.revoked and request.revoked():
-            return
+            return request
         signals.task_received.send(sender=consumer, request=request)
         request.send_event("task-received", name=request.name)
         bucket = consumer.task_buckets[task.name]
         if bucket:
             consumer._limit_task(request, bucket, 1)
-            return
+            return request
         task_reserved(request)
         for callback in consumer.on_task_message:
             callback(request)
         consumer.on_task_request(request)
+        return request
 
     return take_on

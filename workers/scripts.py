@@ -71,9 +71,11 @@ def _spoilt_key(answer: Exception) -> bool:
 
 
 def _pipeline(redis: Redis, calls: Sequence[Call]) -> list[Any]:
+    pipeline: Any
     with redis.pipeline(transaction=False) as pipeline:
         for call in calls:
             pipeline.execute_command(
                 "EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.args
             )
-        return pipeline.execute(raise_on_error=False)
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+        return answers

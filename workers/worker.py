@@ -36,7 +36,7 @@ def run_worker(
         pool, concurrency = "custom", concurrency or 1000
     from workers.app import app
 
-    arguments = ["worker", "--pool", pool, "--loglevel", settings.log_level,
+    arguments = ["--quiet", "worker", "--pool", pool, "--loglevel", settings.log_level,
                  "--without-gossip", "--without-mingle"]  # fmt: skip
     if concurrency:
         arguments += ["--concurrency", str(concurrency)]

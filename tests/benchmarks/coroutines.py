@@ -1,4 +1,4 @@
-"""1,000 events whose async handler awaits 100 ms, in one process: how long until all are settled."""
+"""1,000 events whose async handler awaits 100 ms, one process: the time until all are settled."""
 
 from __future__ import annotations
 

@@ -79,3 +79,20 @@ async def second_of_two(event: Event, context: Context) -> None:
     if context.attempt == 1:
         raise ValueError("the second handler fails once")
     note("finished", "second", event, context)
+
+
+@handles("im.message.recalled_v1", max_attempts=2)
+def poison(event: Event, context: Context) -> None:
+    note("started", "poison", event, context)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@handles("im.message.message_read_v1", backoff=0.1, timeout=0.5)
+async def linger(event: Event, context: Context) -> None:
+    note("started", "linger", event, context)
+    try:
+        await asyncio.sleep(0 if context.attempt > 1 else 60)
+    except asyncio.CancelledError:
+        note("cancelled", "linger", event, context)
+        raise
+    note("finished", "linger", event, context)

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import psutil
 from redis import Redis
 
 from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
+from bridge.local.pushes import Push
 from bridge.local.samples import sample
 from bridge.local.valkey import EmbeddedRedis
 from bridge.processes import die_with_parent
@@ -160,10 +162,14 @@ class Stage:
 
     def start(self, name: str, *arguments: str, **settings: Any) -> Actor:
         """Start `flybridge <arguments>`; upper-case settings are plain environment variables."""
+        return self.run(name, FLYBRIDGE, *arguments, **settings)
+
+    def run(self, name: str, *command: str, **settings: Any) -> Actor:
+        """Start any command in the actors' environment."""
         log = self.directory / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [FLYBRIDGE, *arguments],
+                command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=self.environment(**settings),
@@ -192,6 +198,17 @@ class Stage:
         await worker.logged("intake.started")
         return worker
 
+    async def bridge_and_worker(self, *arguments: str, **settings: Any) -> Actor:
+        """Start a leader and a worker side by side, and return the worker when both are ready."""
+        worker = self.worker("worker-1", *arguments, **settings)
+        await self.leader(**settings)
+        await worker.logged("intake.started")
+        return worker
+
+    def push(self, *envelopes: dict[str, Any]) -> list[str]:
+        """Have the local Feishu push these events; their ids, in this order."""
+        return [self.feishu.push(envelope).event_id for envelope in envelopes]
+
     def deeds(self, deed: str = "", **fields: Any) -> list[dict[str, Any]]:
         """What handlers wrote down, in order: deed, handler, event_id, attempt, pid, time."""
         if not self.deeds_file.exists():
@@ -214,6 +231,12 @@ class Stage:
         with self.redis() as redis:
             state: Any = redis.hget(self.keys.state(group, event_id), "state")
         return state.decode() if state else ""
+
+    def consumers(self, event_type: str, group: str = "workers") -> list[dict[str, Any]]:
+        """The consumers of a stream's group: name, pending, idle, inactive."""
+        with self.redis() as redis:
+            found: Any = redis.xinfo_consumers(self.keys.stream(event_type), group)
+        return [dict(each) for each in found]
 
     def unsettled(self, group: str = "workers") -> int:
         """Entries that the group has not read or not acknowledged."""
@@ -253,6 +276,29 @@ class Stage:
         )
         await eventually(lambda: self.unsettled() == 0, within)
 
+    @asynccontextmanager
+    async def traffic(self, every: float = 0.02) -> AsyncIterator[list[Push]]:
+        """Push fresh message events, one every so many seconds, until the block ends."""
+        pushes: list[Push] = []
+        flowing = asyncio.create_task(self._flow(pushes, every))
+        try:
+            yield pushes
+        finally:
+            flowing.cancel()
+
+    async def _flow(self, pushes: list[Push], every: float) -> None:
+        while True:
+            pushes.append(self.feishu.push(message()))
+            await asyncio.sleep(every)
+
+    async def went_through(self, pushes: list[Push], within: float = PATIENCE) -> None:
+        """Wait until all are acked and done; then each is in its stream once, and no other."""
+        await eventually(lambda: all(push.acked for push in pushes), within)
+        event_ids = [push.event_id for push in pushes]
+        await self.settled(event_ids, within)
+        assert Counter(entry["event_id"] for entry in self.entries()) == Counter(event_ids)
+        assert {self.state(event_id) for event_id in event_ids} == {"done"}
+
     def end(self) -> None:
         """Kill what still runs, children included."""
         for actor in self.actors:
@@ -264,6 +310,11 @@ class Stage:
                     if child.is_running():
                         child.kill()
             actor.process.wait()
+
+
+def time_of(line: dict[str, Any]) -> float:
+    """Unix seconds of a log line."""
+    return datetime.fromisoformat(line["timestamp"]).timestamp()
 
 
 def message(text: str = "hello", **fields: Any) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""`flybridge dev`: everything on this machine, in one process tree, until ^C.
+
+Embedded Redis, local Feishu, bridges and a worker, whose logs share the terminal. Nothing of it is
+for production: what it keeps is gone at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bridge.local import actors
+from bridge.local.actors import Actor
+from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
+from bridge.local.valkey import EmbeddedRedis
+
+LOOK = 0.5
+"""Seconds between looks at the children."""
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Who plays: the arguments of `flybridge` by the name of each child."""
+
+    parts: Mapping[str, Sequence[str]]
+    environment: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, bridges: int, pool: str, handlers: str, log_level: str, feishu: str, redis: str
+    ) -> Cast:
+        """Some bridges and one worker."""
+        parts: dict[str, Sequence[str]] = {
+            f"bridge-{number}": ["run"] for number in range(1, bridges + 1)
+        }
+        parts["worker"] = ["worker", "--pool", pool, "--handlers", handlers]
+        environment = {
+            "FLYBRIDGE_APP_ID": APP_ID,
+            "FLYBRIDGE_APP_SECRET": APP_SECRET,
+            "FLYBRIDGE_DOMAIN": feishu,
+            "FLYBRIDGE_REDIS_URL": redis,
+            "FLYBRIDGE_LOG_FORMAT": "console",
+            "FLYBRIDGE_LOG_LEVEL": log_level,
+            # Short, so that a killed leader is replaced before one has lost patience.
+            "FLYBRIDGE_LEASE_DURATION": "3",
+            "FLYBRIDGE_RENEW_DEADLINE": "2",
+            "FLYBRIDGE_RETRY_PERIOD": "0.5",
+            "FLYBRIDGE_EVENT_LEASE": "10",
+        }
+        return cls(parts, environment)
+
+
+async def dev(
+    *,
+    port: int,
+    bridges: int,
+    pool: str,
+    handlers: str,
+    log_level: str,
+    stop: asyncio.Event,
+    say: Say,
+) -> None:
+    """Run the tree until `stop` is set; a child that ends is started again.
+
+    Raises:
+        OSError: the port is taken.
+        RedisUnreachable: there is no Redis or Valkey server on this machine.
+    """
+    with EmbeddedRedis() as redis:
+        async with LocalFeishu(port=port) as feishu:
+            cast = Cast.of(bridges, pool, handlers, log_level, feishu.url, redis.url)
+            playing = {name: _start(cast, name) for name in cast.parts}
+            say(_welcome(cast, playing, handlers))
+            try:
+                await _watch(cast, playing, stop, say)
+            finally:
+                # The worker first: it settles what it runs while there is still a leader.
+                actors.stop(list(reversed(playing.values())))
+
+
+async def _watch(cast: Cast, playing: dict[str, Actor], stop: asyncio.Event, say: Say) -> None:
+    while not stop.is_set():
+        for name, actor in playing.items():
+            if not actor.alive:
+                say(f"{name} ended with {actor.process.returncode}; starting it again")
+                playing[name] = _start(cast, name)
+        try:
+            await asyncio.wait_for(stop.wait(), LOOK)
+        except TimeoutError:
+            continue
+
+
+def _start(cast: Cast, name: str) -> Actor:
+    return actors.start(name, cast.parts[name], cast.environment, log=None)
+
+
+def _welcome(cast: Cast, playing: Mapping[str, Actor], handlers: str) -> str:
+    pids = "   ".join(f"{name} {actor.process.pid}" for name, actor in playing.items())
+    return f"""\
+flybridge dev: nothing leaves this machine
+Redis:     {cast.environment["FLYBRIDGE_REDIS_URL"]}   embedded, in memory, gone at the end
+Feishu:    {cast.environment["FLYBRIDGE_DOMAIN"]}   local, on the real protocol
+Handlers:  {handlers}
+Processes: {pids}
+
+Ready. Elsewhere: flybridge trigger im.message.receive_v1     ^C ends it
+"""

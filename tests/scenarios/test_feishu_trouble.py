@@ -1,0 +1,167 @@
+"""What Feishu and the network do to a connection, and what the bridge makes of each."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bridge.errors import EXIT_FEISHU
+from bridge.local.faults import CONNECTION_LIMIT, Faults
+from tests.scenarios.ops_port import OpsPort
+from tests.scenarios.stage import Stage, eventually, message
+
+WRONG_DOMAIN = 1_000_040_351
+
+SILENCE = 20.0
+"""Seconds from a ping to any frame, after which the bridge takes a connection for dead."""
+
+
+async def connected_anew(stage: Stage, before: str, within: float = 20.0) -> None:
+    """Wait for another connection than `before`, the only one."""
+    await eventually(
+        lambda: stage.feishu.connections and before not in stage.feishu.connections, within
+    )
+
+
+def cut(faults: Faults) -> None:
+    faults.cut()
+
+
+def close(faults: Faults) -> None:
+    faults.close(code=1000, reason="bye")
+
+
+def cut_while_discovery_is_busy(faults: Faults) -> None:
+    faults.refuse_discovery(code=1, times=2)
+    faults.cut()
+
+
+def cut_while_discovery_is_broken(faults: Faults) -> None:
+    faults.refuse_discovery(status=500, times=2)
+    faults.cut()
+
+
+def cut_while_the_upgrade_fails(faults: Faults) -> None:
+    faults.refuse_upgrade(times=2)
+    faults.cut()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        cut,
+        close,
+        cut_while_discovery_is_busy,
+        cut_while_discovery_is_broken,
+        cut_while_the_upgrade_fails,
+    ],
+)
+async def test_passing_trouble_costs_neither_the_lease_nor_an_event(
+    trouble: Callable[[Faults], None], stage: Stage
+) -> None:
+    leader = await stage.leader()
+    (before,) = stage.feishu.connections
+
+    async with stage.traffic() as pushes:
+        await eventually(lambda: len(pushes) > 5)
+        trouble(stage.feishu.faults)
+        await connected_anew(stage, before)
+        pushed = len(pushes)
+        await eventually(lambda: len(pushes) > pushed + 5)
+
+    await eventually(lambda: all(push.acked for push in pushes))
+    assert sorted(entry["event_id"] for entry in stage.entries()) == sorted(
+        push.event_id for push in pushes
+    )
+    assert stage.feishu.faults.armed() == {}
+    assert not leader.lines("lease.lost")
+
+
+async def test_a_half_open_connection_is_noticed_by_its_silence(stage: Stage) -> None:
+    stage.feishu.faults.config(PingInterval=1)
+    leader = await stage.leader()
+    (before,) = stage.feishu.connections
+    await eventually(lambda: stage.feishu.stats["pings"] > 1)
+
+    stage.feishu.faults.freeze(seconds=3600)
+    push = stage.feishu.push(message())
+    closed = await leader.logged("feishu.closed", within=SILENCE + 5)
+    stage.feishu.faults.cut(connection=before)
+
+    assert closed["reason"] == "no frame within 20 s after ping"
+    await eventually(lambda: push.acked)
+    assert len(stage.entries()) == 1
+    assert not leader.lines("lease.lost")
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        lambda faults: faults.refuse_discovery(code=CONNECTION_LIMIT),
+        lambda faults: faults.refuse_upgrade(autherrcode=CONNECTION_LIMIT),
+    ],
+    ids=["discovery", "upgrade"],
+)
+async def test_at_the_connection_limit_the_leader_says_so_and_retries_slowly(
+    refuse: Callable[[Faults], Any], stage: Stage
+) -> None:
+    ops = OpsPort()
+    refuse(stage.feishu.faults)
+    bridge = stage.bridge(ops_port=ops.port)
+
+    refused = await bridge.logged("feishu.refused")
+    assert refused["retry_in"] == 30
+    assert "stop the app's other long-connection clients" in refused["reason"]
+    code, why = ops.ask("/readyz")
+    assert code == 503
+    assert "too many connections" in why
+
+    renewed = lease_renewals(stage)
+    await eventually(lambda: len(renewed()) > 5)
+    assert stage.feishu.stats["discoveries"] == 1
+    assert not bridge.lines("lease.lost")
+    bridge.send(signal.SIGTERM)
+    assert await bridge.ended(within=2) == 0
+
+
+def lease_renewals(stage: Stage) -> Callable[[], set[Any]]:
+    """What counts the renewals seen so far, whenever it is called: the leader's own clock."""
+    seen: set[Any] = set()
+
+    def look() -> set[Any]:
+        with stage.redis() as redis:
+            seen.add(redis.hget(stage.keys.lease, "renewed_at"))
+        return seen
+
+    return look
+
+
+async def test_a_wrong_secret_ends_the_bridge_with_a_sentence(stage: Stage) -> None:
+    await ends_with(
+        stage, "check FLYBRIDGE_APP_ID and FLYBRIDGE_APP_SECRET", app_secret="canary-secret"
+    )
+    assert "canary-secret" not in stage.actors[0].log.read_text()
+
+
+async def test_a_wrong_app_id_ends_the_bridge_with_a_sentence(stage: Stage) -> None:
+    await ends_with(stage, "check FLYBRIDGE_APP_ID and FLYBRIDGE_APP_SECRET", app_id="cli_wrong")
+
+
+async def test_a_wrong_domain_ends_the_bridge_with_a_sentence(stage: Stage) -> None:
+    stage.feishu.faults.refuse_discovery(code=WRONG_DOMAIN)
+    await ends_with(stage, "set FLYBRIDGE_DOMAIN=lark for an app created at Lark")
+
+
+async def ends_with(stage: Stage, sentence: str, **settings: Any) -> None:
+    """Start a bridge that Feishu refuses for good."""
+    bridge = stage.bridge(**settings)
+    assert await bridge.ended() == EXIT_FEISHU
+    said = bridge.log.read_text().splitlines()
+    assert said[-1].startswith("flybridge: Feishu answers")
+    assert sentence in said[-1]
+    assert "Traceback" not in bridge.log.read_text()
+    with stage.redis() as redis:
+        assert redis.hget(stage.keys.lease, "holder") in (None, b"")

@@ -1,0 +1,91 @@
+"""Every pool runs `def` and `async def` handlers alike, and `celery` starts the same worker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.local.samples import sample
+from tests.scenarios.stage import Stage, eventually, message
+
+CELERY = str(Path(sys.executable).with_name("celery"))
+"""The console script of the environment that runs the tests."""
+
+REACTION = "im.message.reaction.created_v1"
+"""`acting.react` awaits 0.1 s for each of them."""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "asyncio"])
+async def test_def_and_async_handlers_run_once_each_in_every_pool(stage: Stage, pool: str) -> None:
+    await stage.bridge_and_worker("--pool", pool, "--concurrency", "4")
+
+    event_ids = stage.push(
+        *(message() for _ in range(10)), *(sample(REACTION) for _ in range(10))
+    )
+
+    await stage.settled(event_ids)
+    assert stage.counted() == dict.fromkeys(event_ids, 1)
+    assert {deed["handler"] for deed in stage.deeds("finished")} == {"act", "react"}
+    assert {deed["attempt"] for deed in stage.deeds()} == {1}
+
+
+async def test_the_asyncio_pool_awaits_hundreds_of_handlers_at_once(stage: Stage) -> None:
+    await stage.bridge_and_worker("--pool", "asyncio")
+
+    event_ids = stage.push(*(sample(REACTION) for _ in range(300)))
+
+    await stage.settled(event_ids)
+    assert stage.counted() == dict.fromkeys(event_ids, 1)
+    times = [deed["time"] for deed in stage.deeds()]
+    assert max(times) - min(times) < 300 * 0.1 / 5
+
+
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
+async def test_a_coroutine_past_its_time_limit_is_cancelled_and_tried_again(
+    stage: Stage, pool: str
+) -> None:
+    await stage.bridge_and_worker("--pool", pool, "--concurrency", "2")
+
+    (event_id,) = stage.push(sample("im.message.message_read_v1"))
+
+    await stage.settled([event_id])
+    assert [(deed["deed"], deed["attempt"]) for deed in stage.deeds()] == [
+        ("started", 1),
+        ("cancelled", 1),
+        ("started", 2),
+        ("finished", 2),
+    ]
+
+
+async def test_celery_starts_the_same_worker_for_the_queues_it_is_given(stage: Stage) -> None:
+    worker = stage.run(
+        "worker-1", CELERY, "-A", "workers.app", "worker", "-Q", "im,contact", "-c", "2"
+    )
+    await stage.leader()
+    await worker.logged("intake.started")
+    of_im, of_contact, of_approval = stage.push(
+        message(), sample("contact.user.created_v3"), sample("approval.instance.status_changed_v4")
+    )
+
+    await eventually(lambda: [stage.state(of_im), stage.state(of_contact)] == ["done", "done"])
+    assert stage.counted() == {of_im: 1}
+    other = await stage.ready_worker("worker-2", "--queues", "approval", "--concurrency", "1")
+
+    await stage.settled([of_approval])
+    await other.logged("event.unhandled", event_type="approval.instance.status_changed_v4")
+    assert not worker.lines("event.unhandled", event_type="approval.instance.status_changed_v4")
+
+
+@pytest.mark.parametrize("by_celery", [False, True])
+async def test_an_unknown_queue_is_refused_by_name(stage: Stage, by_celery: bool) -> None:
+    if by_celery:
+        worker = stage.run("worker-1", CELERY, "-A", "workers.app", "worker", "-Q", "imm")
+    else:
+        worker = stage.worker("worker-1", "--queues", "imm")
+
+    assert await worker.ended() not in (0, -os.EX_OK)
+    assert "'imm'" in worker.log.read_text()
+    assert not worker.lines("intake.started")

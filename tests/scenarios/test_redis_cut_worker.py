@@ -1,0 +1,51 @@
+"""Promise 2, for Redis: what it lets go of, a worker takes up again by itself."""
+
+from __future__ import annotations
+
+from tests.scenarios.stage import Stage, eventually, message
+
+
+async def test_connections_cut_while_handlers_run_lose_and_double_nothing(stage: Stage) -> None:
+    worker = await stage.bridge_and_worker()
+    event_ids = stage.push(*(message("slow 0.2") for _ in range(20)))
+    await eventually(lambda: len(stage.deeds("finished")) >= 4)
+
+    for _ in range(3):
+        done = len(stage.deeds("finished"))
+        with stage.redis() as redis:
+            for kind in ("normal", "pubsub"):
+                redis.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+        await eventually(lambda done=done: len(stage.deeds("finished")) >= done + 2)
+
+    later = stage.push(message())
+    await stage.settled([*event_ids, *later])
+    assert stage.counted() == dict.fromkeys([*event_ids, *later], 1)
+    assert worker.process.poll() is None
+
+
+async def test_a_restart_of_redis_while_handlers_run_loses_and_doubles_nothing(
+    stage: Stage,
+) -> None:
+    worker = await stage.bridge_and_worker()
+    event_ids = stage.push(*(message("slow 0.2") for _ in range(20)))
+    await eventually(lambda: len(stage.entries()) == 20 and len(stage.deeds("finished")) >= 4)
+
+    stage.redis_server.restart()
+
+    later = stage.push(message())
+    await stage.settled([*event_ids, *later])
+    assert stage.counted() == dict.fromkeys([*event_ids, *later], 1)
+    assert worker.process.poll() is None
+
+
+async def test_after_a_flush_the_worker_goes_on_with_new_events(stage: Stage) -> None:
+    worker = await stage.bridge_and_worker()
+    await stage.settled(stage.push(message()))
+
+    with stage.redis() as redis:
+        redis.flushall()
+
+    later = stage.push(*(message() for _ in range(5)))
+    await stage.settled(later)
+    assert [stage.counted()[event_id] for event_id in later] == [1] * 5
+    assert worker.process.poll() is None

@@ -1,0 +1,46 @@
+"""A worker that is told to stop ends what runs, and leaves the rest to others as untouched."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from tests.scenarios.stage import Stage, eventually, message
+
+SOON = 2.0
+"""Seconds until another worker has what the leaving one had not started."""
+
+
+async def test_running_handlers_finish_and_the_rest_goes_to_another_worker_untried(
+    stage: Stage,
+) -> None:
+    worker = await stage.bridge_and_worker()
+    # Fast ones make the worker read ahead; so it holds slow ones that it has not started.
+    event_ids = stage.push(*(message() for _ in range(300)), *(message("slow 4") for _ in range(12)))
+    slow = set(event_ids[300:])
+    await eventually(lambda: len(stage.deeds("started")) >= 302)
+    other = await stage.ready_worker("worker-2", "--pool", "threads", "--concurrency", "16")
+
+    worker.send(signal.SIGTERM)
+    told = time.time()
+
+    assert await worker.ended() == 0
+    await stage.settled(event_ids)
+    assert stage.counted() == dict.fromkeys(event_ids, 1)
+    assert stage.counted("started") == dict.fromkeys(event_ids, 1)
+    assert {deed["attempt"] for deed in stage.deeds()} == {1}
+    handed = [deed for deed in stage.deeds("started", pid=other.pid) if deed["event_id"] in slow]
+    assert handed
+    assert max(deed["time"] for deed in handed) - told < SOON
+    (left,) = stage.consumers("im.message.receive_v1")
+    assert f".{other.pid}." in left["name"].decode()
+
+
+async def test_an_idle_worker_ends_within_seconds_and_leaves_its_groups(stage: Stage) -> None:
+    worker = await stage.bridge_and_worker()
+    await stage.settled(stage.push(message()))
+
+    worker.send(signal.SIGTERM)
+
+    assert await worker.ended(within=5.0) == 0
+    assert stage.consumers("im.message.receive_v1") == []
