@@ -13,14 +13,8 @@ Machines read the status code; the body says which check failed.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable
 
-import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -31,10 +25,6 @@ from bridge.status import State, Status
 OVERDUE = 5.0
 """Seconds past the lease's end at which a process that still takes itself for the leader is not
 live."""
-
-STOP_TIMEOUT = 1
-
-log = structlog.get_logger("bridge.ops")
 
 
 def unlive(status: Status, lease_duration: float) -> list[str]:
@@ -93,48 +83,6 @@ def application(
             Route("/leaderz", leaderz),
             Route("/status", show),
         ]
-    )
-
-
-@asynccontextmanager
-async def serve(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
-    """Serve while the body runs, on this loop; yields the port, which is a free one for 0.
-
-    Raises:
-        OSError: the address is in use or not ours.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family)
-    server = _Server(_config(app))
-    task = asyncio.create_task(server.serve([listener]), name="ops")
-    bound: int = listener.getsockname()[1]
-    log.info("ops.started", host=host, port=bound)
-    try:
-        yield bound
-    finally:
-        server.should_exit = True
-        await asyncio.wait({task}, timeout=STOP_TIMEOUT + 0.5)
-        task.cancel()
-        listener.close()
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are the supervisor's: a server that took SIGTERM would swallow the drain."""
-        yield
-
-
-def _config(app: Starlette) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        timeout_graceful_shutdown=STOP_TIMEOUT,
     )
 
 

@@ -28,6 +28,7 @@ from bridge.redis_client import address, async_client, check_server
 from bridge.settings import BridgeSettings
 from bridge.streams import Keys
 from bridge.supervisor import Supervisor
+from bridge.web import serving
 
 _T = TypeVar("_T")
 
@@ -55,7 +56,8 @@ async def run_bridge(settings: BridgeSettings) -> int:
         if settings.ops_port:
             where = settings.ops_host, settings.ops_port
             app = _ops(settings, supervisor)
-            await _listen(stack, ops.serve(app, *where), *where, cure="set FLYBRIDGE_OPS_PORT")
+            port = await _listen(stack, serving(app, *where), *where, cure="set FLYBRIDGE_OPS_PORT")
+            log.info("ops.started", host=settings.ops_host, port=port)
         stop_on_signals(supervisor.stop)
         log.info("bridge.started", app_id=settings.app_id, redis=address(redis))
         await supervisor.run()
@@ -70,8 +72,8 @@ async def run_local(host: str, port: int, say: Callable[[str], object]) -> None:
     """
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
-        serving = LocalFeishu(host=host, port=port)
-        feishu = await _listen(stack, serving, host, port, cure="give another --port")
+        local = LocalFeishu(host=host, port=port)
+        feishu = await _listen(stack, local, host, port, cure="give another --port")
         say(_invitation(feishu))
         stop_on_signals(stop.set)
         await stop.wait()

@@ -29,7 +29,7 @@ from bridge.local.ledger import Ledger
 from bridge.local.pump import Pump
 from bridge.local.pushes import Push, push_of
 from bridge.local.routes import routes
-from bridge.local.web import serving
+from bridge.web import serving
 
 APP_ID = "cli_a1b2c3d4e5f60718"
 APP_SECRET = "local-secret"  # noqa: S105 (the secret of an app that exists nowhere)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from bridge.ops import application, serve, unlive, unready
+from bridge.ops import application, unlive, unready
 from bridge.status import State, Status
+from bridge.web import serving
 
 STATUS = Status(
     identity="a", app_id="cli_test", pid=1, state=State.LEADING, at=1, started_at=1, since=1,
@@ -95,26 +96,26 @@ class TestServer:
     )
     async def test_the_status_code_is_the_verdict(self, path: str, state: State, code: int) -> None:
         app = application(lambda: status(state=state), lease_duration=15.0, patience=60.0)
-        async with serve(app, "127.0.0.1", 0) as port:
+        async with serving(app, "127.0.0.1", 0) as port:
             assert (await get(port, path))[0] == code
 
     async def test_the_status_is_json(self) -> None:
         app = application(lambda: STATUS, lease_duration=15.0, patience=60.0)
-        async with serve(app, "127.0.0.1", 0) as port:
+        async with serving(app, "127.0.0.1", 0) as port:
             shown = json.loads((await get(port, "/status"))[1])
         assert (shown["state"], shown["term"]) == ("leading", 7)
         assert shown["outcomes"] == {"published": 3}
 
     async def test_an_address_in_use_is_an_error_and_not_the_end_of_the_process(self) -> None:
         app = application(lambda: STATUS, lease_duration=15.0, patience=60.0)
-        async with serve(app, "127.0.0.1", 0) as port:
+        async with serving(app, "127.0.0.1", 0) as port:
             with pytest.raises(OSError, match="in use"):
-                await serve(app, "127.0.0.1", port).__aenter__()
+                await serving(app, "127.0.0.1", port).__aenter__()
 
     async def test_it_leaves_signals_alone_and_stops_soon_with_a_connection_open(self) -> None:
         before = signal.getsignal(signal.SIGTERM)
         app = application(lambda: STATUS, lease_duration=15.0, patience=60.0)
-        async with serve(app, "127.0.0.1", 0) as port:
+        async with serving(app, "127.0.0.1", 0) as port:
             await get(port, "/livez")
             assert signal.getsignal(signal.SIGTERM) is before
             _, writer = await asyncio.open_connection("127.0.0.1", port)

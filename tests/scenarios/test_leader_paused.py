@@ -60,4 +60,3 @@ async def test_redis_refuses_a_publish_under_an_old_term(stage: Stage) -> None:
     await eventually(lambda: push.acked)
     (entry,) = stage.entries()
     assert int(entry["term"]) > term + 1
-

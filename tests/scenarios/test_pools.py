@@ -22,9 +22,7 @@ REACTION = "im.message.reaction.created_v1"
 async def test_def_and_async_handlers_run_once_each_in_every_pool(stage: Stage, pool: str) -> None:
     await stage.bridge_and_worker("--pool", pool, "--concurrency", "4")
 
-    event_ids = stage.push(
-        *(message() for _ in range(10)), *(sample(REACTION) for _ in range(10))
-    )
+    event_ids = stage.push(*(message() for _ in range(10)), *(sample(REACTION) for _ in range(10)))
 
     await stage.settled(event_ids)
     assert stage.counted() == dict.fromkeys(event_ids, 1)

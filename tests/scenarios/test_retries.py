@@ -44,7 +44,7 @@ async def test_what_is_given_up_becomes_a_dead_letter_with_the_entry_untouched(
         hopeless: "attempts",
     }
     assert letters[hopeless]["attempts"] == "5"
-    assert letters[hopeless]["handler"] == "acting.act"
+    assert letters[hopeless]["handler"] == "acting:act"
     for entry in stage.entries():
         assert entry.items() <= letters[entry["event_id"]].items()
         assert json.loads(entry["envelope"])["header"]["event_id"] == entry["event_id"]

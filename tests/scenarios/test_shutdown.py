@@ -16,7 +16,9 @@ async def test_running_handlers_finish_and_the_rest_goes_to_another_worker_untri
 ) -> None:
     worker = await stage.bridge_and_worker()
     # Fast ones make the worker read ahead; so it holds slow ones that it has not started.
-    event_ids = stage.push(*(message() for _ in range(300)), *(message("slow 4") for _ in range(12)))
+    event_ids = stage.push(
+        *(message() for _ in range(300)), *(message("slow 4") for _ in range(12))
+    )
     slow = set(event_ids[300:])
     await eventually(lambda: len(stage.deeds("started")) >= 302)
     other = await stage.ready_worker("worker-2", "--pool", "threads", "--concurrency", "16")

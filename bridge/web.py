@@ -1,0 +1,56 @@
+"""A quiet uvicorn inside a running event loop: for the ops port and the local Feishu.
+
+It has no signal handlers, no access log and no opinion on what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+
+STOP_TIMEOUT = 1
+"""Seconds that requests in work have when the server stops; uvicorn takes whole ones."""
+
+
+@asynccontextmanager
+async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
+    """Serve `app` until the block ends; gives the port, of the system's choice for 0.
+
+    Raises:
+        OSError: the address is taken, or not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family, backlog=128) as listener:
+        server = _Server(_config(app))
+        task = asyncio.create_task(server.serve([listener]), name="web")
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await asyncio.wait({task}, timeout=STOP_TIMEOUT + 0.5)
+            task.cancel()
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals belong to the process: a server that took SIGTERM would swallow the drain."""
+        yield
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=STOP_TIMEOUT,
+    )
