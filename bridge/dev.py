@@ -77,8 +77,7 @@ async def dev(
             try:
                 await _watch(cast, playing, stop, say)
             finally:
-                # The worker first: it settles what it runs while there is still a leader.
-                actors.stop(list(reversed(playing.values())))
+                actors.stop(list(playing.values()))
 
 
 async def _watch(cast: Cast, playing: dict[str, Actor], stop: asyncio.Event, say: Say) -> None:

@@ -37,6 +37,9 @@ DEAD_LETTERS = 1_000
 DEAD_PAYLOAD = 65_536
 """Bytes of a dead letter's payload that are kept."""
 
+DEAD_FIELD = 4_096
+"""Characters of each other field that are kept: headers can be as long as a frame."""
+
 _PATIENCE = 1.0  # seconds for a batch's replies; a hung connection leaves time for another
 _IMPATIENCE = 0.25  # at least so long, else a late batch would time out again and again
 _PAUSE = 0.1  # seconds before what failed is sent again
@@ -128,10 +131,10 @@ class Publisher:
     def bury(self, reason: str, payload: bytes, fields: Mapping[str, str], done: Done) -> None:
         """Keep what holds no readable event as a dead letter of the bridge.
 
-        Fields: `reason`, `size` (of the payload, bytes), those given, and `envelope`: the payload,
-        cut at `DEAD_PAYLOAD`.
+        Fields: `reason`, `size` (of the payload, bytes), those given, cut at `DEAD_FIELD`, and
+        `envelope`: the payload, cut at `DEAD_PAYLOAD`.
         """
-        pairs = [part for pair in fields.items() for part in pair]
+        pairs = [part for name, value in fields.items() for part in (name, value[:DEAD_FIELD])]
         fixed = ("reason", reason, "size", len(payload), "envelope", payload[:DEAD_PAYLOAD])
         self._enqueue(
             pack("XADD", self._dead, "MAXLEN", "~", DEAD_LETTERS, "*", *pairs, *fixed), done

@@ -17,17 +17,21 @@ from bridge import telemetry
 from bridge.streams import Keys
 from handlers.registry import registry
 from workers.bell import Bell
+from workers.bundles import Bundles
 from workers.guard import Guard
 from workers.intake import BLOCK, Intake
-from workers.outcomes import Outcome
 from workers.reader import StreamReader
 from workers.redis_client import connect
-from workers.requests import EventRequest, EventTask, crash_delay
+from workers.requests import EventRequest, EventTask, crashed
 from workers.spans import IntakeSpans
 
 if TYPE_CHECKING:
+    from collections import deque
+    from collections.abc import Sequence
+
     from bridge.settings import WorkerSettings
     from workers.guard import Run
+    from workers.outcomes import Outcome
     from workers.routing import Routing
 
 log = structlog.get_logger("workers.bootstep")
@@ -44,7 +48,8 @@ class IntakeStep(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **_: Any) -> None:
         self._consumer = consumer
-        self._handed: dict[str, EventRequest | None] = {}
+        self._requests: set[EventRequest] = set()
+        self._bundles = Bundles()
         self._bell = Bell(self._hand_over)
         self._intake: Intake | None = None
 
@@ -65,10 +70,9 @@ class IntakeStep(bootsteps.StartStopStep):
         if self._intake is None:
             return
         # Celery forgets what it has not given to the pool yet, and does not say so.
-        forgotten = [each for each in self._handed.values() if each and each.forget()]
-        for request in forgotten:
-            self._handed.pop(request.run.token)
-        self._intake.put_back(request.run for request in forgotten)
+        for request in [each for each in self._requests if each.forget()]:
+            self._requests.discard(request)
+            self._intake.put_back(request.runs)
         if consumer.controller.blueprint.state != bootsteps.RUN:
             self._intake.stop()
 
@@ -80,7 +84,7 @@ class IntakeStep(bootsteps.StartStopStep):
         return {
             "streams": {
                 "held": intake.held,
-                "handed": len(self._handed),
+                "requests": len(self._requests),
                 "settled": intake.settled,
                 "duplicates": intake.duplicates,
             }
@@ -126,31 +130,54 @@ class IntakeStep(bootsteps.StartStopStep):
         if intake is None or consumer.blueprint.state != bootsteps.RUN:
             return
         intake.slots = slots(consumer.pool)
-        for run in intake.take(2 * intake.slots - len(self._handed)):
-            self._hand(run)
+        while intake.ready and (free := 2 * intake.slots - len(self._requests)) > 0:
+            self._hand(*self._next_bundle(intake.ready, free))
 
-    def _hand(self, run: Run) -> None:
-        self._handed[run.token] = None
-        task = self.routing.task_of(run.pending.entry.event_type)
+    def _next_bundle(self, ready: deque[Run], free: int) -> tuple[str, list[Run]]:
+        waiting = len(ready)
+        runs = [ready.popleft()]
+        task = self._task_of(runs[0])
+        # What failed once travels alone: it may be what kills the process.
+        if runs[0].attempt > 1 or not self._bundled(task):
+            return task, runs
+        size = self._bundles.size(task, waiting, free)
+        while len(runs) < size and ready[0].attempt == 1 and self._task_of(ready[0]) == task:
+            runs.append(ready.popleft())
+        return task, runs
+
+    def _bundled(self, task: str) -> bool:
+        consumer = self._consumer
+        if getattr(consumer.pool, "runs_coroutines", False):
+            return False
+        # A rate limit counts requests; a revocation names one event.
+        return not consumer.task_buckets[task] and not consumer.controller.state.revoked
+
+    def _task_of(self, run: Run) -> str:
+        return self.routing.task_of(run.pending.entry.event_type)
+
+    def _hand(self, task: str, runs: list[Run]) -> None:
         take_on = self._consumer.strategies[task]
         try:
-            request = take_on(run, self._spans.context(run), self._finish)
+            request = take_on(runs, self._spans.context, self._finish)
         except Exception as error:
-            # Whatever Celery or a signal receiver raises: the event must not be held for ever.
-            log.exception("request.refused", event_id=run.pending.entry.event_id, task=task)
-            after = crash_delay(run.attempt)
-            self._finish(run, Outcome(retry_after=after, error=f"{type(error).__name__}: {error}"))
+            # Whatever Celery or a signal receiver raises: no event may be held for ever.
+            log.exception("request.refused", task=task, events=len(runs))
+            for run in runs:
+                self._end(run, crashed(run, EventTask.max_attempts, repr(error)))
             return
-        # It may have ended already: a solo pool runs it on the spot.
-        if run.token in self._handed:
-            self._handed[run.token] = request
+        if not request.ended:
+            self._requests.add(request)
 
-    def _finish(self, run: Run, outcome: Outcome) -> None:
-        self._handed.pop(run.token, None)
-        intake = self._intake
-        if intake is not None:
-            intake.end(run, outcome)
-            self._bell.ring()
+    def _finish(self, request: EventRequest, outcomes: Sequence[Outcome], longest: float) -> None:
+        self._requests.discard(request)
+        self._bundles.ran(request.task_name, longest)
+        for run, outcome in zip(request.runs, outcomes, strict=True):
+            self._end(run, outcome)
+        self._bell.ring()
+
+    def _end(self, run: Run, outcome: Outcome) -> None:
+        if self._intake is not None:
+            self._intake.end(run, outcome)
 
     def _close(self, **_: Any) -> None:
         if self._intake is not None:

@@ -48,7 +48,7 @@ class Intake:
         guard: claims and settles.
         streams: gives the streams to read; called every second.
         event_lease: seconds; a third of it is the period of renewal.
-        wake: called from any thread when claimed events wait to be taken by `take`.
+        wake: called from any thread when claimed events have come into `ready`.
         spans: of this worker.
     """
 
@@ -70,13 +70,14 @@ class Intake:
         self._window = Window(time.monotonic())
         self._held: dict[str, Run] = {}
         self._entries: set[tuple[str, str]] = set()
-        self._ready: deque[Run] = deque()
         self._ended: deque[Settlement] = deque()
         self._room = threading.Condition()
         self._any_ended = threading.Event()
         self._stopping = threading.Event()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
+        self.ready: deque[Run] = deque()
+        """Claimed events that nobody runs yet; the owner of the pool takes them from the left."""
         self.slots = 1
         self.settled = 0
         self.duplicates = 0
@@ -92,19 +93,9 @@ class Intake:
         for thread in self._threads:
             thread.start()
 
-    def take(self, count: int) -> list[Run]:
-        """Up to `count` claimed events that nobody runs yet."""
-        taken: list[Run] = []
-        while len(taken) < count:
-            try:
-                taken.append(self._ready.popleft())
-            except IndexError:
-                break
-        return taken
-
     def put_back(self, runs: Iterable[Run]) -> None:
-        """Events that were taken, but whose handlers never started."""
-        self._ready.extendleft(runs)
+        """Events that were taken from `ready`, but whose handlers never started."""
+        self.ready.extendleft(runs)
 
     def end(self, run: Run, outcome: Outcome) -> None:
         """An attempt has ended; callable from any thread."""
@@ -122,8 +113,9 @@ class Intake:
         with self._room:
             self._room.notify()
         self._threads[0].join(BLOCK + 5)
-        for run in self.take(len(self._ready)):
-            self._ended.append(Settlement(run, Outcome(retry_after=0.0), returned=True))
+        while self.ready:
+            returned = Outcome(retry_after=0.0)
+            self._ended.append(Settlement(self.ready.popleft(), returned, returned=True))
         self._any_ended.set()
 
     def close(self) -> None:
@@ -185,7 +177,7 @@ class Intake:
         for run in runs:
             self._held[run.token] = run
             self._entries.add((run.pending.stream, run.pending.entry_id))
-        self._ready.extend(runs)
+        self.ready.extend(runs)
         self._wake()
         self._set_aside(claims)
 

@@ -1,4 +1,4 @@
-"""A claimed event as a Celery request: by the strategy hook into the pool, back with its outcome.
+"""Claimed events as a Celery request: by the strategy hook into the pool, back with its outcome.
 
 Everything here that touches Celery beyond its documentation is named in
 `tests/workers/test_celery_contract.py`.
@@ -7,9 +7,11 @@ Everything here that touches Celery beyond its documentation is named in
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import billiard.pool
 import celery
 import structlog
 from celery import current_app, signals
@@ -29,7 +31,24 @@ CRASH_BACKOFF = 1.0
 CRASH_BACKOFF_MAX = 60.0
 """Seconds; an attempt whose process died is tried again after 1, 2, 4, ... of them."""
 
-Finish = Callable[["Run", Outcome], None]
+Finish = Callable[["EventRequest", Sequence[Outcome], float], None]
+"""Takes the outcomes of the request's events in order, and the seconds of the longest run."""
+
+Trace = Callable[["Run"], str]
+"""Gives the traceparent of an event's process span."""
+
+TakeOn = Callable[[Sequence["Run"], Trace, Finish], "EventRequest"]
+
+
+class Item(NamedTuple):
+    """What the pool is told of one event."""
+
+    event_id: str
+    envelope: bytes
+    attempt: int
+    marks: Mapping[str, str]
+    traceparent: str
+    tracestate: str
 
 
 class EventTask(celery.Task):
@@ -49,14 +68,23 @@ class EventTask(celery.Task):
 
 
 class EventRequest(Request):
-    """One attempt at one event, in the hands of the pool."""
+    """One attempt at one event, or at each of a few, in the hands of the pool."""
 
     def __init__(
-        self, run: Run, traceparent: str, finish: Finish, consumer: Any, task: EventTask
+        self, runs: Sequence[Run], trace: Trace, finish: Finish, consumer: Any, task: EventTask
     ) -> None:
-        entry = run.pending.entry
-        trace = (traceparent, entry.tracestate)
-        arguments = (entry.event_id, entry.envelope, run.attempt, run.marks, *trace)
+        entry = runs[0].pending.entry
+        items = [
+            Item(
+                run.pending.entry.event_id,
+                run.pending.entry.envelope,
+                run.attempt,
+                run.marks,
+                trace(run),
+                run.pending.entry.tracestate,
+            )
+            for run in runs
+        ]
         super().__init__(
             _NoMessage,
             app=consumer.app,
@@ -66,21 +94,27 @@ class EventRequest(Request):
             headers={
                 "id": entry.event_id,
                 "task": task.name,
-                "argsrepr": f"<event {entry.event_type}>",
+                "argsrepr": f"<{entry.event_type} x {len(runs)}>",
                 "kwargsrepr": "{}",
-                "retries": run.attempt - 1,
+                "retries": runs[0].attempt - 1,
             },
-            body=(arguments, {}, None),
+            body=((items,), {}, None),
             decoded=True,
         )
-        self.run = run
+        self.runs = runs
         self._finish: Finish | None = finish
         self._given = False
+        self._work: Any = None
         self._error = ""
 
+    @property
+    def ended(self) -> bool:
+        """Its outcomes have been handed on."""
+        return self._finish is None
+
     def forget(self) -> bool:
-        """Give it up unless the pool has it; True if it is nobody's now."""
-        if self._given:
+        """Give it up unless it has begun; True if it is nobody's now."""
+        if self._given and not _taken_back(self._work):
             return False
         self._finish = None
         return True
@@ -95,7 +129,7 @@ class EventRequest(Request):
             target, args = task.run_async, arguments
         else:
             target, args = trace_event, (task.name, self.id, self._request_dict, arguments)
-        return pool.apply_async(
+        self._work = pool.apply_async(
             target,
             args=args,
             accept_callback=self.on_accepted,
@@ -106,6 +140,7 @@ class EventRequest(Request):
             timeout=task.time_limit,
             correlation_id=self.id,
         )
+        return self._work
 
     def on_success(self, failed__retval__runtime: tuple[int, Any, float], **_: Any) -> None:
         """The task returned: its outcome says how the handlers fared."""
@@ -114,8 +149,8 @@ class EventRequest(Request):
             self.on_failure(result, return_ok=True)
             return
         task_ready(self, successful=True)
-        self._end(result)
-        self.send_event("task-succeeded", result=result.verdict, runtime=runtime)
+        self._end(*result)
+        self.send_event("task-succeeded", runtime=runtime)
 
     def on_failure(self, exc_info: Any, **options: Any) -> None:
         """The attempt ended without an outcome: the child died, or was stopped."""
@@ -130,20 +165,18 @@ class EventRequest(Request):
 
     def acknowledge(self) -> None:
         """Celery gives the request up without an outcome: an operator revoked it."""
-        self._end(Outcome(failed=(Failure("", "revoked", "revoked by an operator"),)))
+        revoked = Outcome(failed=(Failure("", "revoked", "revoked by an operator"),))
+        self._end([revoked] * len(self.runs))
 
     def reject(self, requeue: bool = False) -> None:  # Celery's signature
         """Celery saw the attempt fail without an outcome."""
-        attempt, error = self.run.attempt, self._error or "rejected by Celery"
-        if attempt >= self._task.max_attempts:
-            self._end(Outcome(failed=(Failure("", "crash_loop", error),)))
-            return
-        self._end(Outcome(retry_after=crash_delay(attempt), error=error))
+        error = self._error or "rejected by Celery"
+        self._end([crashed(run, self._task.max_attempts, error) for run in self.runs])
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcomes: Sequence[Outcome], longest: float = inf) -> None:
         finish, self._finish = self._finish, None
         if finish is not None:
-            finish(self.run, outcome)
+            finish(self, outcomes, longest)
 
 
 class _NoMessage:
@@ -153,10 +186,31 @@ class _NoMessage:
     properties: dict[str, Any] = {}  # noqa: RUF012  # read only
 
 
-def crash_delay(attempt: int) -> float:
-    """Seconds until an attempt that ended without an outcome is tried again; jittered."""
-    longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2 ** (attempt - 1))
-    return longest * random.uniform(0.5, 1)  # noqa: S311  # spreads load, hides nothing
+def _taken_back(work: Any) -> bool:
+    """Take what a pool returned out of its queue; False if it has begun, or may have.
+
+    When the broker is lost, the prefork pool drops whatever it does not know to have begun. What
+    a child has been sent runs all the same, so the pool must remember it to see its outcome.
+    """
+    if hasattr(work, "f"):  # the future of the threads pool
+        return bool(work.f.cancel())
+    if not isinstance(work, billiard.pool.ApplyResult) or work.accepted():
+        return False
+    child = work._write_to
+    if child is not None and child._is_alive():
+        work._cache[work._job] = work
+        return False
+    work.discard()
+    return True
+
+
+def crashed(run: Run, max_attempts: int, error: str) -> Outcome:
+    """What becomes of an attempt that ended without an outcome: tried again later, or given up."""
+    if run.attempt >= max_attempts:
+        return Outcome(failed=(Failure("", "crash_loop", error),))
+    longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2 ** (run.attempt - 1))
+    jitter = random.uniform(0.5, 1)  # noqa: S311  # spreads load, hides nothing
+    return Outcome(retry_after=longest * jitter, error=error)
 
 
 def trace_event(name: str, task_id: str, request: dict[str, Any], args: tuple[Any, ...]) -> Any:
@@ -167,13 +221,11 @@ def trace_event(name: str, task_id: str, request: dict[str, Any], args: tuple[An
     return (1, result, runtime) if info else (0, result, runtime)
 
 
-def strategy(
-    task: EventTask, app: Any, consumer: Any
-) -> Callable[[Run, str, Finish], EventRequest]:
+def strategy(task: EventTask, app: Any, consumer: Any) -> TakeOn:
     """Celery's hook: how a worker takes on an event of this type."""
 
-    def take_on(run: Run, traceparent: str, finish: Finish) -> EventRequest:
-        request = EventRequest(run, traceparent, finish, consumer, task)
+    def take_on(runs: Sequence[Run], trace: Trace, finish: Finish) -> EventRequest:
+        request = EventRequest(runs, trace, finish, consumer, task)
         if request.id in consumer.controller.state.revoked and request.revoked():
             return request
         signals.task_received.send(sender=consumer, request=request)

@@ -1,11 +1,13 @@
-"""One Celery task per event type: it runs the handlers of one event and returns the outcome.
+"""One Celery task per event type: it runs the handlers of events and returns their outcomes.
 
 It neither claims nor settles; the main process does, so that a pool child needs no Redis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 from celery import Celery
@@ -13,27 +15,36 @@ from celery import Celery
 from handlers.registry import Registry
 from workers import runner
 from workers.outcomes import Outcome
-from workers.requests import EventTask
+from workers.requests import EventTask, Item
 from workers.routing import OTHER, PREFIX, Route, Routing
 from workers.spans import handler_spans
 
-Marks = Mapping[str, str]
+Results = tuple[Sequence[Outcome], float]
+"""The outcomes in the order of the items, and the seconds of the longest run."""
 
 
 def register(app: Celery, routing: Routing, registry: Registry) -> None:
     """Make the tasks of all routes known to the app."""
 
-    def process(event_id: str, envelope: bytes, attempt: int, marks: Marks, *trace: str) -> Outcome:
-        around = handler_spans(*trace)
-        return runner.run(registry, envelope, attempt, marks, event_id=event_id, around=around)
+    def process(items: Sequence[Item]) -> Results:
+        outcomes, longest = [], 0.0
+        for event_id, envelope, attempt, marks, *trace in items:
+            started = time.perf_counter()
+            around = handler_spans(*trace)
+            outcomes.append(
+                runner.run(registry, envelope, attempt, marks, event_id=event_id, around=around)
+            )
+            longest = max(longest, time.perf_counter() - started)
+        return outcomes, longest
 
-    async def process_async(
-        event_id: str, envelope: bytes, attempt: int, marks: Marks, *trace: str
-    ) -> Outcome:
+    async def process_async(items: Sequence[Item]) -> Results:
+        # One only: the asyncio pool gains nothing by bundles.
+        ((event_id, envelope, attempt, marks, *trace),) = items
         around = handler_spans(*trace)
-        return await runner.run_async(
+        outcome = await runner.run_async(
             registry, envelope, attempt, marks, event_id=event_id, around=around
         )
+        return [outcome], inf
 
     for route in routing.routes.values():
         app.task(process, **_options(route), run_async=staticmethod(process_async))

@@ -89,10 +89,11 @@ def start(
 
 
 def stop(actors: Sequence[Actor]) -> None:
-    """End them in the order given, each by SIGTERM, and by SIGKILL when that takes too long."""
+    """End them all at once by SIGTERM, and by SIGKILL those for whom that takes too long."""
     for actor in actors:
         if actor.alive:
             actor.process.send_signal(signal.SIGTERM)
+    for actor in actors:
         try:
             actor.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:

@@ -115,16 +115,18 @@ async def test_a_type_that_is_no_key_goes_to_the_other_stream(
     assert await real_redis.smembers(keys.types) == {b"other"}
 
 
-async def test_a_dead_letter_of_the_bridge_keeps_reason_size_and_a_bounded_payload(
+async def test_a_dead_letter_of_the_bridge_keeps_reason_size_and_bounded_texts(
     publisher: Publisher, real_redis: Redis, keys: Keys
 ) -> None:
     results: list[Any] = []
-    publisher.bury("decode", b"\xff" * 100_000, {"error": "not JSON"}, results.append)
+    given = {"error": "not JSON", "headers": "x" * 100_000}
+    publisher.bury("decode", b"\xff" * 100_000, given, results.append)
     await publisher.drain(2.0)
     ((entry_id, fields),) = await real_redis.xrange(keys.dead(BRIDGE_GROUP))
     assert results == [Published(entry_id.decode())]
     assert (fields[b"reason"], fields[b"error"]) == (b"decode", b"not JSON")
     assert fields[b"size"] == b"100000"
+    assert fields[b"headers"] == b"x" * module.DEAD_FIELD
     assert fields[b"envelope"] == b"\xff" * module.DEAD_PAYLOAD
 
 

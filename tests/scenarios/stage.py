@@ -209,6 +209,16 @@ class Stage:
         """Have the local Feishu push these events; their ids, in this order."""
         return [self.feishu.push(envelope).event_id for envelope in envelopes]
 
+    async def leader_standby_worker(self, **settings: Any) -> tuple[Actor, Actor]:
+        """Two bridges and a worker, started together and ready; the leader comes first."""
+        worker = self.worker()
+        bridges = [self.bridge(name, **settings) for name in ("bridge-1", "bridge-2")]
+        await eventually(lambda: all(each.lines("bridge.started") for each in bridges))
+        await eventually(lambda: any(each.lines("feishu.connected") for each in bridges))
+        await worker.logged("intake.started")
+        leader, standby = sorted(bridges, key=lambda each: not each.lines("feishu.connected"))
+        return leader, standby
+
     def deeds(self, deed: str = "", **fields: Any) -> list[dict[str, Any]]:
         """What handlers wrote down, in order: deed, handler, event_id, attempt, pid, time."""
         if not self.deeds_file.exists():
@@ -237,6 +247,18 @@ class Stage:
         with self.redis() as redis:
             found: Any = redis.xinfo_consumers(self.keys.stream(event_type), group)
         return [dict(each) for each in found]
+
+    def pending(self, event_type: str = "im.message.receive_v1", group: str = "workers") -> int:
+        """Entries of a stream that workers of the group have read and not acknowledged."""
+        return sum(int(each["pending"]) for each in self.consumers(event_type, group))
+
+    def states(self, event_ids: list[str], group: str = "workers") -> Counter[str]:
+        """State -> how many of these events are in it."""
+        with self.redis() as redis, redis.pipeline(transaction=False) as pipeline:
+            for event_id in event_ids:
+                pipeline.hget(self.keys.state(group, event_id), "state")
+            states: list[Any] = pipeline.execute()
+        return Counter(state.decode() if state else "" for state in states)
 
     def unsettled(self, group: str = "workers") -> int:
         """Entries that the group has not read or not acknowledged."""
@@ -271,9 +293,7 @@ class Stage:
 
     async def settled(self, event_ids: list[str], within: float = PATIENCE) -> None:
         """Wait until Redis holds an end for each event, and no entry is left."""
-        await eventually(
-            lambda: all(self.state(event_id) in ("done", "dead") for event_id in event_ids), within
-        )
+        await eventually(lambda: self.states(event_ids).keys() <= {"done", "dead"}, within)
         await eventually(lambda: self.unsettled() == 0, within)
 
     @asynccontextmanager
@@ -297,7 +317,7 @@ class Stage:
         event_ids = [push.event_id for push in pushes]
         await self.settled(event_ids, within)
         assert Counter(entry["event_id"] for entry in self.entries()) == Counter(event_ids)
-        assert {self.state(event_id) for event_id in event_ids} == {"done"}
+        assert self.states(event_ids).keys() == {"done"}
 
     def end(self) -> None:
         """Kill what still runs, children included."""

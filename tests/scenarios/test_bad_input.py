@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import psutil
 import pytest
 
 from bridge import frames
-from bridge.local.samples import sample
 from tests.scenarios.ops_port import OpsPort
 from tests.scenarios.stage import Actor, Stage, eventually, message
 
@@ -19,7 +17,6 @@ GROWTH = 150 * MIB
 """Bytes by which the bridge may grow over all of this."""
 
 DIGITS = "1" * 10**6
-EVENT_TYPE = "im.message.receive_v1"
 
 
 class Sentry:
@@ -36,9 +33,7 @@ class Sentry:
 
     async def counted(self, **expected: int) -> None:
         """Wait until `/status` shows these counts of frames."""
-        await eventually(
-            lambda: expected.items() <= self.ops.status()["frames"].items(),
-        )
+        await eventually(lambda: expected.items() <= self.ops.status()["frames"].items())
 
     async def unharmed(self) -> None:
         """An ordinary event goes through, on the same connection, and memory is bounded."""
@@ -54,12 +49,10 @@ class Sentry:
 
 
 @pytest.fixture
-async def sentry(stage: Stage) -> AsyncIterator[Sentry]:
+async def sentry(stage: Stage) -> Sentry:
     ops = OpsPort()
     bridge = await stage.leader(ops_port=ops.port)
-    sentry = Sentry(stage, bridge, ops)
-    yield sentry
-    await sentry.unharmed()
+    return Sentry(stage, bridge, ops)
 
 
 def data_frame(payload: bytes = b"{}", **headers: Any) -> bytes:
@@ -78,7 +71,7 @@ def control_frame(**headers: str) -> bytes:
     return frames.encode(frames.new(service=1, method=frames.CONTROL, headers=headers))
 
 
-async def test_what_is_no_frame_is_counted_and_buried(sentry: Sentry) -> None:
+async def test_what_is_no_frame_or_of_no_known_kind_is_counted_and_buried(sentry: Sentry) -> None:
     whole = data_frame(b"x" * 100)
     garbage = [
         b"",
@@ -94,8 +87,6 @@ async def test_what_is_no_frame_is_counted_and_buried(sentry: Sentry) -> None:
     await sentry.counted(invalid=len(garbage))
     await eventually(lambda: len(sentry.buried("invalid")) == len(garbage))
 
-
-async def test_frames_of_no_known_kind_are_counted(sentry: Sentry) -> None:
     sentry.send(frames.encode(frames.new(service=1, method=7, headers={})))
     sentry.send(data_frame(type="gossip"))
     sentry.send(control_frame(type="gossip"))
@@ -103,6 +94,7 @@ async def test_frames_of_no_known_kind_are_counted(sentry: Sentry) -> None:
 
     await sentry.counted(method_unknown=1, type_unknown=1, control_unknown=1, ping=1)
     await eventually(lambda: sentry.buried("method_unknown") and sentry.buried("type_unknown"))
+    await sentry.unharmed()
 
 
 async def test_impossible_fragments_are_counted_and_buried(sentry: Sentry) -> None:
@@ -115,6 +107,8 @@ async def test_impossible_fragments_are_counted_and_buried(sentry: Sentry) -> No
     await sentry.counted(sum_invalid=6, seq_invalid=6, fragment_anonymous=1)
     await eventually(lambda: len(sentry.buried("seq_invalid")) == 6)
     assert len(sentry.buried("sum_invalid")) == 6
+    assert max(len(letter["headers"]) for letter in sentry.buried("seq_invalid")) < 10_000
+    await sentry.unharmed()
 
 
 async def test_fragments_that_are_never_completed_take_no_more_than_their_room(
@@ -126,15 +120,55 @@ async def test_fragments_that_are_never_completed_take_no_more_than_their_room(
 
     await sentry.counted(fragment=64, sets_full=16)
     await eventually(lambda: len(sentry.buried("sets_full")) == 16)
+    await sentry.unharmed()
+
+
+async def test_a_flood_of_large_garbage_leaves_only_its_beginnings(sentry: Sentry) -> None:
+    for _ in range(200):
+        sentry.send(b"\xff" * MIB)
+
+    await sentry.counted(invalid=200)
+    await eventually(lambda: len(sentry.buried("invalid")) == 200)
+    assert {int(letter["size"]) for letter in sentry.buried("invalid")} == {MIB}
+    assert max(len(letter["envelope"]) for letter in sentry.buried("invalid")) == 64 * 1024
+    await sentry.unharmed()
+
+
+def envelope(header: bytes, event: bytes = b"{}") -> bytes:
+    return b'{"schema":"2.0","header":%b,"event":%b}' % (header, event)
+
+
+def typed(event_type: str) -> bytes:
+    """An envelope of this type, with an id of its own."""
+    return json.dumps(
+        {
+            "schema": "2.0",
+            "header": {"event_id": f"id of {event_type[:9]}", "event_type": event_type},
+            "event": {},
+        }
+    ).encode()
 
 
 BURIED = {
-    "invalid UTF-8": (b'{"schema":"2.0","header":{"event_type":"a"},"event":"\xff\xfe"}', "decode"),
-    "no JSON": (b"<html>busy</html>", "decode"),
     "nothing": (b"", "decode"),
-    "100,000 levels": (b'{"event":' * 100_000 + b"1" + b"}" * 100_000, "decode"),
+    "no JSON": (b"<html>busy</html>", "decode"),
+    "not UTF-8": (envelope(b'{"event_type":"a"}', b'"\xff\xfe"'), "decode"),
+    "100,000 objects deep": (b'{"event":' * 100_000 + b"1" + b"}" * 100_000, "decode"),
+    "100,000 arrays deep": (
+        envelope(b'{"event_type":"a"}', b"[" * 100_000 + b"]" * 100_000),
+        "decode",
+    ),
+    "half a surrogate for an id": (
+        envelope(rb'{"event_id":"\ud800","event_type":"a"}'),
+        "decode",
+    ),
+    "a time of a million digits": (
+        envelope(b'{"event_type":"a","create_time":%b}' % DIGITS.encode()),
+        "schema",
+    ),
     "no envelope": (b"[]", "schema"),
-    "no type": (b'{"schema":"2.0","header":{"event_id":"e"},"event":{}}', "schema"),
+    "no type": (envelope(b'{"event_id":"e"}'), "schema"),
+    "no header": (envelope(b"null"), "schema"),
     "unknown schema": (b'{"schema":"3.0","header":{"event_type":"a"},"event":{}}', "schema"),
     "11 MB": (json.dumps(message("x" * 11_000_000)).encode(), "too_large"),
 }
@@ -150,28 +184,23 @@ async def test_events_that_cannot_be_read_are_acked_and_buried_with_their_reason
     found = {(letter["reason"], int(letter["size"])) for letter in letters}
     assert found == {(reason, len(payload)) for payload, reason in BURIED.values()}
     assert sentry.ops.status()["outcomes"] == {"buried": len(BURIED)}
-
-
-def odd(**header: Any) -> bytes:
-    envelope = sample(EVENT_TYPE)
-    envelope["header"].update(header)
-    return json.dumps(envelope).encode()
-
-
-def with_digits(payload: bytes) -> bytes:
-    return payload.replace(b'"DIGITS"', DIGITS.encode())
+    await sentry.unharmed()
 
 
 ODD = {
-    "no id": (odd(event_id=None), EVENT_TYPE),
-    "a time of a million digits": (with_digits(odd(create_time="DIGITS")), EVENT_TYPE),
-    "an unknown type": (odd(event_type="im.newly.invented_v9"), "im.newly.invented_v9"),
-    "a type of a path": (odd(event_type="../../etc/passwd"), "other"),
-    "a type of a key": (odd(event_type="{other}:lease"), "other"),
-    "a type of controls": (odd(event_type="im\r\nDEL *\x00"), "other"),
-    "a type of 10,000 letters": (odd(event_type="x" * 10_000), "other"),
-    "a type of words": (odd(event_type="消息"), "other"),
-    "10 MB": (json.dumps(message("x" * 10_000_000)).encode(), EVENT_TYPE),
+    "no id": (envelope(b'{"event_type":"im.odd"}'), "im.odd"),
+    "an id of controls": (envelope(rb'{"event_id":"\r\n \u0000","event_type":"im.odd"}'), "im.odd"),
+    "a number of a million digits": (
+        envelope(b'{"event_id":"n","event_type":"im.odd"}', DIGITS.encode()),
+        "im.odd",
+    ),
+    "an unknown type": (typed("im.newly.invented_v9"), "im.newly.invented_v9"),
+    "a type like a path": (typed("../../etc/passwd"), "other"),
+    "a type like a key": (typed("{other}:lease"), "other"),
+    "a type of controls": (typed("im\r\nDEL *\x00"), "other"),
+    "a type of 10,000 letters": (typed("x" * 10_000), "other"),
+    "a type in Chinese": (typed("消息"), "other"),
+    "10 MB": (json.dumps(message("x" * 10_000_000)).encode(), "im.message.receive_v1"),
 }
 
 
@@ -179,8 +208,9 @@ async def test_odd_events_are_published_as_they_came(sentry: Sentry) -> None:
     pushes = [sentry.stage.feishu.push(payload) for payload, _ in ODD.values()]
 
     await eventually(lambda: all(push.acked for push in pushes))
-    for payload, stream in ODD.values():
+    for name, (payload, stream) in ODD.items():
         envelopes = [entry["envelope"] for entry in sentry.stage.entries(stream)]
-        assert payload.decode() in envelopes
+        assert payload.decode() in envelopes, name
     assert sentry.ops.status()["outcomes"] == {"published": len(ODD)}
     assert sentry.stage.dead_letters("bridge") == []
+    await sentry.unharmed()

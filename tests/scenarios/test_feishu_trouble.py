@@ -109,19 +109,11 @@ async def renewed(stage: Stage, times: int) -> None:
     await eventually(look)
 
 
-@pytest.mark.parametrize(
-    "refuse",
-    [
-        lambda faults: faults.refuse_discovery(code=CONNECTION_LIMIT),
-        lambda faults: faults.refuse_upgrade(autherrcode=CONNECTION_LIMIT),
-    ],
-    ids=["discovery", "upgrade"],
-)
 async def test_at_the_connection_limit_the_leader_says_so_and_retries_slowly(
-    refuse: Callable[[Faults], Any], stage: Stage
+    stage: Stage,
 ) -> None:
     ops = OpsPort()
-    refuse(stage.feishu.faults)
+    stage.feishu.faults.refuse_discovery(code=CONNECTION_LIMIT)
     bridge = stage.bridge(ops_port=ops.port)
 
     refused = await bridge.logged("feishu.refused")

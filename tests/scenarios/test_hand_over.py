@@ -12,14 +12,14 @@ from tests.scenarios.stage import Stage, eventually, message, time_of
 HAND_OVER = 2.0
 """Seconds from the signal until the other leads."""
 
+LONG_LEASE = {"lease_duration": 8, "renew_deadline": 6}
+"""Waiting such a lease out would be seen."""
+
 
 async def test_sigterm_hands_over_in_less_than_two_seconds_and_loses_nothing(
     stage: Stage,
 ) -> None:
-    leader = await stage.leader("bridge-1")
-    standby = stage.bridge("bridge-2")
-    await standby.logged("bridge.started")
-    await stage.ready_worker()
+    leader, standby = await stage.leader_standby_worker(**LONG_LEASE)
 
     async with stage.traffic() as pushes:
         await eventually(lambda: len(stage.deeds("finished")) > 20)
@@ -42,8 +42,7 @@ async def test_what_is_on_its_way_into_redis_at_sigterm_is_still_published_and_a
     stage: Stage,
 ) -> None:
     ops = OpsPort()
-    patient = {"lease_duration": 8, "renew_deadline": 6}
-    leader = await stage.leader("bridge-1", ops_port=ops.port, **patient)
+    leader = await stage.leader("bridge-1", ops_port=ops.port, **LONG_LEASE)
 
     os.kill(stage.redis_server.pid, signal.SIGSTOP)
     try:

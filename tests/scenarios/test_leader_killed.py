@@ -19,10 +19,7 @@ SCHEDULING = 0.5
 async def test_the_standby_leads_within_a_lease_and_every_event_is_handled_once(
     stage: Stage,
 ) -> None:
-    leader = await stage.leader("bridge-1")
-    standby = stage.bridge("bridge-2")
-    await standby.logged("bridge.started")
-    await stage.ready_worker()
+    leader, standby = await stage.leader_standby_worker()
 
     async with stage.traffic() as pushes:
         await eventually(lambda: len(stage.deeds("finished")) > 20)

@@ -13,11 +13,8 @@ FAR = 3600
 async def test_a_paused_leader_steps_down_when_it_wakes_and_what_its_socket_stole_comes_again(
     stage: Stage,
 ) -> None:
-    first = await stage.leader("bridge-1")
+    first, second = await stage.leader_standby_worker()
     (stale,) = stage.feishu.connections
-    second = stage.bridge("bridge-2")
-    await second.logged("bridge.started")
-    await stage.ready_worker()
     before = [stage.feishu.push(message()) for _ in range(5)]
     await eventually(lambda: all(push.acked for push in before))
 
@@ -30,6 +27,7 @@ async def test_a_paused_leader_steps_down_when_it_wakes_and_what_its_socket_stol
     first.send(signal.SIGCONT)
 
     await eventually(lambda: stale not in stage.feishu.connections, within=2)
+    assert first.lines("feishu.aborted")
     old = (await first.logged("lease.lost"))["term"]
     new = second.lines("lease.acquired")[0]["term"]
     await stage.went_through([*before, *during])

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from tests.scenarios.stage import Stage, eventually, message
+import pytest
+
+from tests.scenarios.stage import Actor, Stage, eventually, message
 
 
-async def test_connections_cut_while_handlers_run_lose_and_double_nothing(stage: Stage) -> None:
-    worker = await stage.bridge_and_worker()
-    event_ids = stage.push(*(message("slow 0.2") for _ in range(20)))
-    await eventually(lambda: len(stage.deeds("finished")) >= 4)
+async def busy(stage: Stage, *arguments: str) -> tuple[Actor, list[str]]:
+    """A worker in the middle of slow handlers, more of them in its hands; all event ids."""
+    worker = await stage.bridge_and_worker(*arguments)
+    # Fast handlers make a worker read ahead.
+    fast = stage.push(*(message() for _ in range(200)))
+    slow = stage.push(*(message("slow 0.2") for _ in range(24)))
+    await eventually(lambda: set(slow) & set(stage.counted("started")))
+    assert stage.pending() > 4
+    return worker, [*fast, *slow]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "asyncio"])
+async def test_connections_cut_while_handlers_run_lose_and_double_nothing(
+    stage: Stage, pool: str
+) -> None:
+    worker, event_ids = await busy(stage, "--pool", pool, "--concurrency", "2")
 
     for _ in range(3):
         done = len(stage.deeds("finished"))
@@ -26,9 +40,7 @@ async def test_connections_cut_while_handlers_run_lose_and_double_nothing(stage:
 async def test_a_restart_of_redis_while_handlers_run_loses_and_doubles_nothing(
     stage: Stage,
 ) -> None:
-    worker = await stage.bridge_and_worker()
-    event_ids = stage.push(*(message("slow 0.2") for _ in range(20)))
-    await eventually(lambda: len(stage.entries()) == 20 and len(stage.deeds("finished")) >= 4)
+    worker, event_ids = await busy(stage)
 
     stage.redis_server.restart()
 

@@ -5,22 +5,26 @@ from __future__ import annotations
 import signal
 import time
 
+import pytest
+
 from tests.scenarios.stage import Stage, eventually, message
 
 SOON = 2.0
 """Seconds until another worker has what the leaving one had not started."""
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 async def test_running_handlers_finish_and_the_rest_goes_to_another_worker_untried(
-    stage: Stage,
+    stage: Stage, pool: str
 ) -> None:
-    worker = await stage.bridge_and_worker()
+    worker = await stage.bridge_and_worker("--pool", pool, "--concurrency", "2")
     # Fast ones make the worker read ahead; so it holds slow ones that it has not started.
     event_ids = stage.push(
         *(message() for _ in range(300)), *(message("slow 4") for _ in range(12))
     )
     slow = set(event_ids[300:])
     await eventually(lambda: len(stage.deeds("started")) >= 302)
+    assert stage.pending() > 4
     other = await stage.ready_worker("worker-2", "--pool", "threads", "--concurrency", "16")
 
     worker.send(signal.SIGTERM)
