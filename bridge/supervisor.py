@@ -163,6 +163,8 @@ class Supervisor:
 
     def _on_lost(self, lost: Lost) -> None:
         self._link.abort()
+        if self.state is State.LEADING:
+            self._enter(State.STANDBY)
 
     def _enter(self, state: State) -> None:
         if state is not self.state:

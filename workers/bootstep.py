@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import bootsteps, signals
+from celery.platforms import EX_FAILURE
+from celery.worker import state
 
 from bridge import telemetry
 from bridge.streams import Keys
@@ -112,7 +114,9 @@ class IntakeStep(bootsteps.StartStopStep):
             queues=" ".join(sorted(consumer.app.amqp.queues.consume_from)),
             handlers=" ".join(registration.name for registration in registry.list()),
         )
-        return Intake(reader, guard, streams, settings.event_lease, self._bell.ring, self._spans)
+        return Intake(
+            reader, guard, streams, settings.event_lease, self._bell.ring, self._spans, self._died
+        )
 
     def _own_types(self) -> set[str]:
         return {
@@ -178,6 +182,10 @@ class IntakeStep(bootsteps.StartStopStep):
     def _end(self, run: Run, outcome: Outcome) -> None:
         if self._intake is not None:
             self._intake.end(run, outcome)
+
+    def _died(self) -> None:
+        state.should_stop = EX_FAILURE
+        self._bell.ring()
 
     def _close(self, **_: Any) -> None:
         if self._intake is not None:

@@ -50,6 +50,7 @@ class Intake:
         event_lease: seconds; a third of it is the period of renewal.
         wake: called from any thread when claimed events have come into `ready`.
         spans: of this worker.
+        died: called when a thread ends by a mistake of ours; the worker is no use without it.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Intake:
         event_lease: float,
         wake: Callable[[], None],
         spans: IntakeSpans,
+        died: Callable[[], None],
     ) -> None:
+        self._died = died
         self._spans = spans
         self._reader = reader
         self._guard = guard
@@ -87,10 +90,11 @@ class Intake:
         if self._threads:
             return
         self._threads = [
-            threading.Thread(target=run, name=f"flybridge-{run.__name__.strip('_')}", daemon=True)
-            for run in (self._read, self._settle, self._keep)
+            threading.Thread(target=self._alive, args=(name, work), name=f"flybridge-{name}")
+            for name, work in (("read", self._read), ("settle", self._settle), ("keep", self._keep))
         ]
         for thread in self._threads:
+            thread.daemon = True
             thread.start()
 
     def put_back(self, runs: Iterable[Run]) -> None:
@@ -112,11 +116,10 @@ class Intake:
         self._stopping.set()
         with self._room:
             self._room.notify()
+        self._give_back()
         self._threads[0].join(BLOCK + 5)
-        while self.ready:
-            returned = Outcome(retry_after=0.0)
-            self._ended.append(Settlement(self.ready.popleft(), returned, returned=True))
-        self._any_ended.set()
+        # What the last read brought.
+        self._give_back()
 
     def close(self) -> None:
         """Settle what ended, and leave the groups; attempts cut off are for retry at once."""
@@ -132,10 +135,22 @@ class Intake:
             self._reader.leave()
         self._spans.close()
 
+    def _give_back(self) -> None:
+        while self.ready:
+            returned = Outcome(retry_after=0.0)
+            self._ended.append(Settlement(self.ready.popleft(), returned, returned=True))
+        self._any_ended.set()
+
+    def _alive(self, name: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:
+            # Redis' failures never come here. A worker that lives on half dead would be worse.
+            log.exception("intake.died", thread=name, hint="the worker ends; restart it")
+            self._died()
+
     def _read(self) -> None:
-        with self._outage("types"):
-            self._reader.follow(self._streams())
-        followed = time.monotonic()
+        followed = 0.0
         lost_reply = False
         while not self._stopping.is_set():
             room = self._wait_for_room()
@@ -143,14 +158,15 @@ class Intake:
                 continue
             healthy = False
             with self._outage("read"):
-                if time.monotonic() - followed > BLOCK:
+                if not self._reader.streams or time.monotonic() - followed > BLOCK:
                     self._reader.follow(self._streams())
                     followed = time.monotonic()
                 if lost_reply:
                     self._accept(self._reader.own_pending())
                     lost_reply = False
                 if not self._reader.streams:
-                    self._stopping.wait(BLOCK / 2)
+                    # Celery's consumer says only a moment after its start which queues it reads.
+                    self._stopping.wait(BLOCK / 20)
                 self._accept(self._reader.read(room, BLOCK))
                 healthy = True
             # A read whose answer was lost has left entries with us that `read` will not give again.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import billiard.pool
@@ -30,6 +29,9 @@ log = structlog.get_logger("workers.requests")
 CRASH_BACKOFF = 1.0
 CRASH_BACKOFF_MAX = 60.0
 """Seconds; an attempt whose process died is tried again after 1, 2, 4, ... of them."""
+
+CRASHED = 60.0
+"""Seconds that a run without an outcome counts as, for the bundles."""
 
 Finish = Callable[["EventRequest", Sequence[Outcome], float], None]
 """Takes the outcomes of the request's events in order, and the seconds of the longest run."""
@@ -173,7 +175,7 @@ class EventRequest(Request):
         error = self._error or "rejected by Celery"
         self._end([crashed(run, self._task.max_attempts, error) for run in self.runs])
 
-    def _end(self, outcomes: Sequence[Outcome], longest: float = inf) -> None:
+    def _end(self, outcomes: Sequence[Outcome], longest: float = CRASHED) -> None:
         finish, self._finish = self._finish, None
         if finish is not None:
             finish(self, outcomes, longest)

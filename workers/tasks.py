@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from math import inf
 from typing import Any
 
 from celery import Celery
@@ -44,7 +43,7 @@ def register(app: Celery, routing: Routing, registry: Registry) -> None:
         outcome = await runner.run_async(
             registry, envelope, attempt, marks, event_id=event_id, around=around
         )
-        return [outcome], inf
+        return [outcome], 0.0
 
     for route in routing.routes.values():
         app.task(process, **_options(route), run_async=staticmethod(process_async))

@@ -11,7 +11,7 @@ from math import exp
 LOOK_AHEAD = 0.2
 """Seconds of work to hold."""
 
-MEMORY = 0.5
+MEMORY = 0.25
 """Seconds over which the rate is averaged."""
 
 MOST = 2048

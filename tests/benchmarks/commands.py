@@ -80,7 +80,9 @@ def measure(options: Options) -> None:
 
 def _each(title: str, counted: Counter[str], count: int) -> None:
     shares = [(name, times / count) for name, times in counted.most_common()]
-    table(title, "per event", [Line(name, [each]) for name, each in shares if each >= SHOWN])
+    lines = [Line(name, [each]) for name, each in shares if each >= SHOWN]
+    if lines:
+        table(title, "per event", lines)
 
 
 def _ours(count: int) -> tuple[Counter[str], Counter[str]]:

@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def main() -> None:
     wanted = list(MEASURES) if not given.measures or "all" in given.measures else given.measures
     if unknown := set(wanted) - set(MEASURES):
         parser.error(f"no measure {', '.join(unknown)}; there are {', '.join(MEASURES)}, all")
+    # Else the `with` blocks would not end, nor with them what they started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _headline()
     options = Options(given.quick, given.runs or (1 if given.quick else 3))
     for name in wanted:

@@ -114,12 +114,14 @@ async def test_impossible_fragments_are_counted_and_buried(sentry: Sentry) -> No
 async def test_fragments_that_are_never_completed_take_no_more_than_their_room(
     sentry: Sentry,
 ) -> None:
-    piece = b"x" * MIB
     for number in range(80):
-        sentry.send(data_frame(piece, sum=2, message_id=f"m{number}"))
-
+        sentry.send(data_frame(b"x", sum=3, message_id=f"m{number}"))
     await sentry.counted(fragment=64, sets_full=16)
-    await eventually(lambda: len(sentry.buried("sets_full")) == 16)
+
+    for number in range(64):
+        sentry.send(data_frame(b"x" * 2 * MIB, sum=3, seq=1, message_id=f"m{number}"))
+    await sentry.counted(fragment=64 + 31, sets_full=16 + 33)
+    await eventually(lambda: len(sentry.buried("sets_full")) == 16 + 33)
     await sentry.unharmed()
 
 
