@@ -43,7 +43,7 @@ def async_client(url: str, *, retries: int = 1) -> redis.asyncio.Redis:
 
 
 def sync_client(url: str, *, retries: int = 1) -> redis.Redis:
-    """A blocking client, for commands of the command line; see the module for `retries`."""
+    """A blocking client, for workers; see the module for `retries`."""
     return redis.Redis.from_url(url, retry=Retry(NoBackoff(), retries), **_limits(url))
 
 

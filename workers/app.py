@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import celery.concurrency
+import structlog
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
 from bridge import logs, telemetry
+from bridge.errors import BridgeError, PluginBroken
 from bridge.processes import die_with_parent
+from bridge.redis_client import check_server_sync, sync_client
 from bridge.settings import WorkerSettings
 from bridge.streams import Keys
 from handlers.plugins import load
@@ -24,6 +27,8 @@ from handlers.registry import registry
 from workers import runner, tasks
 from workers.bootstep import IntakeStep
 from workers.routing import Routing
+
+log = structlog.get_logger("workers.app")
 
 MAIN_PROCESS = os.getpid()
 
@@ -88,14 +93,14 @@ def _refuse_shadows() -> None:
         spec = find_spec(name)
         origin = Path(spec.origin).resolve() if spec and spec.origin else None
         if origin is None or origin.parent.parent != home:
-            raise RuntimeError(
+            raise PluginBroken(
                 f"the package {name!r} is imported from {origin}, not from {home / name};"
                 f" rename your own {name!r}, or move it off sys.path"
             )
 
 
 settings = WorkerSettings.load()
-logs.configure(settings.log_level, settings.log_format)
+logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
 app = create(settings)
 
 
@@ -114,6 +119,7 @@ def _child_started(**_: Any) -> None:
 
 @signals.worker_init.connect
 def _worker_started(sender: Any, **_: Any) -> None:
+    _check_redis()
     # A prefork parent must not hold a provider: its children would inherit a broken one.
     if sender.pool_cls is not celery.concurrency.get_implementation("prefork"):
         _start_telemetry()
@@ -122,8 +128,26 @@ def _worker_started(sender: Any, **_: Any) -> None:
 @signals.worker_process_shutdown.connect
 def _child_stopping(**_: Any) -> None:
     runner.close_loop()
-    telemetry.start(telemetry.WORKER).shutdown()
 
 
 def _start_telemetry() -> None:
-    telemetry.start(telemetry.WORKER)
+    """Start it in this process, and have this process flush it at its end."""
+    tracing = telemetry.start(telemetry.WORKER)
+
+    def flush(**_: Any) -> None:
+        tracing.shutdown()
+
+    signals.worker_process_shutdown.connect(flush, weak=False)
+    signals.worker_shutdown.connect(flush, weak=False)
+
+
+def _check_redis() -> None:
+    """End the worker if its Redis would lose events, or is not there."""
+    client = sync_client(settings.redis_url)
+    try:
+        check_server_sync(client)
+    except BridgeError as error:
+        log.critical("worker.refused", reason=str(error))
+        raise SystemExit(error.exit_code) from error
+    finally:
+        client.close()

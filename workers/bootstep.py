@@ -16,14 +16,14 @@ from celery.platforms import EX_FAILURE
 from celery.worker import state
 
 from bridge import telemetry
+from bridge.redis_client import sync_client
 from bridge.streams import Keys
 from handlers.registry import registry
 from workers.bell import Bell
 from workers.bundles import Bundles
 from workers.guard import Guard
-from workers.intake import BLOCK, Intake
+from workers.intake import Intake
 from workers.reader import StreamReader
-from workers.redis_client import connect
 from workers.requests import EventRequest, EventTask, crashed
 from workers.spans import IntakeSpans
 
@@ -96,7 +96,7 @@ class IntakeStep(bootsteps.StartStopStep):
         settings = self.settings
         keys = Keys(settings.app_id)
         boot = f"{consumer.hostname}.{os.getpid()}.{secrets.token_hex(4)}"
-        redis = connect(settings.redis_url, block=BLOCK)
+        redis = sync_client(settings.redis_url)
         reader = StreamReader(redis, keys, settings.group, boot, settings.event_lease)
 
         def streams() -> list[str]:
@@ -175,8 +175,10 @@ class IntakeStep(bootsteps.StartStopStep):
     def _finish(self, request: EventRequest, outcomes: Sequence[Outcome], longest: float) -> None:
         self._requests.discard(request)
         self._bundles.ran(request.task_name, longest)
-        for run, outcome in zip(request.runs, outcomes, strict=True):
+        for run, outcome in zip(request.runs, outcomes, strict=False):
             self._end(run, outcome)
+        if self._intake is not None:
+            self._intake.put_back(request.runs[len(outcomes) :])
         self._bell.ring()
 
     def _end(self, run: Run, outcome: Outcome) -> None:

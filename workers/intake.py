@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("workers.intake")
 
 BLOCK = 1.0
-"""Seconds one read waits for entries; also how long a new event type may go unnoticed."""
+"""Seconds one read waits for entries; also how long a new event type may go unnoticed.
+
+Less than the client waits for a reply."""
 
 DUE_PERIOD = 0.25
 """Seconds between looks for retries that are due."""
@@ -123,6 +125,7 @@ class Intake:
 
     def close(self) -> None:
         """Settle what ended, and leave the groups; attempts cut off are for retry at once."""
+        self._give_back()
         for run in list(self._held.values()):
             cut_off = Outcome(retry_after=0.0, error="the worker was stopped in the middle")
             if all(ended.run is not run for ended in list(self._ended)):

@@ -30,6 +30,7 @@ async def test_a_leader_whose_lease_outlasts_the_restart_asks_feishu_for_what_it
         await eventually(lambda: len(pushes) > pushed + 20)
 
     await stage.went_through(pushes)
+    assert stage.counted().keys() == {push.event_id for push in pushes}
     assert stage.feishu.stats["nacked"] > 0
     assert not leader.lines("lease.lost")
     assert not standby.lines("lease.acquired")
@@ -53,5 +54,6 @@ async def test_bridges_and_worker_find_back_after_a_killed_redis(stage: Stage) -
         await eventually(lambda: len(pushes) > pushed + 20)
 
     await stage.went_through(pushes)
+    assert stage.counted().keys() == {push.event_id for push in pushes}
     assert bridges[0].lines("lease.lost", reason="deadline")
     assert [actor.process.poll() for actor in stage.actors] == [None] * 3
