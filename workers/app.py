@@ -7,8 +7,6 @@ its sentence.
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import celery.concurrency
@@ -17,7 +15,7 @@ from celery import Celery, signals
 from kombu import Exchange, Queue
 
 from bridge import logs, telemetry
-from bridge.errors import BridgeError, PluginBroken
+from bridge.errors import BridgeError
 from bridge.processes import die_with_parent
 from bridge.redis_client import check_server_sync, sync_client
 from bridge.settings import WorkerSettings
@@ -35,7 +33,6 @@ MAIN_PROCESS = os.getpid()
 
 def create(settings: WorkerSettings) -> Celery:
     """The app for these settings, with a task per event type that has handlers."""
-    _refuse_shadows()
     load(settings.handlers)
     routing = Routing.of(registry)
     app = Celery("flybridge", broker=settings.redis_url)
@@ -84,19 +81,6 @@ def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]
             "health_check_interval": 25,
         },
     }
-
-
-def _refuse_shadows() -> None:
-    """Refuse to run with somebody else's `bridge` or `handlers` in the place of ours."""
-    home = Path(__file__).resolve().parent.parent
-    for name in ("bridge", "handlers"):
-        spec = find_spec(name)
-        origin = Path(spec.origin).resolve() if spec and spec.origin else None
-        if origin is None or origin.parent.parent != home:
-            raise PluginBroken(
-                f"the package {name!r} is imported from {origin}, not from {home / name};"
-                f" rename your own {name!r}, or move it off sys.path"
-            )
 
 
 settings = WorkerSettings.load()

@@ -1,0 +1,225 @@
+"""What we use of Celery beyond its documentation; an upgrade that breaks it should fail here first.
+
+Most of it is used in `workers/requests.py`, `bootstep.py` and `aio_pool.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import billiard.pool
+import celery
+import celery.platforms
+import celery.worker.components
+import pytest
+from billiard.einfo import ExceptionInfo
+from celery import Celery, bootsteps, signals
+from celery.app.trace import trace_task
+from celery.concurrency import asynpool, get_implementation, prefork, thread
+from celery.concurrency.base import BasePool, apply_target
+from celery.exceptions import TaskRevokedError
+from celery.worker import WorkController, state
+from celery.worker.consumer import Consumer
+from celery.worker.consumer.tasks import Tasks
+from celery.worker.request import Request
+from kombu.asynchronous import Hub
+from kombu.messaging import Consumer as KombuConsumer
+from kombu.utils.imports import symbol_by_name
+
+from workers.bootstep import IntakeStep
+from workers.requests import EventRequest, EventTask
+from workers.worker import ASYNCIO_POOL
+
+
+@pytest.fixture
+def app() -> Celery:
+    return Celery("contract", broker="memory://", set_as_current=False)
+
+
+@pytest.fixture
+def consumer(app: Celery) -> Consumer:
+    """A consumer as Celery makes it, not started."""
+    controller = SimpleNamespace(state=state, semaphore=None, use_eventloop=True)
+    return Consumer(
+        lambda _: None, app=app, pool=BasePool(1), timer=Hub().timer, controller=controller
+    )
+
+
+def takes(function: Callable[..., Any], *names: str) -> None:
+    parameters = inspect.signature(function).parameters
+    missing = [name for name in names if name not in parameters]
+    assert not missing, f"{function.__qualname__} no longer takes {', '.join(missing)}"
+
+
+def test_the_signals_we_connect_to_exist() -> None:
+    used = {
+        "setup_logging", "task_received", "worker_init", "worker_process_init",
+        "worker_process_shutdown", "worker_shutdown",
+    }  # fmt: skip
+    assert not used - set(dir(signals)), "gone from celery.signals; see workers/app.py"
+
+
+def test_a_bootstep_starts_after_the_task_consumer_and_tells_its_state() -> None:
+    assert [symbol_by_name(name) for name in IntakeStep.requires] == [Tasks]
+    assert bootsteps.RUN != bootsteps.CLOSE
+    takes(bootsteps.StartStopStep.start, "parent")
+    takes(bootsteps.StartStopStep.stop, "parent")
+    takes(bootsteps.Step.info, "obj")
+    assert "consumer" in Celery(set_as_current=False).steps
+
+
+def test_the_consumer_has_what_the_intake_and_the_strategy_use(consumer: Consumer) -> None:
+    # Bootsteps before ours set these two.
+    consumer.event_dispatcher = consumer.task_consumer = None
+    used = {
+        "app", "blueprint", "controller", "event_dispatcher", "hostname", "hub", "on_task_message",
+        "on_task_request", "pool", "strategies", "task_buckets", "task_consumer", "_limit_task",
+    }  # fmt: skip
+    consumer.update_strategies()
+    assert not used - set(dir(consumer)), "gone from Consumer; see strategy in workers/requests.py"
+
+
+def test_every_task_gets_its_own_strategy_hook(app: Celery, consumer: Consumer) -> None:
+    @app.task(base=EventTask, name="feishu.contract", event_type="contract")
+    def process() -> None: ...
+
+    assert process.event_type == "contract"
+    assert process.start_strategy(app, consumer).__qualname__ == "strategy.<locals>.take_on"
+
+
+def test_a_consumer_knows_its_queues(app: Celery) -> None:
+    takes(KombuConsumer.consuming_from, "queue")
+    assert hasattr(app.amqp.queues, "consume_from")
+
+
+def test_a_request_can_be_made_without_a_message(app: Celery) -> None:
+    @app.task(name="contract.ping")
+    def ping() -> None: ...
+
+    stand_in = SimpleNamespace(delivery_info={}, properties={})
+    headers = {"id": "ev1", "task": "contract.ping", "argsrepr": "<event>", "kwargsrepr": "{}"}
+    request = Request(
+        stand_in, app=app, hostname="h", eventer=None, task=ping, headers=headers,
+        body=(("argument",), {}, None), decoded=True,
+    )  # fmt: skip
+    assert (request.id, request.name) == ("ev1", "contract.ping")
+    assert request._task is ping
+    assert request._args == ("argument",)
+    assert request._request_dict["id"] == "ev1"
+    assert request.revoked() is False
+
+
+def test_requests_are_told_what_became_of_them_as_we_expect() -> None:
+    takes(Request.on_accepted, "pid", "time_accepted")
+    takes(Request.on_success, "failed__retval__runtime")
+    takes(Request.on_failure, "exc_info", "send_failed_event", "return_ok")
+    takes(Request.on_timeout, "soft", "timeout")
+    takes(Request.reject, "requeue")
+    takes(Request.execute_using_pool, "pool")
+    takes(Request.send_event, "type")
+    takes(state.task_ready, "request", "successful")
+    takes(state.task_reserved, "request")
+    ours = {name for name, value in vars(EventRequest).items() if callable(value)}
+    of_celery = {"acknowledge", "execute_using_pool", "on_failure", "on_success", "reject"}
+    assert ours & of_celery <= set(dir(Request)), "gone from Request; EventRequest overrides it"
+
+
+def test_the_tracer_returns_the_value_and_says_whether_it_failed(app: Celery) -> None:
+    @app.task(name="contract.divide")
+    def divide(by: int) -> float:
+        return 1 / by
+
+    done, info, runtime, _ = trace_task(divide, "id", (2,), {}, {}, app=app)
+    assert (done, info) == (0.5, None)
+    assert runtime >= 0
+    failed, info, _, _ = trace_task(divide, "id", (0,), {}, {}, app=app)
+    assert info, "a failure must be told apart from a value; see workers/requests.py: trace_event"
+    assert isinstance(failed, ExceptionInfo)
+    assert isinstance(failed.exception, Exception)
+
+
+def test_a_request_that_refuses_to_run_frees_its_slot() -> None:
+    released: list[bool] = []
+
+    def refuse(_: Any) -> None:
+        raise TaskRevokedError("ev1")
+
+    worker = SimpleNamespace(pool=None, _quick_release=lambda: released.append(True))
+    WorkController._process_task(worker, SimpleNamespace(execute_using_pool=refuse))
+    assert released == [True]
+
+
+def test_pools_say_how_many_they_run_at_once() -> None:
+    assert thread.TaskPool(7, app=None).num_processes == 7
+    assert isinstance(inspect.getattr_static(prefork.TaskPool, "num_processes"), property)
+    assert get_implementation("prefork") is prefork.TaskPool
+    assert prefork.TaskPool.uses_semaphore
+
+
+def test_a_thread_pool_returns_a_future_under_f() -> None:
+    pool = thread.TaskPool(1, app=None)
+    work = pool.apply_async(lambda: None)
+    assert isinstance(work.f, Future), "see workers/requests.py: _taken_back"
+    pool.executor.shutdown()
+
+
+def test_a_prefork_pool_remembers_work_until_it_is_discarded() -> None:
+    cache: dict[int, Any] = {}
+    work = billiard.pool.ApplyResult(cache, None)
+    assert cache == {work._job: work}
+    assert work._cache is cache
+    assert not work.accepted()
+    assert work._write_to is None
+    work.discard()
+    assert cache == {}
+
+
+def test_a_prefork_pool_drops_what_has_not_begun_when_the_broker_is_lost() -> None:
+    work = SimpleNamespace(_accepted=False, discard=lambda: dropped.append(True))
+    dropped: list[bool] = []
+    pool = SimpleNamespace(
+        _state=asynpool.RUN, _cache={1: work}, synack=False, outbound_buffer=[work],
+        maintain_pool=lambda: None, _active_writers=set(), _active_writes=set(),
+        _busy_workers=set(),
+    )  # fmt: skip
+    asynpool.AsynPool.flush(pool)
+    assert dropped, "it keeps it now; so must _taken_back in workers/requests.py"
+    assert pool.outbound_buffer == []
+
+
+def test_a_pool_of_our_own_is_called_as_before() -> None:
+    takes(apply_target, "target", "args", "kwargs", "callback", "accept_callback")
+    for name in ("on_start", "on_stop", "on_terminate", "on_apply", "terminate_job", "_get_info"):
+        assert hasattr(BasePool, name), f"BasePool.{name} is gone; see workers/aio_pool.py"
+    given: dict[str, Any] = {}
+    pool = BasePool(1)
+    pool.on_apply = lambda target, args, kwargs, **options: given.update(options)
+    pool.apply_async(print, callback=print)
+    assert given["callback"] is print
+
+
+def test_the_custom_pool_is_named_by_the_environment() -> None:
+    code = "from celery.concurrency import get_implementation as g; print(g('custom').__module__)"
+    environment = {**os.environ, "CELERY_CUSTOM_WORKER_POOL": ASYNCIO_POOL}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "workers.aio_pool"
+
+
+def test_the_loop_takes_readers_and_wakes_for_them() -> None:
+    takes(Hub.add_reader, "fds", "callback")
+    takes(Hub.reset)
+
+
+def test_a_worker_ends_when_its_state_says_so() -> None:
+    assert hasattr(state, "should_stop")
+    assert hasattr(state, "revoked")
+    assert celery.platforms.EX_FAILURE == 1

@@ -1,0 +1,28 @@
+"""Refuses to run with somebody else's `bridge` or `handlers` in the place of ours.
+
+Three plain names are easily taken: `celery` puts the working directory first on `sys.path`. It
+imports neither package, so that the refusal comes before whatever the wrong one lacks.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent.parent
+
+
+def refuse_shadows() -> None:
+    """Look where our packages would be imported from.
+
+    Raises:
+        ImportError: from elsewhere; the sentence names both places.
+    """
+    for name in ("bridge", "handlers"):
+        spec = find_spec(name)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin is None or origin.parent.parent != HOME:
+            raise ImportError(
+                f"the package {name!r} is imported from {origin}, not from {HOME / name};"
+                f" rename your own {name!r}, or move it off sys.path"
+            )
