@@ -187,6 +187,8 @@ def trigger(
     from bridge.local.control import LocalControl
 
     control = LocalControl(url)
+    if file is not None and (event_type or assignments):
+        raise click.UsageError("--file brings the whole envelope; leave TYPE and --set out")
     if file is not None:
         envelope = _read_envelope(file)
     else:
@@ -196,7 +198,13 @@ def trigger(
 
 
 @cli.command()
-@click.option("--handlers", default="handlers.builtin", show_default=True, help="Your modules.")
+@click.option(
+    "--handlers",
+    envvar="FLYBRIDGE_HANDLERS",
+    default="handlers.builtin",
+    show_default=True,
+    help="Your modules.",
+)
 @click.option("--bridges", type=click.IntRange(1, 9), default=2, show_default=True)
 @click.option(
     "--pool",

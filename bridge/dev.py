@@ -7,13 +7,24 @@ for production: what it keeps is gone at the end.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bridge.errors import BridgeError
 from bridge.local import actors
 from bridge.local.actors import Actor
 from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
 from bridge.local.valkey import EmbeddedRedis
+
+
+class ChildRefused(BridgeError):
+    """A child ended by itself, and would again; it has said why. We end as it did."""
+
+    def __init__(self, name: str, status: int) -> None:
+        self.exit_code = status
+        super().__init__(f"{name} ended with {status}; see its last lines.")
+
 
 LOOK = 0.5
 """Seconds between looks at the children."""
@@ -63,9 +74,10 @@ async def dev(
     stop: asyncio.Event,
     say: Say,
 ) -> None:
-    """Run the tree until `stop` is set; a child that ends is started again.
+    """Run the tree until `stop` is set; a child that is killed is started again.
 
     Raises:
+        ChildRefused: a child would not run: a handler module that fails to import, for instance.
         OSError: the port is taken.
         RedisUnreachable: there is no Redis or Valkey server on this machine.
     """
@@ -83,13 +95,21 @@ async def dev(
 async def _watch(cast: Cast, playing: dict[str, Actor], stop: asyncio.Event, say: Say) -> None:
     while not stop.is_set():
         for name, actor in playing.items():
-            if not actor.alive:
-                say(f"{name} ended with {actor.process.returncode}; starting it again")
-                playing[name] = _start(cast, name)
+            status = actor.process.poll()
+            if status is None:
+                continue
+            if status > 0:
+                raise ChildRefused(name, status)
+            say(f"{name} was ended by {_cause(status)}; starting it again")
+            playing[name] = _start(cast, name)
         try:
             await asyncio.wait_for(stop.wait(), LOOK)
         except TimeoutError:
             continue
+
+
+def _cause(status: int) -> str:
+    return signal.Signals(-status).name if status else "itself"
 
 
 def _start(cast: Cast, name: str) -> Actor:
@@ -98,12 +118,14 @@ def _start(cast: Cast, name: str) -> Actor:
 
 def _welcome(cast: Cast, playing: Mapping[str, Actor], handlers: str) -> str:
     pids = "   ".join(f"{name} {actor.process.pid}" for name, actor in playing.items())
+    feishu = cast.environment["FLYBRIDGE_DOMAIN"]
     return f"""\
 flybridge dev: nothing leaves this machine
 Redis:     {cast.environment["FLYBRIDGE_REDIS_URL"]}   embedded, in memory, gone at the end
-Feishu:    {cast.environment["FLYBRIDGE_DOMAIN"]}   local, on the real protocol
+Feishu:    {feishu}   local, on the real protocol
 Handlers:  {handlers}
 Processes: {pids}
 
-Ready. Elsewhere: flybridge trigger im.message.receive_v1     ^C ends it
+Ready. Elsewhere: flybridge trigger im.message.receive_v1 --url {feishu}
+^C ends it.
 """

@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from textwrap import indent
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -167,7 +166,7 @@ def _console() -> Processor:
         # Code to paste stands under its line as it is, not as one quoted string.
         suggestion = event.pop("suggestion", "")
         line = renderer(logger, method, event)
-        return f"{line}\n\n{indent(suggestion, '    ')}" if suggestion else line
+        return f"{line}\n\n{suggestion}" if suggestion else line
 
     return render
 

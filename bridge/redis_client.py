@@ -120,6 +120,8 @@ def _judge_policy(config: Mapping[Any, Any]) -> None:
 
 def _forbidden(error: ResponseError, where: str) -> None:
     """A managed Redis often forbids CONFIG or INFO; that alone is no reason not to start."""
+    if "out of range" in str(error):
+        raise RedisUnfit(f"{where} does not exist ({error}); give a database that does.") from error
     cure = f"make sure yourself that {_POLICY} is noeviction"
     log.warning("redis.check_skipped", address=where, error=str(error), cure=cure)
 

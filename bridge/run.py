@@ -56,7 +56,9 @@ async def run_bridge(settings: BridgeSettings) -> int:
         if settings.ops_port:
             where = settings.ops_host, settings.ops_port
             app = _ops(settings, supervisor)
-            port = await _listen(stack, serving(app, *where), *where, cure="set FLYBRIDGE_OPS_PORT")
+            port = await _listen(
+                stack, serving(app, *where), *where, cure="set FLYBRIDGE_OPS_PORT to another port"
+            )
             log.info("ops.started", host=settings.ops_host, port=port)
         stop_on_signals(supervisor.stop)
         log.info("bridge.started", app_id=settings.app_id, redis=address(redis))
@@ -153,6 +155,6 @@ App Secret:   {feishu.app_secret}   (of an app that exists nowhere)
 
   FLYBRIDGE_DOMAIN={feishu.url} FLYBRIDGE_APP_ID={feishu.app_id} \\
   FLYBRIDGE_APP_SECRET={feishu.app_secret} flybridge run
-  flybridge trigger im.message.receive_v1
+  flybridge trigger im.message.receive_v1 --url {feishu.url}
 
 Ready. ^C ends it."""

@@ -34,11 +34,24 @@ def complete(given: Options, owner: type[Handler], where: str) -> dict[str, Any]
     for option in given:
         if option not in Options.__annotations__:
             raise RegistrationInvalid(f"{where}: unknown option {option!r}; {_advice(option)}")
+    _refuse_slips(owner, where)
     names = [option for option in Options.__annotations__ if option != "name"]
     options = {option: given.get(option, getattr(owner, option)) for option in names}
     for option, problem in _problems(options):
         raise RegistrationInvalid(f"{where}: {option}={options[option]!r}; {problem}")
     return options
+
+
+def _refuse_slips(owner: type[Handler], where: str) -> None:
+    """A misspelt class attribute would be an option that silently does nothing."""
+    for attribute, value in vars(owner).items():
+        if attribute in Options.__annotations__ or not isinstance(value, int | float | str):
+            continue
+        near = difflib.get_close_matches(attribute, Options.__annotations__, n=1, cutoff=0.85)
+        if near:
+            raise RegistrationInvalid(
+                f"{where}: {owner.__name__}.{attribute} is no option; did you mean {near[0]!r}?"
+            )
 
 
 def _problems(options: dict[str, Any]) -> list[tuple[str, str]]:

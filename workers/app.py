@@ -6,7 +6,7 @@ its sentence.
 
 from __future__ import annotations
 
-import os
+import ssl
 from typing import Any
 
 import celery.concurrency
@@ -16,7 +16,6 @@ from kombu import Exchange, Queue
 
 from bridge import logs, telemetry
 from bridge.errors import BridgeError
-from bridge.processes import die_with_parent
 from bridge.redis_client import check_server_sync, sync_client
 from bridge.settings import WorkerSettings
 from bridge.streams import Keys
@@ -27,8 +26,6 @@ from workers.bootstep import IntakeStep
 from workers.routing import Routing
 
 log = structlog.get_logger("workers.app")
-
-MAIN_PROCESS = os.getpid()
 
 
 def create(settings: WorkerSettings) -> Celery:
@@ -41,6 +38,10 @@ def create(settings: WorkerSettings) -> Celery:
     step = type("Intake", (IntakeStep,), {"settings": settings, "routing": routing})
     app.steps["consumer"].add(step)
     return app
+
+
+def _tls(url: str) -> dict[str, Any] | None:
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if url.startswith("rediss:") else None
 
 
 def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]:
@@ -70,6 +71,8 @@ def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]
         "broker_connection_max_retries": None,
         # Without it an error reply of Redis (UNBLOCKED, READONLY) ends the worker.
         "broker_channel_error_retry": True,
+        # kombu alone would take any certificate.
+        "broker_use_ssl": _tls(settings.redis_url),
         "broker_transport_options": {
             "global_keyprefix": f"{Keys(settings.app_id).prefix}:celery:",
             "visibility_timeout": 3600,
@@ -95,9 +98,6 @@ def _keep_our_logging(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _child_started(**_: Any) -> None:
-    # The solo pool sends this signal in the main process, whose parent is nobody's business.
-    if os.getpid() != MAIN_PROCESS:
-        die_with_parent()
     _start_telemetry()
 
 

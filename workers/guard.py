@@ -122,6 +122,11 @@ class Guard:
         self._lease_ms = int(event_lease * 1000)
         self._tokens = (f"{boot}:{number}" for number in itertools.count(1))
 
+    @property
+    def dead_letters(self) -> str:
+        """The stream where dead letters go."""
+        return self._keys.dead(self._group)
+
     def claim(self, pending: Sequence[Pending]) -> list[Claim]:
         """Claim each entry for one attempt, in one pipeline.
 

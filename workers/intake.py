@@ -78,6 +78,7 @@ class Intake:
         self._ended: deque[Settlement] = deque()
         self._room = threading.Condition()
         self._any_ended = threading.Event()
+        self._troubled: dict[str, str] = {}
         self._stopping = threading.Event()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -233,6 +234,8 @@ class Intake:
             run = settlement.run
             self._held.pop(run.token, None)
             self._entries.discard((run.pending.stream, run.pending.entry_id))
+            if kept and settlement.outcome.verdict == "dead":
+                self._log_dead(settlement)
             if not kept:
                 log.warning(
                     "claim.lost",
@@ -244,6 +247,18 @@ class Intake:
         self._window.settled(len(batch), time.monotonic())
         with self._room:
             self._room.notify()
+
+    def _log_dead(self, settlement: Settlement) -> None:
+        entry, failure = settlement.run.pending.entry, settlement.outcome.failed[0]
+        log.error(
+            "event.dead",
+            event_id=entry.event_id,
+            event_type=entry.event_type,
+            handler=failure.handler,
+            reason=failure.reason,
+            attempt=settlement.run.attempt,
+            dead_letters=self._guard.dead_letters,
+        )
 
     def _keep(self) -> None:
         renewed = 0.0
@@ -269,15 +284,23 @@ class Intake:
 
     @contextmanager
     def _outage(self, doing: str) -> Iterator[None]:
-        """Log a failure of Redis and go on: every loop here asks again."""
+        """Log a failure of Redis, once, and go on: every loop here asks again."""
         try:
             yield
         except ResponseError as error:
-            log.warning("redis.refused", doing=doing, error=str(error))
-            self._stopping.wait(DUE_PERIOD)
+            self._unwell("redis.refused", doing, error)
             if "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
                 with self._outage("group"):
                     self._reader.forget_groups()
         except (RedisError, OSError) as error:
-            log.warning("redis.lost", doing=doing, error=str(error) or type(error).__name__)
-            self._stopping.wait(DUE_PERIOD)
+            self._unwell("redis.lost", doing, error)
+        else:
+            if self._troubled.pop(doing, None) and not self._troubled:
+                log.info("redis.recovered")
+
+    def _unwell(self, event: str, doing: str, error: Exception) -> None:
+        reason = str(error) or type(error).__name__
+        if not self._troubled:
+            log.warning(event, doing=doing, error=reason)
+        self._troubled[doing] = reason
+        self._stopping.wait(DUE_PERIOD)

@@ -156,7 +156,9 @@ class EventRequest(Request):
 
     def on_failure(self, exc_info: Any, **options: Any) -> None:
         """The attempt ended without an outcome: the child died, or was stopped."""
-        self._error = f"{type(exc_info.exception).__name__}: {exc_info.exception}"
+        # billiard wraps some, to carry their tracebacks.
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        self._error = f"{type(error).__name__}: {error}"
         super().on_failure(exc_info, **options)
         self.reject()
 

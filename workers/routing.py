@@ -16,6 +16,9 @@ PREFIX = "feishu."
 OTHER = PREFIX + "other"
 """The task of every type that no task bears the name of."""
 
+MARGIN = 5.0
+"""Seconds that a coroutine's own timeout comes before the soft time limit; both at once race."""
+
 GRACE = 10.0
 """Seconds between the soft time limit, which a handler may catch, and the hard one, which kills."""
 
@@ -79,7 +82,8 @@ def _route(event_type: str, registrations: tuple[Registration, ...]) -> Route:
             f"the handlers of {event_type} name different queues ({', '.join(sorted(queues))});"
             " give them the same queue, or none"
         )
-    limit = max(each.timeout for each in registrations)
+    # A coroutine is stopped by its own timeout; the signal is for `def` handlers, and a net below.
+    limit = max(each.timeout + MARGIN * each.is_async for each in registrations)
     return Route(
         task=PREFIX + event_type if event_type else OTHER,
         queue=queues.pop() if queues else domain(event_type),

@@ -58,6 +58,8 @@ def _options(route: Route) -> dict[str, Any]:
     return {
         "name": route.task,
         "base": EventTask,
+        # Celery would give it to every other app of the process.
+        "shared": False,
         "event_type": "" if route.task == OTHER else route.task.removeprefix(PREFIX),
         "max_attempts": route.max_attempts,
         "soft_time_limit": route.soft_time_limit,

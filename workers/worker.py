@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from bridge.errors import SettingsInvalid
 from bridge.settings import PREFIX, WorkerSettings
 
 ASYNCIO_POOL = "workers.aio_pool:TaskPool"
@@ -24,10 +25,13 @@ def run_worker(
         queues: names with commas; None for all.
         pool: prefork, threads, solo or asyncio.
         concurrency: slots; None for the pool's default (cores; 1000 for asyncio).
-        name: Celery node name, e.g. `w1@%h`.
+        name: Celery node name, e.g. `w1@%h`; None for one made of the pid.
 
     Returns:
         The exit code.
+
+    Raises:
+        SettingsInvalid: a queue that no event type and no handler has.
     """
     os.environ.update(_environment(settings))
     if pool == "asyncio":
@@ -36,16 +40,25 @@ def run_worker(
         pool, concurrency = "custom", concurrency or 1000
     from workers.app import app
 
+    _check_queues(queues, [queue.name for queue in app.conf.task_queues])
     arguments = ["--quiet", "worker", "--pool", pool, "--loglevel", settings.log_level,
                  "--without-gossip", "--without-mingle"]  # fmt: skip
     if concurrency:
         arguments += ["--concurrency", str(concurrency)]
     if queues:
         arguments += ["--queues", queues]
-    if name:
-        arguments += ["--hostname", name]
+    # Unique on its host: `inspect` tells workers apart by it.
+    arguments += ["--hostname", name or f"worker-{os.getpid()}@%h"]
     app.worker_main(arguments)
     return 0
+
+
+def _check_queues(queues: str | None, known: list[str]) -> None:
+    unknown = [queue for queue in (queues or "").split(",") if queue and queue not in known]
+    if unknown:
+        raise SettingsInvalid(
+            [f"--queues: {', '.join(unknown)} does not exist; there are {', '.join(known)}"]
+        )
 
 
 def _environment(settings: WorkerSettings) -> dict[str, str]:

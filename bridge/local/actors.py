@@ -73,7 +73,9 @@ def start(
     output: TextIO | None = log.open("a") if log else None
     try:
         process = subprocess.Popen(  # noqa: S603  # our own command
-            [sys.executable, "-m", "bridge", *arguments],
+            # -P: a folder `handlers` in the working directory must not come before ours.
+            # No .env either: it is for a real app, not for this one.
+            [sys.executable, "-P", "-m", "bridge", "--env-file", os.devnull, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT if output else None,

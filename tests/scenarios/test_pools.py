@@ -56,6 +56,8 @@ async def test_a_coroutine_past_its_time_limit_is_cancelled_and_tried_again(
         ("started", 2),
         ("finished", 2),
     ]
+    started, cancelled, *_ = (deed["time"] for deed in stage.deeds())
+    assert 0.5 <= cancelled - started < 5
 
 
 async def test_celery_starts_the_same_worker_for_the_queues_it_is_given(stage: Stage) -> None:

@@ -37,12 +37,16 @@ async def test_connections_cut_while_handlers_run_lose_and_double_nothing(
     assert worker.process.poll() is None
 
 
-async def test_a_restart_of_redis_while_handlers_run_loses_and_doubles_nothing(
-    stage: Stage,
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+async def test_handlers_that_end_while_redis_is_away_lose_and_double_nothing(
+    stage: Stage, pool: str
 ) -> None:
-    worker, event_ids = await busy(stage)
+    worker, event_ids = await busy(stage, "--pool", pool, "--concurrency", "2")
 
-    stage.redis_server.restart()
+    done = len(stage.deeds("finished"))
+    stage.redis_server.stop()
+    await eventually(lambda: len(stage.deeds("finished")) >= done + 2)
+    stage.redis_server.start()
 
     later = stage.push(message())
     await stage.settled([*event_ids, *later])

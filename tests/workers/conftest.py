@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
 
 from bridge.local.valkey import EmbeddedRedis
-from bridge.streams import Keys
+from bridge.streams import Entry, Keys
 from workers.guard import Guard
 
 
@@ -39,3 +39,20 @@ def guard(redis: Redis, keys: Keys) -> Guard:
 @pytest.fixture
 def other_guard(redis: Redis, keys: Keys) -> Guard:
     return Guard(redis, keys, "workers", event_lease=30, boot="w2")
+
+
+@pytest.fixture
+def publish(redis: Redis, keys: Keys) -> Callable[..., str]:
+    """Put events into their streams as the bridge does; gives the last entry's id."""
+
+    def publish(*event_ids: str, event_type: str = "im.message.receive_v1") -> str:
+        entry_id = ""
+        for event_id in event_ids:
+            event = Entry(event_id, event_type, "cli_test", "tk", "2.0", 1, 2, 3, "", "", b"{}")
+            fields = event.fields()
+            stream = keys.stream(event_type)
+            entry_id = redis.xadd(stream, dict(zip(fields[::2], fields[1::2], strict=True)))
+            redis.sadd(keys.types, event_type)
+        return entry_id.decode()
+
+    return publish

@@ -72,7 +72,6 @@ def test_a_bootstep_starts_after_the_task_consumer_and_tells_its_state() -> None
     takes(bootsteps.StartStopStep.start, "parent")
     takes(bootsteps.StartStopStep.stop, "parent")
     takes(bootsteps.Step.info, "obj")
-    assert "consumer" in Celery(set_as_current=False).steps
 
 
 def test_the_consumer_has_what_the_intake_and_the_strategy_use(consumer: Consumer) -> None:
@@ -87,7 +86,7 @@ def test_the_consumer_has_what_the_intake_and_the_strategy_use(consumer: Consume
 
 
 def test_every_task_gets_its_own_strategy_hook(app: Celery, consumer: Consumer) -> None:
-    @app.task(base=EventTask, name="feishu.contract", event_type="contract")
+    @app.task(base=EventTask, name="feishu.contract", event_type="contract", shared=False)
     def process() -> None: ...
 
     assert process.event_type == "contract"
@@ -100,7 +99,7 @@ def test_a_consumer_knows_its_queues(app: Celery) -> None:
 
 
 def test_a_request_can_be_made_without_a_message(app: Celery) -> None:
-    @app.task(name="contract.ping")
+    @app.task(name="contract.ping", shared=False)
     def ping() -> None: ...
 
     stand_in = SimpleNamespace(delivery_info={}, properties={})
@@ -132,7 +131,7 @@ def test_requests_are_told_what_became_of_them_as_we_expect() -> None:
 
 
 def test_the_tracer_returns_the_value_and_says_whether_it_failed(app: Celery) -> None:
-    @app.task(name="contract.divide")
+    @app.task(name="contract.divide", shared=False)
     def divide(by: int) -> float:
         return 1 / by
 
@@ -161,6 +160,11 @@ def test_pools_say_how_many_they_run_at_once() -> None:
     assert isinstance(inspect.getattr_static(prefork.TaskPool, "num_processes"), property)
     assert get_implementation("prefork") is prefork.TaskPool
     assert prefork.TaskPool.uses_semaphore
+
+
+def test_pool_children_die_with_their_parent() -> None:
+    used = prefork.process_initializer.__code__.co_names
+    assert "set_pdeathsig" in used, "it does no more; see to it in workers/app.py: _child_started"
 
 
 def test_a_thread_pool_returns_a_future_under_f() -> None:

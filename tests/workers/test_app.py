@@ -1,0 +1,71 @@
+"""The app at import: our packages and not their namesakes, every mistake by its name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import EXIT_PLUGIN, EXIT_SETTINGS
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FLYBRIDGE_")}
+    return subprocess.run(
+        [sys.executable, *command],
+        env={**clean, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}", **environment},
+        cwd=path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["handlers", "bridge"])
+def test_a_namesake_of_our_packages_is_refused_with_both_places(tmp_path: Path, name: str) -> None:
+    namesake = tmp_path / name / "__init__.py"
+    namesake.parent.mkdir()
+    namesake.write_text("")
+
+    ended = run("-m", "celery", "-A", "workers.app", "report", path=tmp_path)
+
+    assert ended.returncode != 0
+    assert str(namesake) in ended.stderr
+    assert str(ROOT / name) in ended.stderr
+    assert "rename your own" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import no_such_module", "no_such_module"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("from handlers import handles\nhandles('im.message.receive_v1')(42)", "42"),
+    ],
+)
+def test_a_handler_module_that_is_broken_ends_the_worker_with_its_name(
+    tmp_path: Path, code: str, said: str
+) -> None:
+    (tmp_path / "broken_play.py").write_text(code)
+
+    ended = run(
+        "-m", "bridge", "worker", "--handlers", "broken_play",
+        path=tmp_path, FLYBRIDGE_APP_ID="cli_test",
+    )  # fmt: skip
+
+    assert ended.returncode == EXIT_PLUGIN
+    (line,) = ended.stderr.splitlines()
+    assert "broken_play" in line
+    assert said in line
+
+
+def test_a_missing_setting_ends_the_worker_with_its_name(tmp_path: Path) -> None:
+    ended = run("-m", "bridge", "worker", path=tmp_path)
+
+    assert ended.returncode == EXIT_SETTINGS
+    assert "FLYBRIDGE_APP_ID is not set" in ended.stderr

@@ -1,0 +1,92 @@
+"""Routing: event type -> task -> queue, from the registry alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from handlers import Registry
+from handlers.errors import RegistrationInvalid
+from workers.routing import GRACE, OTHER, Routing
+
+
+def handler(event, context) -> None: ...
+
+
+def other_handler(event, context) -> None: ...
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+def test_a_type_with_handlers_has_a_task_of_its_own(registry):
+    registry.register(handler, "im.message.receive_v1")
+    routing = Routing.of(registry)
+    assert routing.task_of("im.message.receive_v1") == "feishu.im.message.receive_v1"
+    assert routing.task_of("im.chat.updated_v1") == OTHER
+
+
+def test_a_pattern_gives_every_known_type_that_it_covers_a_task(registry):
+    registry.register(handler, "im.message.*")
+    routing = Routing.of(registry)
+    assert routing.task_of("im.message.recalled_v1") == "feishu.im.message.recalled_v1"
+    assert routing.task_of("im.message.made_up_v9") == OTHER
+
+
+@pytest.mark.parametrize(
+    ("event_type", "queue"),
+    [
+        ("im.message.receive_v1", "im"),
+        ("contact.user.created_v3", "contact"),
+        ("leave_approval", "approval"),
+        ("weather.storm.sighted_v1", "default"),
+    ],
+)
+def test_the_queue_of_a_type_is_its_domain(registry, event_type, queue):
+    registry.register(handler, "im.message.receive_v1")
+    assert Routing.of(registry).queue_of(event_type) == queue
+
+
+def test_a_handler_may_name_its_queue(registry):
+    registry.register(handler, "im.message.receive_v1", queue="slow")
+    routing = Routing.of(registry)
+    assert routing.queue_of("im.message.receive_v1") == "slow"
+    assert routing.queue_of("im.chat.updated_v1") == "im"
+    assert routing("feishu.im.message.receive_v1") == {"queue": "slow"}
+    assert "slow" in routing.queues()
+
+
+def test_handlers_of_one_type_may_not_name_two_queues(registry):
+    registry.register(handler, "im.message.receive_v1", queue="slow")
+    registry.register(other_handler, "im.message.*", queue="fast")
+    with pytest.raises(RegistrationInvalid, match=r"im\.message\.receive_v1 .*\(fast, slow\)"):
+        Routing.of(registry)
+
+
+def test_a_queue_of_one_handler_is_that_of_the_others_who_name_none(registry):
+    registry.register(handler, "im.message.receive_v1", queue="slow")
+    registry.register(other_handler, "im.message.receive_v1")
+    assert Routing.of(registry).queue_of("im.message.receive_v1") == "slow"
+
+
+def test_a_task_has_the_most_patient_limits_of_its_handlers(registry):
+    registry.register(handler, "im.message.receive_v1", timeout=3, max_attempts=2)
+    registry.register(other_handler, "im.message.receive_v1", timeout=7, max_attempts=1)
+    route = Routing.of(registry).routes["feishu.im.message.receive_v1"]
+    assert (route.soft_time_limit, route.time_limit) == (7, 7 + GRACE)
+    assert route.max_attempts == 2
+
+
+def test_the_task_of_other_types_bears_with_any_handler(registry):
+    # A pattern may cover types that nobody knows today.
+    registry.register(handler, "im.message.*", timeout=99)
+    assert Routing.of(registry).routes[OTHER].soft_time_limit == 99
+
+
+def test_celery_is_told_nothing_about_tasks_of_the_users_own(registry):
+    assert Routing.of(registry)("myapp.tasks.send") is None
+
+
+def test_every_domain_has_a_queue_even_without_handlers(registry):
+    assert {"im", "contact", "approval", "default"} <= set(Routing.of(registry).queues())

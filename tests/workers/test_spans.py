@@ -1,0 +1,165 @@
+"""The worker's spans: one process span an attempt, with claim and settle below; nothing unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from bridge import semconv, telemetry
+from bridge.streams import Entry
+from handlers import Registry
+from workers import spans
+from workers.guard import Pending, Run, Settlement
+from workers.outcomes import Failure, Outcome
+from workers.spans import IntakeSpans, handler_spans
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PUBLISH = "00f067aa0ba902b7"
+SAMPLED = f"00-{TRACE}-{PUBLISH}-01"
+UNSAMPLED = f"00-{TRACE}-{PUBLISH}-00"
+
+
+def run(traceparent: str = SAMPLED, tracestate: str = "vendor=1") -> Run:
+    entry = Entry("ev1", "im", "app", "tk", "2.0", 1, 2, 3, traceparent, tracestate, b"{}")
+    return Run(Pending("events:im", "1-1", entry), "token", 2, {})
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def intake(exporter: InMemorySpanExporter) -> IntakeSpans:
+    return IntakeSpans(exporter, Resource.create({"service.name": "worker"}), "workers")
+
+
+def finished(intake: IntakeSpans, exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+    intake.close()
+    return {span.name.split(" ")[0]: span for span in exporter.get_finished_spans()}
+
+
+def test_an_attempt_is_a_child_of_the_publish_span_and_claim_and_settle_are_its_own(
+    intake, exporter
+):
+    claimed = run()
+    intake.claimed([claimed], 100, 200)
+    intake.settled([Settlement(claimed, Outcome(finished=("H",)))], 300, 400)
+    found = finished(intake, exporter)
+    process = found["process"]
+    assert process.name == "process events:im"
+    assert process.kind is SpanKind.CONSUMER
+    assert f"{process.parent.span_id:016x}" == PUBLISH
+    assert {f"{span.context.trace_id:032x}" for span in found.values()} == {TRACE}
+    assert found["claim"].parent.span_id == process.context.span_id
+    assert found["settle"].parent.span_id == process.context.span_id
+    assert (process.start_time, process.end_time) == (100, 400)
+    assert process.attributes[semconv.ATTEMPT] == 2
+    assert process.attributes[semconv.VERDICT] == "done"
+    assert process.attributes[semconv.MESSAGING_MESSAGE_ID] == "1-1"
+    assert process.context.trace_state.to_header() == "vendor=1"
+
+
+def test_the_child_gets_the_context_of_the_process_span(intake, exporter):
+    claimed = run()
+    intake.claimed([claimed], 1, 2)
+    traceparent = intake.context(claimed)
+    intake.settled([Settlement(claimed, Outcome())], 3, 4)
+    context = telemetry.parse_context(traceparent, "")
+    assert context is not None
+    assert context.span_id == finished(intake, exporter)["process"].context.span_id
+
+
+@pytest.mark.parametrize(
+    ("outcome", "error"),
+    [
+        (Outcome(failed=(Failure("H", "rejected", "Reject: no"),)), "Reject: no"),
+        (Outcome(retry_after=1.0, error="ValueError: no"), "ValueError: no"),
+    ],
+)
+def test_an_attempt_that_failed_says_why(intake, exporter, outcome, error):
+    claimed = run()
+    intake.claimed([claimed], 1, 2)
+    intake.settled([Settlement(claimed, outcome)], 3, 4)
+    status = finished(intake, exporter)["process"].status
+    assert (status.status_code, status.description) == (StatusCode.ERROR, error)
+
+
+@pytest.mark.parametrize("traceparent", ["", UNSAMPLED, "00-zz", "00-" + "0" * 32 + "-1-01"])
+def test_events_that_nobody_traces_cost_nothing(intake, exporter, traceparent):
+    claimed = run(traceparent)
+    intake.claimed([claimed], 1, 2)
+    assert intake.context(claimed) == ""
+    intake.settled([Settlement(claimed, Outcome())], 3, 4)
+    assert finished(intake, exporter) == {}
+
+
+def test_without_an_exporter_nothing_is_remembered():
+    silent = IntakeSpans(None, Resource.create(), "workers")
+    claimed = run()
+    silent.claimed([claimed], 1, 2)
+    silent.settled([Settlement(claimed, Outcome())], 3, 4)
+    assert silent.context(claimed) == ""
+    silent.close()
+
+
+def test_a_slow_collector_loses_spans_and_not_events(intake, exporter, monkeypatch):
+    monkeypatch.setattr(spans, "PERIOD", 60.0)
+    for _ in range(spans.QUEUE):
+        claimed = run()
+        intake.claimed([claimed], 1, 2)
+        intake.settled([Settlement(claimed, Outcome())], 3, 4)
+    assert len(intake._open) == 0
+    assert intake._queue.qsize() <= spans.QUEUE
+    finished(intake, exporter)
+
+
+@pytest.fixture
+def provider(monkeypatch, exporter) -> Iterator[TracerProvider]:
+    """A provider as a pool child has it, without touching the process' own."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(trace, "get_tracer", lambda name, **_: provider.get_tracer(name))
+    yield provider
+    provider.shutdown()
+
+
+@pytest.fixture
+def registration():
+    def handler(event, context) -> None: ...
+
+    return Registry().register(handler, "im.message.receive_v1")
+
+
+def test_a_handler_has_a_span_below_the_process_span(provider, exporter, registration):
+    around = handler_spans(SAMPLED, "")
+    assert around is not None
+    with around(registration):
+        inner = trace.get_current_span().get_span_context()
+    (span,) = exporter.get_finished_spans()
+    assert span.name == f"handle {registration.name}"
+    assert f"{span.parent.span_id:016x}" == PUBLISH
+    assert inner.span_id == span.context.span_id
+
+
+def test_a_failing_handler_fails_its_span_too(provider, exporter, registration):
+    around = handler_spans(SAMPLED, "")
+    with pytest.raises(ValueError, match="no"), around(registration):
+        raise ValueError("no")
+    (span,) = exporter.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+
+
+def test_handlers_run_without_spans_where_nothing_is_exported_or_sampled(provider, monkeypatch):
+    assert handler_spans("", "") is None
+    assert handler_spans("00-zz", "") is None
+    monkeypatch.setattr(trace, "get_tracer_provider", trace.NoOpTracerProvider)
+    assert handler_spans(SAMPLED, "") is None

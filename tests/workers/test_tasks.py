@@ -1,0 +1,84 @@
+"""The tasks: outcomes in the order of the events, and no event waits behind a slow one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from celery import Celery
+
+from handlers import Registry, Retry
+from workers import tasks
+from workers.bundles import SPAN
+from workers.requests import EventTask, Item
+from workers.routing import Routing
+
+TYPE = "im.message.receive_v1"
+
+
+def item(event_id: str, text: str = "") -> Item:
+    header = {"event_id": event_id, "event_type": TYPE, "app_id": "app", "tenant_key": "tk"}
+    envelope = {"schema": "2.0", "header": header, "event": {"text": text}}
+    return Item(event_id, json.dumps(envelope).encode(), 1, {}, "", "")
+
+
+class Clock:
+    """Stands still while handlers are quick."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def handled() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def task(handled: list[str], monkeypatch: pytest.MonkeyPatch) -> EventTask:
+    registry, clock = Registry(), Clock()
+    monkeypatch.setattr(tasks, "time", clock)
+
+    def handle(event, context) -> None:
+        handled.append(event.id)
+        clock.now += 2 * SPAN if event.body["text"] == "slow" else SPAN / 100
+        if event.body["text"] == "retry":
+            raise Retry
+
+    registry.register(handle, TYPE, timeout=7, max_attempts=3)
+    app = Celery(set_as_current=False)
+    tasks.register(app, Routing.of(registry), registry)
+    return app.tasks[f"feishu.{TYPE}"]
+
+
+def test_every_event_has_its_outcome_in_order(task: EventTask, handled: list[str]) -> None:
+    outcomes, longest = task.run([item("a"), item("b", "retry"), item("c")])
+    assert [outcome.verdict for outcome in outcomes] == ["done", "retry", "done"]
+    assert handled == ["a", "b", "c"]
+    assert 0 < longest < SPAN
+
+
+def test_events_behind_a_slow_one_are_left_for_others(task: EventTask, handled: list[str]) -> None:
+    outcomes, longest = task.run([item("a"), item("b", "slow"), item("c"), item("d")])
+    assert len(outcomes) == 2
+    assert handled == ["a", "b"]
+    assert longest > SPAN
+
+
+async def test_the_asyncio_pool_runs_the_same(task: EventTask, handled: list[str]) -> None:
+    outcomes, _ = await task.run_async([item("a")])
+    assert [outcome.verdict for outcome in outcomes] == ["done"]
+    assert handled == ["a"]
+
+
+def test_a_task_has_the_limits_of_its_route(task: EventTask) -> None:
+    assert task.event_type == TYPE
+    assert (task.soft_time_limit, task.max_attempts) == (7, 3)
+    assert task.time_limit > 7
+    assert task.acks_late
+
+
+def test_types_without_handlers_share_a_task(task: EventTask) -> None:
+    assert task.app.tasks["feishu.other"].event_type == ""
