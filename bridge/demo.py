@@ -117,7 +117,8 @@ async def demo(say: Say) -> int:
             try:
                 return await _perform(play, redis)
             finally:
-                actors.stop([*play.workers, *play.bridges])
+                # In a thread: the local Feishu must go on answering while they say goodbye.
+                await asyncio.to_thread(actors.stop, [*play.workers, *play.bridges])
 
 
 async def _perform(play: Play, redis: EmbeddedRedis) -> int:

@@ -89,7 +89,8 @@ async def dev(
             try:
                 await _watch(cast, playing, stop, say)
             finally:
-                actors.stop(list(playing.values()))
+                # In a thread: the local Feishu must go on answering while they say goodbye.
+                await asyncio.to_thread(actors.stop, list(playing.values()))
 
 
 async def _watch(cast: Cast, playing: dict[str, Actor], stop: asyncio.Event, say: Say) -> None:

@@ -130,7 +130,7 @@ class WorkerSettings(BaseSettings):
         Raises:
             SettingsInvalid: naming every problem at once, by variable.
         """
-        if env_file is not None and not env_file.is_file():
+        if env_file is not None and not env_file.exists():
             raise SettingsInvalid([f"--env-file {env_file} is not a file; give the path of one."])
         given = {name: value for name, value in flags.items() if value is not None}
         sources: dict[str, Any] = {"_env_file": env_file or Path(".env"), **given}
