@@ -152,7 +152,7 @@ class StreamReader:
             pipeline.execute()
 
     def leave(self) -> None:
-        """Remove this consumer from every group in which it holds nothing."""
+        """Remove this consumer from every group; what it holds is for others to take over."""
         script = load("leave")
         run_all(
             self._redis,

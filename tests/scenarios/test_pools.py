@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import sys
 from pathlib import Path
 
@@ -86,6 +86,6 @@ async def test_an_unknown_queue_is_refused_by_name(stage: Stage, by_celery: bool
     else:
         worker = stage.worker("worker-1", "--queues", "imm")
 
-    assert await worker.ended() not in (0, -os.EX_OK)
-    assert "'imm'" in worker.log.read_text()
+    assert await worker.ended() != 0
+    assert re.search(r"\bimm\b", worker.log.read_text())
     assert not worker.lines("intake.started")

@@ -11,7 +11,7 @@ async def busy(stage: Stage, *arguments: str) -> tuple[Actor, list[str]]:
     """A worker in the middle of slow handlers, more of them in its hands; all event ids."""
     worker = await stage.bridge_and_worker(*arguments)
     # Fast handlers make a worker read ahead; one that is not quite keeps them out of bundles.
-    fast = ["slow 0.01", *["hello"] * 200]
+    fast = ["slow 0.1", *["hello"] * 200]
     event_ids = stage.push(*map(message, [*fast, *["slow 0.2"] * 24]))
     await eventually(lambda: len(stage.deeds("started")) > len(fast))
     assert stage.pending() > 4

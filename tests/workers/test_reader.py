@@ -194,14 +194,22 @@ def test_groups_lost_by_redis_are_made_anew(redis, keys, reader, publish):
     assert ids(reader.read(10, 0.01)) == ["ev2"]
 
 
-def test_who_holds_nothing_leaves_and_who_holds_something_stays(redis, keys, reader, publish):
-    other = follower(redis, keys, "c2")
-    publish("ev1")
+def test_who_leaves_is_removed_and_what_it_held_is_for_others(redis, keys, publish):
+    publish(*(f"ev{number}" for number in range(250)))
+    leaver, stayer = follower(redis, keys, "c1"), follower(redis, keys, "c2")
+    held = leaver.read(1000, 0.01)
+    long_ago(redis, keys, "c1", held[0].entry_id)
+    leaver.leave()
+    names = [each["name"] for each in redis.xinfo_consumers(keys.stream(IM), "workers")]
+    assert b"c1" not in names
+    assert redis.xpending(keys.stream(IM), "workers")["pending"] == 250
+    assert ids(stayer.take_over(1000)) == [held[0].entry.event_id]
+
+
+def test_who_leaves_and_holds_nothing_leaves_nothing_behind(redis, keys, reader):
     reader.read(10, 0.01)
-    other.read(10, 0.01)
-    for each in (reader, other):
-        each.leave()
-    assert [each["name"] for each in redis.xinfo_consumers(keys.stream(IM), "workers")] == [b"c1"]
+    reader.leave()
+    assert redis.xinfo_consumers(keys.stream(IM), "workers") == []
 
 
 def test_leaving_a_group_that_is_gone_is_no_error(redis, keys, reader):

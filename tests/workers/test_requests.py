@@ -183,6 +183,7 @@ def in_a_child(*, sent: bool, accepted: bool = False, alive: bool = True) -> Any
         (in_a_child(sent=False), True),
         (in_a_child(sent=True), False),
         (in_a_child(sent=True, accepted=True), False),
+        (in_a_child(sent=True, accepted=True, alive=False), False),
         (in_a_child(sent=True, alive=False), True),
         (None, False),
     ],
