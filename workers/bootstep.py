@@ -134,7 +134,7 @@ class IntakeStep(bootsteps.StartStopStep):
         if intake is None or consumer.blueprint.state != bootsteps.RUN:
             return
         intake.slots = slots(consumer.pool)
-        while intake.ready and (free := 2 * intake.slots - len(self._requests)) > 0:
+        while intake.ready and (free := depth(consumer.pool) - len(self._requests)) > 0:
             self._hand(*self._next_bundle(intake.ready, free))
 
     def _next_bundle(self, ready: deque[Run], free: int) -> tuple[str, list[Run]]:
@@ -192,6 +192,14 @@ class IntakeStep(bootsteps.StartStopStep):
     def _close(self, **_: Any) -> None:
         if self._intake is not None:
             self._intake.close()
+
+
+def depth(pool: Any) -> int:
+    """How many requests to give to a pool: a second one a slot, so that none is idle for a moment.
+
+    The asyncio pool starts at once whatever it is given.
+    """
+    return slots(pool) * (1 if getattr(pool, "runs_coroutines", False) else 2)
 
 
 def slots(pool: Any) -> int:
