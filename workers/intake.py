@@ -303,4 +303,5 @@ class Intake:
         if not self._troubled:
             log.warning(event, doing=doing, error=reason)
         self._troubled[doing] = reason
-        self._stopping.wait(DUE_PERIOD)
+        # Not `_stopping`: while the last handlers end, settling must not ask without a pause.
+        self._closing.wait(DUE_PERIOD)

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from bridge.streams import Entry
 from workers.guard import Busy, Duplicate, Pending, Run, Settlement
-from workers.intake import Intake
+from workers.intake import DUE_PERIOD, Intake
 from workers.outcomes import Outcome
 from workers.spans import IntakeSpans
 
@@ -305,3 +305,15 @@ def test_a_worker_ends_although_redis_is_away(intake, reader, guard):
     intake.close()
     assert time.monotonic() - started < 4
     assert guard.settlements == []
+
+
+def test_a_stopping_worker_asks_an_absent_redis_with_pauses(intake, reader, guard):
+    reader.new.append([item("ev1")])
+    until(lambda: intake.ready)
+    last = intake.ready.popleft()
+    intake.stop()
+    guard.failures.extend(RedisConnectionError("gone") for _ in range(3))
+    started = time.monotonic()
+    intake.end(last, DONE)
+    until(lambda: guard.settlements)
+    assert time.monotonic() - started >= 3 * DUE_PERIOD
