@@ -73,6 +73,18 @@ class WorkerSettings(BaseSettings):
         description="give seconds, 1 at least: so long without renewal, and another worker takes "
         "the event over",
     )
+    retention: float = Field(
+        86_400.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="give seconds, 1 at least: so long an event stays in its stream after every "
+        "group has acknowledged it, for replays",
+    )
+    eviction: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="give refuse, or accept for a managed Redis whose maxmemory-policy cannot be "
+        "set and which you know will never evict",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="give debug, info, warning or error"
     )
@@ -115,7 +127,7 @@ class WorkerSettings(BaseSettings):
             )
         return value
 
-    @field_validator("log_level", "log_format", mode="before")
+    @field_validator("log_level", "log_format", "eviction", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
@@ -172,6 +184,19 @@ class BridgeSettings(WorkerSettings):
     lease_duration: Seconds = 15.0
     renew_deadline: Seconds = 10.0
     retry_period: Seconds = 2.0
+    durability: str = Field(
+        "none",
+        pattern=r"^(none|aof|replica:[1-9][0-9]?)$",
+        description="give none, aof (the ack waits until Redis has the event on disk), or "
+        "replica:N (until N replicas have it)",
+    )
+    memory_threshold: float = Field(
+        0.85,
+        gt=0,
+        le=1,
+        description="give a share of Redis' maxmemory, above 0 and up to 1: above it Feishu keeps "
+        "the events until workers have drained some",
+    )
     ops_port: int = Field(
         0, ge=0, le=65535, description="give a free port for health and status, or 0 for none"
     )

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
 OTHER = "other"
 """Stands in the stream name for event types that are not allowed a stream of their own."""
@@ -18,10 +19,18 @@ MAX_TYPES = 512
 """Streams per app; further types share that of `OTHER`: no sender can fill Redis with keys."""
 
 MARKER_TTL = 86_400
-"""Seconds a published or done mark is kept; Feishu's last retry comes after 7.1 hours."""
+"""Seconds a published or done mark is kept at least; Feishu's last retry comes after 7.1 hours."""
+
+MARK_MARGIN = 3_600
+"""Seconds that marks outlive the entries that a group made anew would be given again."""
 
 _TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")
 _EVENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def mark_ttl(retention: float) -> int:
+    """Seconds a published or done mark is kept, when streams keep acknowledged entries so long."""
+    return max(MARKER_TTL, ceil(retention) + MARK_MARGIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,19 @@ class Keys:
     def dead(self, group: str) -> str:
         return f"{self.prefix}:dead:{group}"
 
+    def replay(self, group: str, event_type: str) -> str:
+        """The stream of replayed events of a type, read by this group only."""
+        return f"{self.prefix}:replay:{group}:{self.stream(event_type).rpartition(':')[2]}"
+
+    def replays(self, group: str) -> str:
+        """Set of the type names for which the group has a replay stream."""
+        return f"{self.prefix}:replays:{group}"
+
+    @property
+    def audit(self) -> str:
+        """Stream of what operators did: replays and purges."""
+        return f"{self.prefix}:audit"
+
 
 BRIDGE_GROUP = "bridge"
 """Dead letters of the bridge itself, frames without a readable event, are in `dead:bridge`."""
@@ -101,9 +123,19 @@ class Entry:
     tracestate: str
     envelope: bytes
     """Feishu's JSON, untouched."""
+    replayed_at: int = 0
+    """Unix ms of the replay; 0 for an event that came from Feishu."""
+    first_trace: str = ""
+    """Of a replayed event: the traceparent of its first way, to link to."""
+
+    @property
+    def since(self) -> int:
+        """Unix ms from which the event's age counts: its replay, else its creation."""
+        return self.replayed_at or self.created_at or self.received_at
 
     def fields(self) -> list[bytes | str | int]:
         """Names and values in turn, as XADD takes them."""
+        replay = ["replayed_at", self.replayed_at, "first_trace", self.first_trace]
         return [
             "event_id", self.event_id,
             "event_type", self.event_type,
@@ -116,6 +148,7 @@ class Entry:
             "traceparent", self.traceparent,
             "tracestate", self.tracestate,
             "envelope", self.envelope,
+            *(replay if self.replayed_at else ()),
         ]  # fmt: skip
 
     @classmethod
@@ -141,4 +174,6 @@ class Entry:
             traceparent=fields.get(b"traceparent", b"").decode(),
             tracestate=fields.get(b"tracestate", b"").decode(),
             envelope=envelope,
+            replayed_at=int(fields.get(b"replayed_at") or 0),
+            first_trace=fields.get(b"first_trace", b"").decode(),
         )

@@ -47,6 +47,8 @@ class Run:
     """1 for the first."""
     marks: Mapping[str, str]
     """Handler -> "" if it succeeded in an earlier attempt, "reason\\nerror" if it was given up."""
+    crashes: int = 0
+    """Earlier attempts whose process died, as far as is known: this event may be what kills it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +190,9 @@ class Guard:
         if kind == b"run":
             marks = {
                 name.decode(): mark.decode()
-                for name, mark in zip(answer[2::2], answer[3::2], strict=True)
+                for name, mark in zip(answer[3::2], answer[4::2], strict=True)
             }
-            return Run(item, token, answer[1], marks)
+            return Run(item, token, answer[1], marks, crashes=answer[2])
         if kind == b"duplicate":
             return Duplicate(item)
         return Busy(item, answer[1] / 1000)
@@ -224,7 +226,7 @@ class Guard:
             marks += (given_up.handler, f"{given_up.reason}\n{given_up.error}")
         return (
             run.token,
-            "return" if settlement.returned else outcome.verdict,
+            _verdict(settlement),
             self._group,
             run.pending.entry_id,
             int((outcome.retry_after or 0) * 1000),
@@ -235,3 +237,10 @@ class Guard:
             STATE_TTL,
             *marks,
         )
+
+
+def _verdict(settlement: Settlement) -> str:
+    if settlement.returned:
+        return "return"
+    verdict = settlement.outcome.verdict
+    return "crash" if verdict == "retry" and settlement.outcome.crashed else verdict

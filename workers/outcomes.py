@@ -15,7 +15,7 @@ class Failure:
     handler: str
     """Empty when no handler is to blame: the envelope, or the process that died."""
     reason: str
-    """`attempts`, `rejected`, `crash_loop`, `decode` or `revoked`."""
+    """`attempts`, `age`, `rejected`, `crash_loop`, `decode` or `revoked`."""
     error: str
     """"Type: text", 1 KiB at most."""
 
@@ -32,6 +32,8 @@ class Outcome:
     """Seconds until the next attempt; None when nothing is left to try."""
     error: str = ""
     """Why another attempt is needed."""
+    crashed: bool = False
+    """The attempt ended because its process died, and nobody knows which handler did that."""
 
     @property
     def verdict(self) -> Verdict:

@@ -214,7 +214,7 @@ def crashed(run: Run, max_attempts: int, error: str) -> Outcome:
         return Outcome(failed=(Failure("", "crash_loop", error),))
     longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2 ** (run.attempt - 1))
     jitter = random.uniform(0.5, 1)  # noqa: S311  # spreads load, hides nothing
-    return Outcome(retry_after=longest * jitter, error=error)
+    return Outcome(retry_after=longest * jitter, error=error, crashed=True)
 
 
 def trace_event(name: str, task_id: str, request: dict[str, Any], args: tuple[Any, ...]) -> Any:

@@ -2,10 +2,12 @@
 -- Record how an attempt ended; only the claim's token may. Repeating the call repeats the answer.
 -- KEYS[1] state  KEYS[2] lock  KEYS[3] lock-signal (wakes python-redis-lock's waiters)
 -- KEYS[4] stream of the entry  KEYS[5] retries (zset)  KEYS[6] dead letters (stream)
--- ARGV[1] token  [2] verdict: done, retry, dead or return  [3] group  [4] entry id  [5] ms until the retry
+-- ARGV[1] token  [2] verdict: done, retry, crash, dead or return  [3] group  [4] entry id  [5] ms until the retry
 -- ARGV[6] reason  [7] error  [8] handler  [9] seconds a done mark is kept, [10] an unsettled state
 -- ARGV[11...] handler, mark, ...
--- `return` undoes the claim: the attempt does not count. Returns 1 if recorded, 0 if the claim was lost.
+-- `return` undoes the claim: the attempt does not count. `crash` is a retry after an attempt whose process died.
+-- A dead letter also names the handlers that had succeeded, one a line: a replay leaves them out, when their marks are
+-- long gone. Returns 1 if recorded, 0 if the claim was lost.
 local state, owner, attempts = unpack(redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts'))
 if owner ~= ARGV[1] then
   return 0
@@ -25,7 +27,15 @@ if verdict == 'done' then
 elseif verdict == 'dead' then
   local entry = redis.call('XRANGE', KEYS[4], id, id)[1]
   local letter = entry and entry[2] or {}
+  local finished = {}
+  local fields = redis.call('HGETALL', KEYS[1])
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 2) == 'h:' and fields[i + 1] == '' then
+      finished[#finished + 1] = string.sub(fields[i], 3)
+    end
+  end
   for _, value in ipairs({'reason', ARGV[6], 'error', ARGV[7], 'handler', ARGV[8], 'attempts', attempts,
+                          'finished', table.concat(finished, '\n'),
                           'stream', KEYS[4], 'entry', id, 'died_at', now}) do
     letter[#letter + 1] = value
   end
@@ -34,6 +44,8 @@ elseif verdict == 'dead' then
 else
   if verdict == 'return' then
     redis.call('HINCRBY', KEYS[1], 'attempts', -1)
+  elseif verdict == 'crash' then
+    redis.call('HINCRBY', KEYS[1], 'crashes', 1)
   end
   redis.call('HSET', KEYS[1], 'state', 'retry', 'due', now + ARGV[5], 'error', ARGV[7])
   redis.call('ZADD', KEYS[5], now + ARGV[5], member)
