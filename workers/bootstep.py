@@ -101,7 +101,11 @@ class IntakeStep(bootsteps.StartStopStep):
 
         def streams() -> list[str]:
             known = reader.known_types() | set(self._own_types())
-            return [keys.stream(name) for name in known if self._consumes(name)]
+            replayed = reader.replayed_types()
+            return [
+                *(keys.stream(name) for name in known if self._consumes(name)),
+                *(keys.replay(settings.group, name) for name in replayed if self._consumes(name)),
+            ]
 
         self._spans = IntakeSpans(
             telemetry.span_exporter(), telemetry.resource(telemetry.WORKER), settings.group

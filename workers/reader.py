@@ -53,6 +53,11 @@ class StreamReader:
         members: Any = self._redis.smembers(self._keys.types)
         return {member.decode() for member in members}
 
+    def replayed_types(self) -> set[str]:
+        """Names of the types for which this group has a replay stream."""
+        members: Any = self._redis.smembers(self._keys.replays(self._group))
+        return {member.decode() for member in members}
+
     def follow(self, streams: Iterable[str]) -> None:
         """Read these streams from now on; a missing group is made, from the first entry on."""
         wanted = tuple(sorted(streams))
