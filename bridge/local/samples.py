@@ -35,6 +35,7 @@ def sample(
     """The sample envelope of a type under a fresh event id, created now.
 
     Args:
+        event_type: or an alias; one that means a single status gets the sample in that status.
         event_id: of the envelope; None: a random one.
         app_id: of the app that gets it; None: as in the file.
         overrides: values by dotted path into the `event` object, e.g. `message.content`; a number
@@ -44,15 +45,25 @@ def sample(
     Raises:
         ValueError: there is no sample of that type, or no such path; the sentence names near ones.
     """
-    if event_type not in sample_types():
-        near = get_close_matches(event_type, sample_types(), 3, 0.4) or sample_types()
-        raise ValueError(f"There is no sample of {event_type!r}; near: {', '.join(near)}")
-    envelope: dict[str, Any] = json.loads((_FOLDER / f"{event_type}.json").read_text("utf-8"))
+    # Here, so that shell completion, which only lists names, stays instant.
+    from handlers.types import STATUS_OF_ALIAS, canonical
+
+    envelope = _read(canonical(event_type))
+    if event_type in STATUS_OF_ALIAS:
+        envelope["event"]["status"] = STATUS_OF_ALIAS[event_type]
     _stamp(envelope, event_id or uuid.uuid4().hex, time.time())
     if app_id:
         envelope.get("header", envelope["event"])["app_id"] = app_id
     for path, value in (overrides or {}).items():
         _override(envelope["event"], path, value)
+    return envelope
+
+
+def _read(event_type: str) -> dict[str, Any]:
+    if event_type not in sample_types():
+        near = get_close_matches(event_type, sample_types(), 3, 0.4) or sample_types()
+        raise ValueError(f"There is no sample of {event_type!r}; near: {', '.join(near)}")
+    envelope: dict[str, Any] = json.loads((_FOLDER / f"{event_type}.json").read_text("utf-8"))
     return envelope
 
 

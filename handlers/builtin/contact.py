@@ -1,4 +1,4 @@
-"""Handlers of people and departments. They log ids and counts, never names or phones."""
+"""Handlers of people and departments. They log counts and states, never who it is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ class UserCreated(Handler):
         payload: contact.UserChanged = event.payload
         context.logger.info(
             "user.created",
-            open_id=payload.object.open_id,
             departments=len(payload.object.department_ids),
+            activated=payload.object.status.is_activated,
         )

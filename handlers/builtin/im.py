@@ -1,4 +1,4 @@
-"""Handlers of chats and what is said in them. They log ids and counts, never texts or names."""
+"""Handlers of chats and what is said in them. They log which and how many, never who or what."""
 
 from __future__ import annotations
 
@@ -28,11 +28,7 @@ class MessageRead(Handler):
 
     def handle(self, event: Event, context: Context) -> None:
         payload: im.MessageRead = event.payload
-        context.logger.info(
-            "message.read",
-            reader=payload.reader.reader_id.open_id,
-            messages=len(payload.message_id_list),
-        )
+        context.logger.info("message.read", message_ids=payload.message_id_list)
 
 
 @handles("im.chat.member.user.added_v1")

@@ -8,7 +8,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from handlers.errors import EventInvalid
-from handlers.payloads import application, approval, calendar, card, contact, im, vc
+from handlers.payloads import (
+    application,
+    approval,
+    calendar,
+    card,
+    contact,
+    drive,
+    im,
+    meeting_room,
+    task,
+    url,
+    vc,
+)
 from handlers.payloads.base import Payload
 from handlers.types import canonical
 
@@ -20,7 +32,11 @@ _MODELS: dict[str, type[Payload]] = {
     **calendar.MODELS,
     **card.MODELS,
     **contact.MODELS,
+    **drive.MODELS,
     **im.MODELS,
+    **meeting_room.MODELS,
+    **task.MODELS,
+    **url.MODELS,
     **vc.MODELS,
 }
 

@@ -11,6 +11,8 @@ class MenuOperator(Part):
 
 
 class BotMenu(Payload):
+    """Somebody chose an entry of the bot's menu."""
+
     operator: MenuOperator = MenuOperator()
     event_key: str = ""
     """What the menu's author called the entry."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.payloads.base import Part, Payload, UserId
+from handlers.payloads.base import Items, Part, Payload, UserId
 
 
 class RsvpInfo(Part):
@@ -15,15 +15,18 @@ class CalendarEventChanged(Payload):
     """Feishu merges the changes of one calendar event within 3 s."""
 
     calendar_id: str = ""
+    user_id_list: Items[UserId] = ()
+    """Whose calendar it is."""
     calendar_event_id: str = ""
     change_type: str = ""
     """`create`, `update`, `delete` or `rsvp`."""
-    user_id_list: tuple[UserId, ...] = ()
-    rsvp_infos: tuple[RsvpInfo, ...] = ()
+    rsvp_infos: Items[RsvpInfo] = ()
 
 
 class CalendarChanged(Payload):
-    user_id_list: tuple[UserId, ...] = ()
+    """The list of somebody's calendars changed."""
+
+    user_id_list: Items[UserId] = ()
 
 
 MODELS: dict[str, type[Payload]] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from handlers.payloads.base import Part, Payload
+from handlers.payloads.base import Items, Part, Payload
 
 
 class Operator(Part):
@@ -26,13 +26,16 @@ class Action(Part):
     name: str = ""
     timezone: str = ""
     form_value: dict[str, Any] = Field(default_factory=dict)
+    """The form's inputs by name: a text, a list of texts, …"""
     input_value: str = ""
     option: str = ""
-    options: tuple[str, ...] = ()
+    options: Items[str] = ()
     checked: bool | None = None
 
 
-class CardContext(Part):
+class Context(Part):
+    """Where it happened."""
+
     url: str = ""
     preview_token: str = ""
     open_message_id: str = ""
@@ -40,13 +43,16 @@ class CardContext(Part):
 
 
 class CardAction(Payload):
+    """Somebody clicked, chose or wrote in a card."""
+
     operator: Operator = Operator()
     token: str = ""
     """To update the card with, for 30 minutes; a secret."""
     action: Action = Action()
     host: str = ""
+    """`im_message`, `im_top_notice`, …"""
     delivery_type: str = ""
-    context: CardContext = CardContext()
+    context: Context = Context()
 
 
 MODELS: dict[str, type[Payload]] = {"card.action.trigger": CardAction}

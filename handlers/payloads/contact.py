@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from handlers.payloads.base import Items, Part, Payload, UserId
 
-from handlers.payloads.base import Number, Part, Payload, UserId
+
+class Avatar(Part):
+    """Addresses of the picture, by width in pixels."""
+
+    avatar_72: str = ""
+    avatar_240: str = ""
+    avatar_640: str = ""
+    avatar_origin: str = ""
 
 
 class UserStatus(Part):
@@ -17,9 +24,43 @@ class UserStatus(Part):
 
 class UserOrder(Part):
     department_id: str = ""
-    user_order: Number = None
-    department_order: Number = None
+    user_order: int | None = None
+    department_order: int | None = None
     is_primary_dept: bool | None = None
+
+
+class GenericUser(Part):
+    id: str = ""
+    type: int | None = None
+
+
+class CustomAttrValue(Part):
+    """Filled by the attribute's type: a text, a link, a choice, a picture or a person."""
+
+    text: str = ""
+    url: str = ""
+    pc_url: str = ""
+    option_id: str = ""
+    option_value: str = ""
+    name: str = ""
+    picture_url: str = ""
+    generic_user: GenericUser = GenericUser()
+
+
+class CustomAttr(Part):
+    type: str = ""
+    """`TEXT`, `HREF`, `ENUMERATION`, …"""
+    id: str = ""
+    value: CustomAttrValue = CustomAttrValue()
+
+
+class Position(Part):
+    position_code: str = ""
+    position_name: str = ""
+    department_id: str = ""
+    leader_user_id: str = ""
+    leader_position_code: str = ""
+    is_major: bool | None = None
 
 
 class User(Part):
@@ -32,26 +73,33 @@ class User(Part):
     email: str = ""
     enterprise_email: str = ""
     mobile: str = ""
+    mobile_visible: bool | None = None
     job_title: str = ""
-    gender: Number = None
-    avatar: dict[str, str | None] = Field(default_factory=dict)
+    gender: int | None = None
+    avatar: Avatar = Avatar()
     status: UserStatus = UserStatus()
-    department_ids: tuple[str, ...] = ()
+    department_ids: Items[str] = ()
     leader_user_id: str = ""
     city: str = ""
     country: str = ""
     work_station: str = ""
-    join_time: Number = None
+    join_time: int | None = None
     """Unix seconds."""
     employee_no: str = ""
-    employee_type: Number = None
-    orders: tuple[UserOrder, ...] = ()
+    employee_type: int | None = None
+    orders: Items[UserOrder] = ()
+    custom_attrs: Items[CustomAttr] = ()
+    positions: Items[Position] = ()
     job_level_id: str = ""
     job_family_id: str = ""
-    dotted_line_leader_user_ids: tuple[str, ...] = ()
+    dotted_line_leader_user_ids: Items[str] = ()
+    is_tenant_manager: bool | None = None
+    time_zone: str = ""
 
 
 class UserChanged(Payload):
+    """Somebody joined, changed or left; a new phone or e-mail comes as an event of its own."""
+
     object: User = User()
     old_object: User = User()
     """What was before: all fields of an update, ids only of a deletion."""
@@ -62,8 +110,10 @@ class DepartmentStatus(Part):
 
 
 class DepartmentLeader(Part):
-    leader_type: Number = Field(default=None, alias="leaderType")
-    leader_id: str = Field(default="", alias="leaderID")
+    """Feishu spells these two differently from all others."""
+
+    leaderType: int | None = None  # noqa: N815
+    leaderID: str = ""  # noqa: N815
 
 
 class Department(Part):
@@ -73,16 +123,41 @@ class Department(Part):
     parent_department_id: str = ""
     leader_user_id: str = ""
     chat_id: str = ""
-    order: Number = None
-    unit_ids: tuple[str, ...] = ()
+    order: int | None = None
+    """Feishu: text in `contact.scope.updated_v3`; always a number here."""
+    unit_ids: Items[str] = ()
     status: DepartmentStatus = DepartmentStatus()
-    leaders: tuple[DepartmentLeader, ...] = ()
-    department_hrbps: tuple[UserId, ...] = ()
+    leaders: Items[DepartmentLeader] = ()
+    department_hrbps: Items[UserId] = ()
 
 
 class DepartmentChanged(Payload):
+    """A department was made, changed or deleted."""
+
     object: Department = Department()
     old_object: Department = Department()
+    """What was before: all fields of an update, id and status only of a deletion."""
+
+
+class UserGroup(Part):
+    user_group_id: str = ""
+    name: str = ""
+    type: int | None = None
+    member_count: int | None = None
+    status: int | None = None
+
+
+class Scope(Part):
+    departments: Items[Department] = ()
+    users: Items[User] = ()
+    user_groups: Items[UserGroup] = ()
+
+
+class ScopeUpdated(Payload):
+    """The app may see more or fewer people than before."""
+
+    added: Scope = Scope()
+    removed: Scope = Scope()
 
 
 MODELS: dict[str, type[Payload]] = {
@@ -92,4 +167,5 @@ MODELS: dict[str, type[Payload]] = {
     "contact.department.created_v3": DepartmentChanged,
     "contact.department.updated_v3": DepartmentChanged,
     "contact.department.deleted_v3": DepartmentChanged,
+    "contact.scope.updated_v3": ScopeUpdated,
 }

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from pydantic import Field
 
-from handlers.payloads.base import Part, Payload, UserId
+from handlers.payloads.base import Items, Part, Payload, PayloadV1, Texts, UserId
 
 
 class Sender(Part):
@@ -23,6 +23,11 @@ class Mention(Part):
     id: UserId = UserId()
     name: str = ""
     tenant_key: str = ""
+    mentioned_type: str = ""
+
+
+class AgentContext(Part):
+    active_chat_id: str = ""
 
 
 class Message(Part):
@@ -37,10 +42,12 @@ class Message(Part):
     """`text`, `post`, `image`, `file`, `interactive`, …"""
     content: str = ""
     """JSON text whose shape depends on `message_type`."""
-    mentions: tuple[Mention, ...] = ()
+    mentions: Items[Mention] = ()
     create_time: str = ""
+    """Unix ms."""
     update_time: str = ""
     user_agent: str = ""
+    lark_agent_context: AgentContext = AgentContext()
 
     def parsed(self) -> Mapping[str, Any]:
         """`content` decoded; empty when it is no JSON object."""
@@ -58,6 +65,8 @@ class Message(Part):
 
 
 class MessageReceived(Payload):
+    """Somebody wrote to the bot, or in a chat it is in."""
+
     sender: Sender = Sender()
     message: Message = Message()
 
@@ -65,18 +74,24 @@ class MessageReceived(Payload):
 class Reader(Part):
     reader_id: UserId = UserId()
     read_time: str = ""
+    """Unix ms."""
     tenant_key: str = ""
 
 
 class MessageRead(Payload):
+    """Somebody read what the bot wrote to them alone."""
+
     reader: Reader = Reader()
-    message_id_list: tuple[str, ...] = ()
+    message_id_list: Items[str] = ()
 
 
 class MessageRecalled(Payload):
+    """A message was taken back."""
+
     message_id: str = ""
     chat_id: str = ""
     recall_time: str = ""
+    """Unix ms."""
     recall_type: str = ""
     """`message_owner`, `group_owner`, `group_manager` or `enterprise_manager`."""
 
@@ -86,12 +101,15 @@ class ReactionType(Part):
 
 
 class Reaction(Payload):
+    """Somebody put an emoji to a message, or took it away."""
+
     message_id: str = ""
     reaction_type: ReactionType = ReactionType()
     operator_type: str = ""
     user_id: UserId = UserId()
     app_id: str = ""
     action_time: str = ""
+    """Unix ms."""
 
 
 class Member(Part):
@@ -108,28 +126,40 @@ class ChatChanged(Payload):
     external: bool | None = None
     operator_tenant_key: str = ""
     name: str = ""
-    i18n_names: dict[str, str | None] = Field(default_factory=dict)
+    i18n_names: Texts = Field(default_factory=dict)
 
 
 class ChatMembersChanged(ChatChanged):
     """People came or went."""
 
-    users: tuple[Member, ...] = ()
+    users: Items[Member] = ()
 
 
 class ModeratorList(Part):
-    added_member_list: tuple[Member, ...] = ()
-    removed_member_list: tuple[Member, ...] = ()
+    added_member_list: Items[Member] = ()
+    removed_member_list: Items[Member] = ()
+
+
+class RestrictedMode(Part):
+    """Who may copy out of the chat: `all_members` or `not_anyone`."""
+
+    status: bool | None = None
+    screenshot_has_permission_setting: str = ""
+    download_has_permission_setting: str = ""
+    message_has_permission_setting: str = ""
 
 
 class ChatSettings(Part):
     """One side of a change; only what changed is filled."""
 
     name: str = ""
+    i18n_names: Texts = Field(default_factory=dict)
     description: str = ""
     avatar: str = ""
+    labels: Items[str] = ()
     owner_id: UserId = UserId()
     group_message_type: str = ""
+    """`chat` or `thread`."""
     add_member_permission: str = ""
     at_all_permission: str = ""
     edit_permission: str = ""
@@ -138,9 +168,12 @@ class ChatSettings(Part):
     moderation_permission: str = ""
     join_message_visibility: str = ""
     leave_message_visibility: str = ""
+    restricted_mode_setting: RestrictedMode = RestrictedMode()
 
 
 class ChatUpdated(Payload):
+    """Settings of a chat were changed, or who may write in it."""
+
     chat_id: str = ""
     operator_id: UserId = UserId()
     external: bool | None = None
@@ -151,10 +184,30 @@ class ChatUpdated(Payload):
 
 
 class BotChatEntered(Payload):
+    """Somebody opened the chat with the bot."""
+
     chat_id: str = ""
     operator_id: UserId = UserId()
     last_message_id: str = ""
     last_message_create_time: str = ""
+    """Unix ms."""
+
+
+class ChatOperator(Part):
+    open_id: str = ""
+    user_id: str = ""
+
+
+class ChatUser(ChatOperator):
+    name: str = ""
+
+
+class P2pChatCreated(PayloadV1):
+    """v1; the first chat of a person and the bot."""
+
+    chat_id: str = ""
+    operator: ChatOperator = ChatOperator()
+    user: ChatUser = ChatUser()
 
 
 MODELS: dict[str, type[Payload]] = {
@@ -171,4 +224,5 @@ MODELS: dict[str, type[Payload]] = {
     "im.chat.disbanded_v1": ChatChanged,
     "im.chat.updated_v1": ChatUpdated,
     "im.chat.access_event.bot_p2p_chat_entered_v1": BotChatEntered,
+    "p2p_chat_create": P2pChatCreated,
 }

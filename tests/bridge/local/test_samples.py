@@ -47,6 +47,22 @@ def test_an_event_id_and_an_app_id_can_be_given() -> None:
     assert v1["event"]["uuid"] == "creator-uuid", "the inner uuid is not the event's id"
 
 
+@pytest.mark.parametrize(
+    ("alias", "event_type", "status"),
+    [
+        ("meeting.meeting.started_v1", "vc.meeting.meeting_started_v1", None),
+        ("approval.approval.approved_v1", "approval_instance", "APPROVED"),
+        ("approval.approval.rejected_v1", "approval_instance", "REJECTED"),
+    ],
+)
+def test_an_alias_gives_the_sample_of_what_feishu_sends(
+    alias: str, event_type: str, status: str | None
+) -> None:
+    envelope = sample(alias)
+    assert header(json.dumps(envelope).encode()).event_type == event_type
+    assert envelope["event"].get("status") == status
+
+
 def test_overrides_are_paths_into_the_event() -> None:
     event = sample(SOME, overrides={"message.chat_id": "oc_9", "message.mentions.0.name": "Bo"})[
         "event"
