@@ -8,7 +8,7 @@ PIP := --disable-pip-version-check --no-input --quiet --quiet
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: demo test bench lint clean lock
+.PHONY: demo test bench chaos lint clean lock
 
 demo: .venv/.installed
 	$(BIN)/flybridge demo
@@ -18,6 +18,11 @@ test: .venv/.installed .venv-interop/.installed
 
 bench: .venv/.installed .venv-interop/.installed
 	$(BIN)/python tests/benchmarks/run.py $(BENCH)
+
+# SEED=7 EVENTS=100000 FAULTS=1-9,30; by default a random seed, which is printed first.
+chaos: .venv/.installed
+	$(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) \
+		$(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS))
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -10,17 +10,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from bridge.cli_events import events
+from bridge.cli_letters import dlq, replay
+from bridge.cli_settings import begin
 from bridge.errors import BridgeError, PluginBroken
-
-if TYPE_CHECKING:
-    from bridge.settings import WorkerSettings
-
-    Loaded = TypeVar("Loaded", bound=WorkerSettings)
 
 LOCAL_PORT = 8719
 """Where `flybridge dev` and `flybridge local` serve the local Feishu."""
@@ -44,6 +42,10 @@ examples:
 \b
   # what Feishu does when an ack is lost: the same event three times
   $ flybridge trigger im.message.receive_v1 --same-id --count 3
+\b
+  # what handlers gave up, and once more with the handler mended
+  $ flybridge dlq list
+  $ flybridge dlq replay --all --type im.message.receive_v1 --handlers myapp.feishu
 """
 
 
@@ -88,7 +90,7 @@ def run(common: dict[str, Any], /, **flags: Any) -> None:
     from bridge.run import run_bridge
     from bridge.settings import BridgeSettings
 
-    settings = _begin(BridgeSettings, common, flags)
+    settings = begin(BridgeSettings, common, flags)
     sys.exit(asyncio.run(run_bridge(settings)))
 
 
@@ -120,7 +122,7 @@ def worker(
     from handlers import errors
     from workers.worker import run_worker
 
-    settings = _begin(WorkerSettings, common, flags)
+    settings = begin(WorkerSettings, common, flags)
     try:
         status = run_worker(
             settings,
@@ -237,25 +239,15 @@ def demo() -> None:
     sys.exit(asyncio.run(play(click.echo)))
 
 
+cli.add_command(events)
+cli.add_command(dlq)
+cli.add_command(replay)
+
+
 def main() -> None:
     """The console script. The working directory goes last on the path: it can shadow nothing."""
     sys.path.append(str(Path.cwd()))
     cli(prog_name="flybridge")
-
-
-def _begin(kind: type[Loaded], common: dict[str, Any], flags: dict[str, Any]) -> Loaded:
-    """Read settings and set up the logs, in this order: the one says how to do the other."""
-    import structlog
-
-    from bridge import logs
-    from bridge.settings import unknown_variables
-
-    settings = kind.load(**common, **flags)
-    logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
-    log = structlog.get_logger("bridge.settings")
-    for name, near in unknown_variables(env_file=common["env_file"]).items():
-        log.warning("setting.unknown", variable=name, did_you_mean=near or None)
-    return settings
 
 
 def _read_envelope(file: IO[bytes]) -> dict[str, Any]:

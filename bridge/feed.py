@@ -17,7 +17,8 @@ import structlog
 from bridge.envelope import Header, header
 from bridge.errors import EnvelopeInvalid
 from bridge.protocol import Delivery, Rejected
-from bridge.publisher import Published, Publisher, PublishRefused
+from bridge.published import Published, PublishRefused
+from bridge.publisher import Publisher
 from bridge.spans import EventSpans, begin
 from bridge.streams import Entry, Keys
 from bridge.tally import Tally

@@ -13,12 +13,12 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from bridge.cancellation import heed_cancellation
 from bridge.election import Acquired, Answer, Election, LossReason, Lost, Timing
@@ -27,6 +27,9 @@ from bridge.streams import Keys
 
 RELEASE_TIMEOUT = 0.5
 """Seconds a release may take; when it fails, the others wait the lease out."""
+
+DROP_TIMEOUT = 0.1
+"""Seconds for closing connections that nobody waits for."""
 
 _SCRIPT = files("bridge").joinpath("lua", "lease.lua").read_text(encoding="utf-8")
 _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -167,6 +170,8 @@ class LeaseElector:
         except Exception as error:  # whatever it was, it was no renewal: the deadline decides
             self._failed(error)
             self._take(self._election.expired(self._clock()))
+            if not isinstance(error, ResponseError):
+                await self._drop_connections()
             heed_cancellation()
             return self.timing.lease_duration
         heed_cancellation()
@@ -188,6 +193,12 @@ class LeaseElector:
             reply = await self._redis.eval(_SCRIPT, 1, self._key, *arguments)
         granted, holder, left = reply
         return Answer(int(granted), holder.decode(), int(left) / 1000)
+
+    async def _drop_connections(self) -> None:
+        """The pool's others may be as dead as the one that did not answer: try none of them."""
+        with suppress(RedisError, OSError):
+            async with asyncio.timeout(DROP_TIMEOUT):
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1

@@ -179,7 +179,6 @@ class Link:
         self.connection, self.connected_at = connection, self._clock()
         self.trouble, self.degraded = "", False
         self._offline_since, self._refusals = None, 0
-        self._publisher.on_full, self._publisher.on_drained = connection.pause, connection.resume
         self._tally.connects += 1
         log.info("feishu.connected", device_id=endpoint.device_id)
         self.on_change()
@@ -194,7 +193,6 @@ class Link:
         self._backoff.limit(self._config.reconnect_interval)
         self.connection = self.connected_at = None
         self._offline_since = now
-        self._publisher.on_full = self._publisher.on_drained = _nothing
         self.on_change()
 
     def _failed(self, error: Exception, delay: float, *, degraded: bool) -> float:
@@ -209,7 +207,3 @@ class Link:
                 log.warning("feishu.unavailable", reason=self.trouble)
             self.on_change()
         return delay
-
-
-def _nothing() -> None:
-    """Nobody reads: nothing to pause."""

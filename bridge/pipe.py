@@ -17,7 +17,7 @@ from typing import Any
 
 import hiredis
 from redis.asyncio import ConnectionPool
-from redis.exceptions import ConnectionError, ReadOnlyError, RedisError, ResponseError, TimeoutError
+from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError
 
 from bridge.cancellation import heed_cancellation
 
@@ -86,8 +86,6 @@ class Pipe:
         for _ in range(count):
             try:
                 answers.append(await connection.read_response(timeout=math.inf))
-            except ReadOnlyError:
-                raise  # a demoted primary; a new connection finds the promoted one
             except ResponseError as error:
                 answers.append(error)
 

@@ -1,7 +1,8 @@
 """Entries into streams, in batches, each once. Not a queue: nothing waits longer than its budget.
 
 What was submitted while a batch was on its way forms the next one. The script is idempotent, so a
-batch without an answer is simply sent again as long as its entries have time.
+batch without an answer is simply sent again as long as its entries have time. Where a batch waits
+for its durability, others set out over further connections.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, TimeoutError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, TimeoutError
 
-from bridge.pipe import Pipe, pack
+from bridge.durability import NONE, Durability, Undurable
+from bridge.lane import Lane, Waiting, is_fenced
+from bridge.pipe import pack
+from bridge.published import Done, Published, PublishRefused, Refusal
 from bridge.streams import BRIDGE_GROUP, MARKER_TTL, MAX_TYPES, OTHER, Entry, Keys
 
 BATCH = 512
@@ -28,8 +31,11 @@ BATCH = 512
 BUDGET = 2.0
 """Seconds in which an entry is in Redis or refused. Feishu waits 3 s for an ack."""
 
-FULL, DRAINED = 2_000, 1_000
-"""Entries waiting above which reading should pause, and below which it may go on."""
+BACKLOG = 32 * 1024 * 1024
+"""Bytes that may wait: some 20,000 entries. What comes on top is refused at once."""
+
+PACE = 0.1
+"""Seconds until another connection takes what has waited, when those in use wait for durability."""
 
 DEAD_LETTERS = 1_000
 """Dead letters of the bridge that are kept."""
@@ -40,8 +46,6 @@ DEAD_PAYLOAD = 65_536
 DEAD_FIELD = 4_096
 """Characters of each other field that are kept: headers can be as long as a frame."""
 
-_PATIENCE = 1.0  # seconds for a batch's replies; a hung connection leaves time for another
-_IMPATIENCE = 0.25  # at least so long, else a late batch would time out again and again
 _PAUSE = 0.1  # seconds before what failed is sent again
 
 _SCRIPT = files("bridge").joinpath("lua", "publish.lua").read_text(encoding="utf-8")
@@ -50,44 +54,17 @@ _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 log = structlog.get_logger("bridge.publisher")
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """The event is in Redis; `duplicate` when an earlier delivery had brought it there."""
-
-    entry_id: str
-    duplicate: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PublishRefused:
-    """The event is not known to be in Redis.
-
-    Attributes:
-        reason: `fenced`: this process no longer leads; `redis`: an error until the budget was
-            spent; `timeout`: no answer until then.
-    """
-
-    reason: Literal["fenced", "redis", "timeout"]
-
-
-Done = Callable[[Published | PublishRefused], None]
-
-
-@dataclass(slots=True)
-class _Waiting:
-    command: bytes
-    done: Done
-    deadline: float
-
-
 class Publisher:
-    """Publishes for one app over one connection of its own.
+    """Publishes for one app over connections of its own.
 
     Args:
         redis: only its connection settings are used.
+        durability: what must hold before an entry counts as published; see `durability.fit`.
+        marker_ttl: seconds for which an event that comes again is known.
+        full: whether Redis has no room; asked for every entry.
+        on_out_of_memory: called when Redis itself said so, once a batch.
         leads: asked right before anything is sent; `LeaseElector.leads`.
-        on_fenced: called when Redis knows another term, once a batch.
-        on_full, on_drained: called when more than `FULL` entries wait, and again below `DRAINED`.
+        on_fenced: called with the term that Redis knows when it is not the entry's, once a batch.
         budget: seconds in which an entry is published or refused.
     """
 
@@ -96,36 +73,42 @@ class Publisher:
         redis: Redis,
         keys: Keys,
         *,
+        durability: Durability = NONE,
+        marker_ttl: int = MARKER_TTL,
+        full: Callable[[], bool] = lambda: False,
+        on_out_of_memory: Callable[[], None] = lambda: None,
         leads: Callable[[], bool] = lambda: True,
-        on_fenced: Callable[[], None] = lambda: None,
-        on_full: Callable[[], None] = lambda: None,
-        on_drained: Callable[[], None] = lambda: None,
+        on_fenced: Callable[[int], None] = lambda term: None,
         budget: float = BUDGET,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.on_fenced, self.on_full, self.on_drained = on_fenced, on_full, on_drained
+        self.on_fenced, self.on_out_of_memory = on_fenced, on_out_of_memory
         self.waiting = 0
         """Entries submitted whose `done` has not been called."""
         self._keys = keys
         self._lease, self._types, self._other = keys.lease, keys.types, keys.stream(OTHER)
         self._dead = keys.dead(BRIDGE_GROUP)
-        self._leads = leads
+        self._marker_ttl = marker_ttl
+        self._full, self._leads = full, leads
         self._budget = budget
         self._clock = clock
-        self._pipe = Pipe(redis.connection_pool, [pack("SCRIPT", "LOAD", _SCRIPT)])
-        self._queue: deque[_Waiting] = deque()
-        self._sent: list[_Waiting] = []
-        self._full = False
-        self._failing = False
-        self._flushing: asyncio.Task[None] | None = None
+        self._queue: deque[Waiting] = deque()
+        self._backlog = 0
+        pool = redis.connection_pool
+        self._lanes = [Lane(pool, _SCRIPT, durability) for _ in range(durability.lanes)]
+        self._idle = self._lanes[::-1]
+        self._paced = self._failing = False
 
     def submit(self, entry: Entry, done: Done) -> None:
         """Publish an entry under `entry.term`; never blocks, `done` gets the result."""
+        if self._full():
+            done(PublishRefused("full"))
+            return
         stream = self._keys.stream(entry.event_type)
         name = stream.rpartition(":")[2]
         marker = self._keys.published(entry.event_id)
         keys = (self._lease, marker, self._types, stream, self._other)
-        options = (entry.term, name, MAX_TYPES, MARKER_TTL)
+        options = (entry.term, name, MAX_TYPES, self._marker_ttl)
         self._enqueue(pack("EVALSHA", _SHA, len(keys), *keys, *options, *entry.fields()), done)
 
     def bury(self, reason: str, payload: bytes, fields: Mapping[str, str], done: Done) -> None:
@@ -134,6 +117,9 @@ class Publisher:
         Fields: `reason`, `size` (of the payload, bytes), those given, cut at `DEAD_FIELD`, and
         `envelope`: the payload, cut at `DEAD_PAYLOAD`.
         """
+        if self._full():
+            done(PublishRefused("full"))
+            return
         pairs = [part for name, value in fields.items() for part in (name, value[:DEAD_FIELD])]
         fixed = ("reason", reason, "size", len(payload), "envelope", payload[:DEAD_PAYLOAD])
         self._enqueue(
@@ -142,97 +128,140 @@ class Publisher:
 
     async def drain(self, timeout: float) -> int:
         """Wait until nothing waits, `timeout` seconds at most; returns how many still do."""
-        if self._flushing is not None:
-            await asyncio.wait({self._flushing}, timeout=timeout)
+        ends = self._clock() + timeout
+        while (running := self._running()) and (left := ends - self._clock()) > 0:
+            await asyncio.wait(running, timeout=left)
         return self.waiting
 
     async def close(self) -> None:
-        """Refuse what waits and close the connection."""
-        if self._flushing is not None:
-            self._flushing.cancel()
-            await asyncio.wait({self._flushing})
-        left = [*self._sent, *self._queue]
-        self._sent = []
+        """Refuse what waits and close the connections."""
+        if running := self._running():
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+        left = [waiting for lane in self._lanes for waiting in lane.taken()] + [*self._queue]
         self._queue.clear()
         self._refuse(left, "redis")
-        await self._pipe.close()
+        for lane in self._lanes:
+            await lane.close()
+
+    def _running(self) -> set[asyncio.Task[None]]:
+        return {lane.task for lane in self._lanes if lane.task is not None}
 
     def _enqueue(self, command: bytes, done: Done) -> None:
-        self._queue.append(_Waiting(command, done, self._clock() + self._budget))
+        if self._backlog + len(command) > BACKLOG:
+            done(PublishRefused("overload"))
+            return
+        self._queue.append(Waiting(command, done, self._clock() + self._budget))
+        self._backlog += len(command)
         self.waiting += 1
-        if self.waiting > FULL and not self._full:
-            self._full = True
-            self.on_full()
-        if self._flushing is None:
-            # The task first runs when this turn of the loop is over: all it brought is one batch.
-            self._flushing = asyncio.get_running_loop().create_task(self._flush(), name="publisher")
+        if len(self._idle) == len(self._lanes):
+            self._start()
+        elif self._idle and not self._paced:
+            self._paced = True
+            asyncio.get_running_loop().call_later(PACE, self._start)
 
-    async def _flush(self) -> None:
+    def _start(self) -> None:
+        """Have an idle lane take what waits, if there are both.
+
+        Its task first runs when this turn of the loop is over: all the turn brings is one batch.
+        """
+        self._paced = False
+        if self._idle and self._queue:
+            lane = self._idle.pop()
+            flushing = self._flush(lane)
+            lane.task = asyncio.get_running_loop().create_task(flushing, name="publisher")
+
+    async def _flush(self, lane: Lane) -> None:
         try:
-            while self._queue:
-                self._sent = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            while self._take(lane):
                 if not self._leads():
-                    self._refuse(self._taken(), "fenced")
-                elif again := await self._send():
+                    self._refuse(lane.taken(), "fenced")
+                elif again := await self._send(lane):
                     self._queue.extendleft(reversed(again))
                     await asyncio.sleep(_PAUSE)
         finally:
-            self._flushing = None
+            lane.task = None
+            self._idle.append(lane)
 
-    async def _send(self) -> list[_Waiting]:
-        """Send one batch; returns what is to be sent again."""
-        left = self._sent[0].deadline - self._clock()
-        timeout = max(_IMPATIENCE, min(_PATIENCE, left))
-        answers = await self._pipe.send([waiting.command for waiting in self._sent], timeout)
+    def _take(self, lane: Lane) -> bool:
+        """Move a batch from the queue to the lane. Whose time is over is refused without being
+        sent: its ack would come too late, and others wait."""
         now = self._clock()
-        pairs = zip(self._taken(), answers, strict=True)
+        while self._queue and len(lane.sent) < BATCH:
+            waiting = self._queue.popleft()
+            if now < waiting.deadline:
+                lane.sent.append(waiting)
+            else:
+                self._settle(waiting, PublishRefused(waiting.trouble))
+        if len(self._queue) >= BATCH:
+            self._start()
+        return bool(lane.sent)
+
+    async def _send(self, lane: Lane) -> list[Waiting]:
+        """Send one batch; returns what is to be sent again."""
+        answers = await lane.send(lane.sent[0].deadline - self._clock())
+        now = self._clock()
+        pairs = zip(lane.taken(), answers, strict=True)
         again = [waiting for waiting, answer in pairs if not self._judge(waiting, answer, now)]
-        await self._note(answers)
+        await self._note(lane, answers)
         return again
 
-    def _taken(self) -> list[_Waiting]:
-        batch, self._sent = self._sent, []
-        return batch
-
-    def _judge(self, waiting: _Waiting, answer: Any, now: float) -> bool:
+    def _judge(self, waiting: Waiting, answer: Any, now: float) -> bool:
         """Settle an entry by its answer; False when it has time to be sent again."""
         if isinstance(answer, bytes):
             result: Published | PublishRefused = Published(answer.decode())
         elif isinstance(answer, RedisError):
-            if now < waiting.deadline:
+            waiting.trouble = _trouble(answer)
+            if now < waiting.deadline and waiting.trouble in ("redis", "timeout"):
                 return False
-            result = PublishRefused("timeout" if isinstance(answer, TimeoutError) else "redis")
-        elif answer[0] == b"fenced":
+            result = PublishRefused(waiting.trouble)
+        elif is_fenced(answer):
             result = PublishRefused("fenced")
         else:
             result = Published(answer[1].decode(), duplicate=answer[0] == b"duplicate")
         self._settle(waiting, result)
         return True
 
-    async def _note(self, answers: Sequence[Any]) -> None:
-        """What a batch says of the whole: fenced, failing, well again."""
-        if any(isinstance(answer, list) and answer[0] == b"fenced" for answer in answers):
-            self.on_fenced()
+    async def _note(self, lane: Lane, answers: Sequence[Any]) -> None:
+        """What a batch says of the whole: fenced, full, failing, well again."""
+        if fenced := next(filter(is_fenced, answers), None):
+            self.on_fenced(int(fenced[1] or 0))
+        if any(isinstance(answer, OutOfMemoryError) for answer in answers):
+            self.on_out_of_memory()
+            return
         error = next((answer for answer in answers if isinstance(answer, RedisError)), None)
         if isinstance(error, NoScriptError):
-            await self._pipe.close()  # the next connection loads the script again
+            await lane.close()  # the next connection loads the script again
         if (error is None) == self._failing:
             self._failing = error is not None
             if error is not None:
-                log.warning("publish.failed", error=str(error), cure="see whether Redis is well")
+                log.warning("publish.failed", error=str(error), cure=_cure(error))
             else:
                 log.info("publish.recovered")
 
-    def _refuse(self, batch: Sequence[_Waiting], reason: Literal["fenced", "redis"]) -> None:
+    def _refuse(self, batch: Sequence[Waiting], reason: Refusal) -> None:
         for waiting in batch:
             self._settle(waiting, PublishRefused(reason))
 
-    def _settle(self, waiting: _Waiting, result: Published | PublishRefused) -> None:
+    def _settle(self, waiting: Waiting, result: Published | PublishRefused) -> None:
         self.waiting -= 1
+        self._backlog -= len(waiting.command)
         try:
             waiting.done(result)
         except Exception:  # one callback's mistake must not cost the rest of the batch its acks
             log.exception("publish.callback_failed")
-        if self._full and self.waiting < DRAINED:
-            self._full = False
-            self.on_drained()
+
+
+def _trouble(error: RedisError) -> Refusal:
+    if isinstance(error, OutOfMemoryError):
+        return "full"
+    if isinstance(error, Undurable):
+        return "undurable"
+    return "timeout" if isinstance(error, TimeoutError) else "redis"
+
+
+def _cure(error: RedisError) -> str:
+    if isinstance(error, Undurable):
+        return "see whether the replicas, or Redis' disk, keep up"
+    return "see whether Redis is well"

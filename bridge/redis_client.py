@@ -1,5 +1,5 @@
 """Redis clients with explicit limits, and the check that a server is fit. Not a wrapper of
-redis-py.
+redis-py: what finds the primary of Sentinels or a Cluster is in `primary`.
 
 redis-py 8 alone would retry every command ten times, and a retried XADD is a second entry. Here a
 client retries once, at once: what the bridge sends are idempotent scripts and reads, and a second
@@ -10,7 +10,7 @@ repeated is built with `retries=0`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import redis
 import redis.asyncio
@@ -21,6 +21,16 @@ from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, 
 from redis.retry import Retry
 
 from bridge.errors import RedisUnfit, RedisUnreachable
+from bridge.primary import (
+    FollowingAsyncConnection,
+    FollowingAsyncTlsConnection,
+    FollowingConnection,
+    FollowingTlsConnection,
+    HeedfulAsyncParser,
+    HeedfulParser,
+    Primary,
+)
+from bridge.topology import Topology, parse
 
 TIMEOUT = 5.0
 """Seconds for one reply and for one connect. Without it a half-open socket blocks for ever."""
@@ -36,47 +46,82 @@ _POLICY = "maxmemory-policy"
 log = structlog.get_logger("bridge.redis")
 
 
-def async_client(url: str, *, retries: int = 1) -> redis.asyncio.Redis:
-    """A client for the event loop; see the module for `retries`."""
+Eviction = Literal["refuse", "accept"]
+"""What to do about a server that may evict keys."""
+
+
+def async_client(url: str, *, app_id: str = "", retries: int = 1) -> redis.asyncio.Redis:
+    """A client for the event loop; see the module for `retries`.
+
+    Args:
+        app_id: whose keys it is for; needed where the URL is that of a Cluster.
+    """
+    topology = parse(url)
+    settings = _limits(topology)
+    if topology.kind != "server":
+        made = FollowingAsyncTlsConnection if topology.tls else FollowingAsyncConnection
+        settings |= {"connection_class": made, "primary": Primary(topology, app_id)}
     retry = AsyncRetry(NoBackoff(), retries)
-    return redis.asyncio.Redis.from_url(url, retry=retry, **_limits(url))
+    return redis.asyncio.Redis.from_url(
+        topology.server_url, retry=retry, parser_class=HeedfulAsyncParser, **settings
+    )
 
 
-def sync_client(url: str, *, retries: int = 1) -> redis.Redis:
-    """A blocking client, for workers; see the module for `retries`."""
-    return redis.Redis.from_url(url, retry=Retry(NoBackoff(), retries), **_limits(url))
+def sync_client(url: str, *, app_id: str = "", retries: int = 1) -> redis.Redis:
+    """A blocking client, for workers; see `async_client`."""
+    topology = parse(url)
+    settings = _limits(topology) | following(topology, app_id)
+    retry = Retry(NoBackoff(), retries)
+    return redis.Redis.from_url(
+        topology.server_url, retry=retry, parser_class=HeedfulParser, **settings
+    )
 
 
-async def check_server(client: redis.asyncio.Redis) -> None:
+def following(topology: Topology, app_id: str) -> dict[str, Any]:
+    """What a blocking pool needs in order to follow the primary; nothing for a single server."""
+    if topology.kind == "server":
+        return {}
+    made = FollowingTlsConnection if topology.tls else FollowingConnection
+    return {"connection_class": made, "primary": Primary(topology, app_id)}
+
+
+async def check_server(client: redis.asyncio.Redis, eviction: Eviction = "refuse") -> None:
     """Make sure that this server can keep events.
+
+    Args:
+        eviction: `accept` only warns of a server that may evict keys.
 
     Raises:
         RedisUnfit: too old, a replica, or it may evict keys.
         RedisUnreachable: no answer, or none to this user.
     """
+    where = address(client)
     try:
-        _judge_info(await client.info())
-        _judge_policy(await client.config_get(_POLICY))
+        _judge_info(await client.info(), where)
+        _judge_policy(await client.config_get(_POLICY), eviction)
     except ResponseError as error:
-        _forbidden(error, address(client))
+        _forbidden(error, where)
     except (RedisError, OSError) as error:
-        raise _unreachable(error, address(client)) from error
+        raise _unreachable(error, where) from error
 
 
-def check_server_sync(client: redis.Redis) -> None:
+def check_server_sync(client: redis.Redis, eviction: Eviction = "refuse") -> None:
     """`check_server` for a blocking client."""
+    where = address(client)
     try:
-        _judge_info(client.info())
-        _judge_policy(client.config_get(_POLICY))
+        _judge_info(client.info(), where)
+        _judge_policy(client.config_get(_POLICY), eviction)
     except ResponseError as error:
-        _forbidden(error, address(client))
+        _forbidden(error, where)
     except (RedisError, OSError) as error:
-        raise _unreachable(error, address(client)) from error
+        raise _unreachable(error, where) from error
 
 
 def address(client: redis.Redis | redis.asyncio.Redis) -> str:
-    """The server's URL as it may be shown: without user, password and query."""
+    """Where the server is, as it may be shown: without user, password and query."""
     settings = client.connection_pool.connection_kwargs
+    if "primary" in settings:
+        return str(settings["primary"].topology)
     if "path" in settings:
         return f"unix://{settings['path']}"
     connection_class = client.connection_pool.connection_class
@@ -85,19 +130,23 @@ def address(client: redis.Redis | redis.asyncio.Redis) -> str:
     return f"{scheme}://{host}:{port}/{settings.get('db') or 0}"
 
 
-def _limits(url: str) -> dict[str, Any]:
+def _limits(topology: Topology) -> dict[str, Any]:
     limits: dict[str, Any] = {
         "protocol": 2,
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
         "health_check_interval": HEALTH_CHECK,
     }
-    if not url.startswith("unix:"):
+    if topology.nodes:
         limits["socket_keepalive"] = True
     return limits
 
 
-def _judge_info(info: Mapping[str, Any]) -> None:
+def _judge_info(info: Mapping[str, Any], where: str) -> None:
+    if info.get("redis_mode") == "sentinel":
+        raise RedisUnfit(f"{where} is a Sentinel; give redis+sentinel://host:port/service.")
+    if info.get("cluster_enabled") and not where.startswith("cluster"):
+        raise RedisUnfit(f"{where} is a node of a Cluster; give redis+cluster://host:port.")
     if "valkey_version" in info:
         name, version, oldest = "Valkey", info["valkey_version"], OLDEST_VALKEY
     else:
@@ -109,13 +158,17 @@ def _judge_info(info: Mapping[str, Any]) -> None:
         raise RedisUnfit(f"This {name} is a read-only replica; give the URL of its primary.")
 
 
-def _judge_policy(config: Mapping[Any, Any]) -> None:
+def _judge_policy(config: Mapping[Any, Any], eviction: Eviction) -> None:
     policies = [_text(value) for name, value in config.items() if _text(name) == _POLICY]
-    if policies and policies != ["noeviction"]:
-        raise RedisUnfit(
-            f"Redis may evict keys ({_POLICY} is {policies[0]}), and with them events; "
-            f"set it: CONFIG SET {_POLICY} noeviction, and in its configuration file."
-        )
+    if not policies or policies == ["noeviction"]:
+        return
+    if eviction == "accept":
+        log.warning("redis.may_evict", policy=policies[0], hint="evicted keys are lost events")
+        return
+    raise RedisUnfit(
+        f"Redis may evict keys ({_POLICY} is {policies[0]}), and with them events; "
+        f"set it: CONFIG SET {_POLICY} noeviction, and in its configuration file."
+    )
 
 
 def _forbidden(error: ResponseError, where: str) -> None:

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from bridge import ops, telemetry
 from bridge.connection import connect
 from bridge.dev import dev
+from bridge.durability import Durability, fit
 from bridge.election import Timing
 from bridge.endpoint import discover
 from bridge.errors import OK, BridgeError
@@ -49,10 +50,11 @@ async def run_bridge(settings: BridgeSettings) -> int:
     async with AsyncExitStack() as stack:
         traces = telemetry.start(telemetry.BRIDGE)
         stack.callback(traces.shutdown)
-        redis = async_client(settings.redis_url)
+        redis = async_client(settings.redis_url, app_id=settings.app_id)
         stack.push_async_callback(redis.aclose)
-        await check_server(redis)
-        supervisor = _supervisor(settings, redis, traced=traces.enabled)
+        await check_server(redis, settings.eviction)
+        durability = await fit(Durability.parse(settings.durability), redis)
+        supervisor = _supervisor(settings, redis, durability, traced=traces.enabled)
         if settings.ops_port:
             where = settings.ops_host, settings.ops_port
             app = _ops(settings, supervisor)
@@ -61,7 +63,12 @@ async def run_bridge(settings: BridgeSettings) -> int:
             )
             log.info("ops.started", host=settings.ops_host, port=port)
         stop_on_signals(supervisor.stop)
-        log.info("bridge.started", app_id=settings.app_id, redis=address(redis))
+        log.info(
+            "bridge.started",
+            app_id=settings.app_id,
+            redis=address(redis),
+            durability=durability.profile,
+        )
         await supervisor.run()
     return OK
 
@@ -113,14 +120,20 @@ def _stopping(received: signal.Signals, stop: Callable[[], object]) -> None:
     stop()
 
 
-def _supervisor(settings: BridgeSettings, redis: Redis, *, traced: bool) -> Supervisor:
+def _supervisor(
+    settings: BridgeSettings, redis: Redis, durability: Durability, *, traced: bool
+) -> Supervisor:
     keys = Keys(settings.app_id)
     timing = Timing(settings.lease_duration, settings.renew_deadline, settings.retry_period)
     ask = partial(
         discover, settings.base_url, settings.app_id, settings.app_secret.get_secret_value()
     )
     elector = LeaseElector(redis, keys, new_identity(), timing)
-    return Supervisor(redis, keys, elector, ask, connect, traced=traced)
+    return Supervisor(
+        redis, keys, elector, ask, connect,
+        durability=durability, retention=settings.retention,
+        memory_threshold=settings.memory_threshold, traced=traced,
+    )  # fmt: skip
 
 
 def _ops(settings: BridgeSettings, supervisor: Supervisor) -> Starlette:

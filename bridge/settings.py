@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -24,12 +24,16 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from bridge.election import contradictions
 from bridge.errors import SettingsInvalid
 from bridge.streams import BRIDGE_GROUP
+from bridge.topology import parse
 
 PREFIX = "FLYBRIDGE_"
 DOMAINS = {"feishu": "https://open.feishu.cn", "lark": "https://open.larksuite.com"}
 
 _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+NO_BROKER = "memory://"
+"""The broker URL of a worker without control commands."""
+
 _SECONDS = "give seconds greater than 0; fractions are fine"
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, description=_SECONDS)]
@@ -54,8 +58,16 @@ class WorkerSettings(BaseSettings):
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
         repr=False,
-        description="give a URL like redis://127.0.0.1:6379/0, rediss://… for TLS "
-        "or unix:///run/redis.sock",
+        description="give a URL like redis://127.0.0.1:6379/0, rediss://… for TLS, "
+        "unix:///run/redis.sock, redis+sentinel://host:26379,host:26379/service/0 "
+        "or redis+cluster://host:6379,host:6379",
+    )
+    broker_url: str = Field(
+        "",
+        repr=False,
+        description="give the URL of a Redis for Celery's control commands, like "
+        f"redis://127.0.0.1:6379/0 or redis+sentinel://…, but not of a Cluster; {NO_BROKER} to do "
+        f"without them; or leave it out, and they share the Redis of {PREFIX}REDIS_URL",
     )
     handlers: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -77,8 +89,8 @@ class WorkerSettings(BaseSettings):
         86_400.0,
         ge=1,
         allow_inf_nan=False,
-        description="give seconds, 1 at least: so long an event stays in its stream after every "
-        "group has acknowledged it, for replays",
+        description="give seconds, 1 at least: an event stays in its stream, for replays, until "
+        "every group has acknowledged it and it is this old",
     )
     eviction: Literal["refuse", "accept"] = Field(
         "refuse",
@@ -96,17 +108,19 @@ class WorkerSettings(BaseSettings):
     @property
     def secrets(self) -> tuple[str, ...]:
         """What may stand in no log line."""
-        return (unquote(urlsplit(self.redis_url).password or ""),)
+        urls = {self.redis_url, self.broker_url} - {"", NO_BROKER}
+        return tuple(secret for url in urls for secret in parse(url).secrets)
 
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: str) -> str:
-        url = urlsplit(value)
-        if url.scheme == "unix":
-            _require(url.path)
-        else:
-            _require(url.scheme in {"redis", "rediss"} and url.hostname and url.port != 0)
-            _require(re.fullmatch(r"(/\d*)?", url.path))
+        parse(value)
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_url(cls, value: str) -> str:
+        _require(value in {"", NO_BROKER} or parse(value).kind != "cluster")
         return value
 
     @field_validator("handlers", mode="before")

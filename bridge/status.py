@@ -67,6 +67,18 @@ class Status:
     """Feishu refused this app's configuration or is busy with others; retried slowly."""
     waiting: int
     """Entries on their way into Redis."""
+    full: bool
+    """Whether Redis has no room for more events: all are answered 500."""
+    memory_used: int
+    """Bytes, as Redis counts them against `memory_limit`; 0 until first measured by a leader."""
+    memory_limit: int
+    """Redis' maxmemory in bytes; 0 without one."""
+    trimmed: int
+    """Entries removed from streams."""
+    lagging: int
+    """Pairs of stream and group that hold entries past the retention."""
+    durability: str
+    """`none`, `aof` or `replica:N`: what an ack waits for."""
     redis_age: float | None
     """Since Redis last answered the lease call."""
     renew_seconds: float
@@ -76,8 +88,10 @@ class Status:
     loop_lag: float
     outcomes: dict[str, int]
     frames: dict[str, int]
+    ack_bounds: list[float]
+    """Upper bounds of all buckets but the last, which has none; seconds."""
     ack_counts: list[int]
-    """Per bucket of `tally.ACK_BOUNDS`."""
+    """Acks per bucket, not cumulated."""
     ack_seconds: float
     """Sum over all acks."""
     leaderships: int

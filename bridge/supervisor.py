@@ -8,25 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 from redis.asyncio import Redis
 
 from bridge.backoff import Backoff
+from bridge.durability import NONE, Durability
 from bridge.election import Lost
 from bridge.errors import LeaseLost
 from bridge.feed import Feed
-from bridge.lease import LeaseElector
+from bridge.headroom import Headroom
+from bridge.lease import RELEASE_TIMEOUT, LeaseElector
 from bridge.link import Connect, Discover, Link, Pace
+from bridge.memory import MemoryWatch
 from bridge.publisher import Publisher
 from bridge.status import Board, State, Status, now_ms
-from bridge.streams import Keys
-from bridge.tally import Tally
+from bridge.streams import Keys, mark_ttl
+from bridge.tally import ACK_BOUNDS, Tally
+from bridge.trimming import Trimmer
 from bridge.watchdog import Watchdog
 
 DRAIN = 1.0
 """Seconds for publishes in flight and their acks at a stop."""
+
+RETENTION = 86_400.0
+MEMORY_THRESHOLD = 0.85
+"""Defaults, as in `settings`."""
 
 log = structlog.get_logger("bridge.supervisor")
 
@@ -36,6 +45,9 @@ class Supervisor:
 
     Args:
         discover, connect: see `Link`.
+        durability: what an ack waits for; see `durability.fit`.
+        retention: seconds for which streams keep what every group has acknowledged.
+        memory_threshold: share of Redis' memory limit from which on nothing more is taken in.
         on_state: called with every new state.
         traced: whether spans are made.
     """
@@ -48,6 +60,9 @@ class Supervisor:
         discover: Discover,
         connect: Connect,
         *,
+        durability: Durability = NONE,
+        retention: float = RETENTION,
+        memory_threshold: float = MEMORY_THRESHOLD,
         pace: Pace | None = None,
         backoff: Backoff | None = None,
         on_state: Callable[[State], None] = lambda state: None,
@@ -60,9 +75,15 @@ class Supervisor:
         self._keys = keys
         self._elector = elector
         self._traced = traced
+        self._durability = durability
+        self._trimmer = Trimmer(redis, keys, retention)
+        self._headroom = Headroom(memory_threshold)
+        self._memory = MemoryWatch(redis, self._headroom, on_full=self._trimmer.relieve)
         self._publisher = Publisher(
-            redis, keys, leads=elector.leads, on_fenced=lambda: elector.step_down("fenced")
-        )
+            redis, keys, durability=durability, marker_ttl=mark_ttl(retention),
+            full=lambda: self._headroom.full, on_out_of_memory=self._memory.refused,
+            leads=elector.leads, on_fenced=self._on_fenced,
+        )  # fmt: skip
         self._board = Board(redis, keys, self.status)
         self._link = Link(
             discover, connect, self._feed, self._publisher, self.tally, self.pace,
@@ -115,12 +136,19 @@ class Supervisor:
             trouble=self._link.trouble,
             degraded=self._link.degraded,
             waiting=self._publisher.waiting,
+            full=self._headroom.full,
+            memory_used=self._headroom.memory.used,
+            memory_limit=self._headroom.memory.limit,
+            trimmed=self._trimmer.trimmed,
+            lagging=self._trimmer.lagging,
+            durability=self._durability.profile,
             redis_age=_age(self._elector.answered_at),
             renew_seconds=self._elector.renew_seconds,
             lease_failures=self._elector.failures,
             loop_lag=self._watchdog.lag,
             outcomes=dict(self.tally.outcomes),
             frames=dict(self.tally.frames),
+            ack_bounds=list(ACK_BOUNDS),
             ack_counts=list(self.tally.ack_times.counts),
             ack_seconds=self.tally.ack_times.total,
             leaderships=self.tally.leaderships,
@@ -128,17 +156,31 @@ class Supervisor:
         )
 
     async def _work(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 async with self._elector.lead() as term:
                     self.tally.leaderships += 1
                     self._enter(State.LEADING)
-                    await self._link.hold(term)
+                    async with self._tending():
+                        await self._link.hold(term)
             except LeaseLost:
                 self._enter(State.STANDBY)
             else:
                 self._enter(State.STANDBY)
                 await self._sit_out()
+
+    @asynccontextmanager
+    async def _tending(self) -> AsyncIterator[None]:
+        """Look after Redis while this bridge leads: its memory, and what can be trimmed."""
+        tasks = [
+            asyncio.create_task(self._memory.run(), name="memory-watch"),
+            asyncio.create_task(self._trimmer.run(), name="trimmer"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _sit_out(self) -> None:
         """Leave the lease to another host for once; it was released just now."""
@@ -147,19 +189,30 @@ class Supervisor:
         await asyncio.sleep(pause)
 
     async def _end(self, work: asyncio.Task[None], *others: asyncio.Task[object]) -> None:
-        """End what `run` started, the socket and the lease first."""
-        for tasks in ({work}, set(others)):
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        """End what `run` started, the socket first.
+
+        Lease and board are given up side by side: a Redis that hangs is waited for once.
+        """
+        for task in (work, *others):
+            task.cancel()
+        await asyncio.gather(asyncio.wait({work}), self._leave_board(others))
         await self._publisher.close()
         self._watchdog.stop()
         self._enter(State.STOPPED)
-        await self._board.remove()
         log.info("bridge.stopped", **self.tally.outcomes)
+
+    async def _leave_board(self, others: Collection[asyncio.Task[object]]) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_TIMEOUT):
+                await asyncio.wait(others)
+                await self._board.remove()
 
     def _feed(self, term: int) -> Feed:
         return Feed(self._publisher, self._keys, term, self.tally, traced=self._traced)
+
+    def _on_fenced(self, term: int) -> None:
+        if term != self._elector.term:  # else what was fenced had waited since an earlier term
+            self._elector.step_down("fenced")
 
     def _on_lost(self, lost: Lost) -> None:
         self._link.abort()
@@ -167,6 +220,8 @@ class Supervisor:
             self._enter(State.STANDBY)
 
     def _enter(self, state: State) -> None:
+        if self._stopping.is_set() and state in (State.STANDBY, State.LEADING):
+            return  # a lease that comes or goes while draining changes nothing
         if state is not self.state:
             self.state, self._since = state, now_ms()
             log.info("bridge.state_changed", state=state.value, term=self._elector.term)

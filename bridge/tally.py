@@ -28,7 +28,7 @@ class Tally:
     """Outlives connections and leaderships."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    """`published`, `duplicate`, `buried`; and refusals: `fenced`, `redis`, `timeout`."""
+    """`published`, `duplicate`, `buried`; and refusals, see `published.PublishRefused`."""
     frames: Counter[str] = field(default_factory=Counter)
     """By `protocol.FrameOutcome`."""
     ack_times: AckTimes = field(default_factory=AckTimes)

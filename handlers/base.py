@@ -57,7 +57,13 @@ class Handler:
     backoff: ClassVar[float] = 1.0
     """Seconds before the second attempt; doubles with each one after."""
     backoff_max: ClassVar[float] = 600.0
-    """Seconds that no wait exceeds."""
+    """Seconds that no wait exceeds, unless `Retry(after=...)` names a longer one."""
+    max_age: ClassVar[float | None] = None
+    """Seconds after the event's creation, or its replay, beyond which no attempt is begun."""
+    rate_limit: ClassVar[str | float | None] = None
+    """Events begun per event type and worker: "10/s", "100/m", "5/h", or a number a second."""
+    concurrency: ClassVar[int | None] = None
+    """Events in work at once, per event type and worker."""
 
     def handle(self, event: Event, context: Context) -> Any:
         """Handle one event; `def` and `async def` both work. Returning means success.

@@ -13,7 +13,8 @@ A message states the fact and ends with what to do about it.
 
 from __future__ import annotations
 
-import math
+LONGEST_RETRY = 7 * 86_400.0
+"""Seconds that a handler may ask to wait; a week."""
 
 
 class HandlerError(Exception):
@@ -24,19 +25,28 @@ class Retry(HandlerError):
     """Raise it to run the handler again later; it counts as an attempt.
 
     Args:
-        after: seconds to wait; None takes the handler's own backoff.
+        after: seconds to wait, from 0 to a week; None takes the handler's own backoff.
         reason: for the log and, once attempts are used up, the dead letter.
+
+    Raises:
+        ValueError: `after` is no such number.
     """
 
     def __init__(self, after: float | None = None, reason: str = "") -> None:
-        if after is not None and not (0 <= after < math.inf):
-            raise ValueError(f"Retry(after={after!r}); give seconds, 0 or more")
+        if after is not None and not _is_wait(after):
+            raise ValueError(f"Retry(after={after!r}); give seconds, from 0 to {LONGEST_RETRY:.0f}")
         self.after = after
         self.reason = reason
         super().__init__(after, reason)
 
     def __str__(self) -> str:
         return self.reason or "the handler asked for another attempt"
+
+
+def _is_wait(after: object) -> bool:
+    if not isinstance(after, int | float) or isinstance(after, bool):
+        return False
+    return 0 <= after <= LONGEST_RETRY
 
 
 class Reject(HandlerError):

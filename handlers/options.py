@@ -11,6 +11,8 @@ from handlers.base import Handler
 from handlers.errors import RegistrationInvalid
 
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_RATE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?:/(?P<unit>[smh]))?")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
 
 
 class Options(TypedDict, total=False):
@@ -23,6 +25,17 @@ class Options(TypedDict, total=False):
     timeout: float
     backoff: float
     backoff_max: float
+    max_age: float | None
+    rate_limit: str | float | None
+    concurrency: int | None
+
+
+def per_second(rate_limit: str | float) -> float:
+    """Events a second that a rate limit allows; 0 for what is no rate limit."""
+    if isinstance(rate_limit, str):
+        match = _RATE.fullmatch(rate_limit)
+        return float(match["number"]) / _SECONDS[match["unit"]] if match else 0.0
+    return float(rate_limit) if _is_seconds(rate_limit) else 0.0
 
 
 def complete(given: Options, owner: type[Handler], where: str) -> dict[str, Any]:
@@ -55,20 +68,43 @@ def _refuse_slips(owner: type[Handler], where: str) -> None:
 
 
 def _problems(options: dict[str, Any]) -> list[tuple[str, str]]:
-    queue, attempts = options["queue"], options["max_attempts"]
+    queue = options["queue"]
     problems = []
     if queue is not None and not (isinstance(queue, str) and _QUEUE.fullmatch(queue)):
         problems.append(("queue", "give None or a name of letters, digits, `_`, `.` and `-`"))
-    if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
+    if not _is_count(options["max_attempts"]):
         problems.append(("max_attempts", "give a whole number, 1 or more"))
     if not _is_seconds(options["timeout"]) or options["timeout"] <= 0:
         problems.append(("timeout", "give seconds, more than 0"))
-    problems += [
+    return problems + _problems_of_waits(options) + _problems_of_limits(options)
+
+
+def _problems_of_waits(options: dict[str, Any]) -> list[tuple[str, str]]:
+    problems = [
         (option, "give seconds, 0 or more")
         for option in ("backoff", "backoff_max")
         if not _is_seconds(options[option])
     ]
+    if not problems and options["backoff"] > options["backoff_max"]:
+        longest = f"backoff_max={options['backoff_max']:g}"
+        problems.append(("backoff", f"it exceeds {longest}; raise that, or lower this"))
     return problems
+
+
+def _problems_of_limits(options: dict[str, Any]) -> list[tuple[str, str]]:
+    age, rate, concurrency = options["max_age"], options["rate_limit"], options["concurrency"]
+    problems = []
+    if age is not None and not (_is_seconds(age) and age > 0):
+        problems.append(("max_age", "give None or seconds, more than 0"))
+    if rate is not None and not per_second(rate):
+        problems.append(("rate_limit", 'give None, "10/s", "100/m", "5/h" or a number a second'))
+    if concurrency is not None and not _is_count(concurrency):
+        problems.append(("concurrency", "give None or a whole number, 1 or more"))
+    return problems
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _is_seconds(value: object) -> bool:

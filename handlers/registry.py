@@ -39,6 +39,9 @@ class Registration:
     timeout: float
     backoff: float
     backoff_max: float
+    max_age: float | None
+    rate_limit: str | float | None
+    concurrency: int | None
     run: Run
     """Returns an awaitable for async handlers; may do so even where `is_async` is False."""
     is_async: bool
@@ -89,7 +92,8 @@ class Registry:
                 without parameters that returns a Handler; annotate its return type, so that the
                 class's options are found.
             patterns: event types, or patterns such as `im.message.*` and `*`.
-            options: override the class's queue, max_attempts, timeout, backoff, backoff_max.
+            options: override the class's queue, max_attempts, timeout, backoff, backoff_max,
+                max_age, rate_limit, concurrency; `Handler` says what they mean.
 
         Raises:
             RegistrationInvalid: a mistake, with what to change.

@@ -6,7 +6,6 @@ its sentence.
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 
 import celery.concurrency
@@ -18,10 +17,9 @@ from bridge import logs, telemetry
 from bridge.errors import BridgeError
 from bridge.redis_client import check_server_sync, sync_client
 from bridge.settings import WorkerSettings
-from bridge.streams import Keys
 from handlers.plugins import load
 from handlers.registry import registry
-from workers import runner, tasks
+from workers import broker, runner, tasks
 from workers.bootstep import IntakeStep
 from workers.routing import Routing
 
@@ -32,16 +30,12 @@ def create(settings: WorkerSettings) -> Celery:
     """The app for these settings, with a task per event type that has handlers."""
     load(settings.handlers)
     routing = Routing.of(registry)
-    app = Celery("flybridge", broker=settings.redis_url)
+    app = Celery("flybridge")
     app.conf.update(_configuration(settings, routing))
     tasks.register(app, routing, registry)
     step = type("Intake", (IntakeStep,), {"settings": settings, "routing": routing})
     app.steps["consumer"].add(step)
     return app
-
-
-def _tls(url: str) -> dict[str, Any] | None:
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED} if url.startswith("rediss:") else None
 
 
 def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]:
@@ -67,22 +61,7 @@ def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]
         "worker_hijack_root_logger": False,
         "worker_send_task_events": False,
         "worker_soft_shutdown_timeout": 30,
-        "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,
-        # Without it an error reply of Redis (UNBLOCKED, READONLY) ends the worker.
-        "broker_channel_error_retry": True,
-        # kombu alone would take any certificate.
-        "broker_use_ssl": _tls(settings.redis_url),
-        "broker_transport_options": {
-            "global_keyprefix": f"{Keys(settings.app_id).prefix}:celery:",
-            "visibility_timeout": 3600,
-            "unacked_restore_interval": 10,
-            "unacked_restore_throttle": 1,
-            "socket_connect_timeout": 5,
-            "socket_timeout": 30,
-            "socket_keepalive": True,
-            "health_check_interval": 25,
-        },
+        **broker.configuration(settings),
     }
 
 
@@ -127,9 +106,9 @@ def _start_telemetry() -> None:
 
 def _check_redis() -> None:
     """End the worker if its Redis would lose events, or is not there."""
-    client = sync_client(settings.redis_url)
+    client = sync_client(settings.redis_url, app_id=settings.app_id)
     try:
-        check_server_sync(client)
+        check_server_sync(client, settings.eviction)
     except BridgeError as error:
         log.critical("worker.refused", reason=str(error))
         raise SystemExit(error.exit_code) from error

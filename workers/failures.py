@@ -29,8 +29,13 @@ class Again:
     error: str
 
 
-def judge(error: BaseException, registration: Registration, context: Context) -> Failure | Again:
+def judge(
+    error: BaseException, registration: Registration, context: Context, age: float = 0.0
+) -> Failure | Again:
     """Decide what follows a failed attempt, and log it.
+
+    Args:
+        age: seconds since the event was created.
 
     Raises:
         BaseException: `error` itself, when it is meant for the process and not about the handler.
@@ -38,6 +43,8 @@ def judge(error: BaseException, registration: Registration, context: Context) ->
     if _is_order_to_exit(error):
         raise error
     verdict = _verdict(error, registration, context.attempt)
+    if isinstance(verdict, Again) and is_too_old(registration, age + verdict.after):
+        verdict = Failure(registration.name, "age", verdict.error)
     log.warning(
         "attempt.failed",
         event_id=context.event_id,
@@ -49,6 +56,11 @@ def judge(error: BaseException, registration: Registration, context: Context) ->
         **_cause(error),
     )
     return verdict
+
+
+def is_too_old(registration: Registration, age: float) -> bool:
+    """Whether a handler must not begin with an event of so many seconds."""
+    return registration.max_age is not None and age > registration.max_age
 
 
 def retry_delay(registration: Registration, attempt: int) -> float:

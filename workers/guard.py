@@ -4,21 +4,25 @@ It is what makes an event's handlers run at one place at a time and their succes
 knows nothing of streams being read or of Celery.
 
 The lock is python-redis-lock's: same keys, same owner id. A lock is not dedup, however: it ends
-with the attempt. What dedups is the state beside it, kept for a day after the event is done.
+with the attempt. What dedups is the state beside it, kept after the event is done for as long as
+its entry may be met again.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis_lock
 import structlog
 from redis import Redis
+from redis.exceptions import RedisError
 
-from bridge.streams import MARKER_TTL, Entry, Keys
+from bridge.logs import Redactor
+from bridge.streams import Entry, Keys, mark_ttl
+from workers.failures import MAX_ERROR
 from workers.outcomes import Outcome
 from workers.scripts import Call, load, run_all
 
@@ -26,6 +30,10 @@ log = structlog.get_logger("workers.guard")
 
 STATE_TTL = 7 * 86_400
 """Seconds the state of an unsettled event is kept; on top of the wait for its retry."""
+
+
+UNANSWERED = 10_000
+"""Claims without an answer that are remembered; who forgets one waits for an event lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +123,30 @@ class Guard:
         group: consumer group.
         event_lease: seconds without renewal before another worker may take an event over.
         boot: names this worker process; new at every start, so that tokens never recur.
+        retention: seconds an entry stays in its stream; done and dead marks outlive it.
+        redact: takes secrets out of an error's text before it is kept; None: those it can tell
+                by their looks.
     """
 
-    def __init__(self, redis: Redis, keys: Keys, group: str, event_lease: float, boot: str) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        group: str,
+        event_lease: float,
+        boot: str,
+        *,
+        retention: float = 86_400.0,
+        redact: Callable[[str], str] | None = None,
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._group = group
         self._lease_ms = int(event_lease * 1000)
+        self._mark_ttl = mark_ttl(retention)
+        self._redact = redact or Redactor().text
+        # Popped when used: two threads claim, and a token must never run twice.
+        self._unanswered: dict[tuple[str, str], str] = {}
         self._tokens = (f"{boot}:{number}" for number in itertools.count(1))
 
     @property
@@ -135,7 +160,7 @@ class Guard:
         Raises:
             redis.RedisError: nothing is known to be claimed; ask again.
         """
-        tokens = [next(self._tokens) for _ in pending]
+        tokens = [self._token_for(item) for item in pending]
         script = load("claim")
         calls = [
             Call(
@@ -145,7 +170,11 @@ class Guard:
             )
             for item, token in zip(pending, tokens, strict=True)
         ]
-        answers = run_all(self._redis, calls)
+        try:
+            answers = run_all(self._redis, calls)
+        except (RedisError, OSError):
+            self._remember(pending, tokens)
+            raise
         return [
             self._claimed(item, token, answer)
             for item, token, answer in zip(pending, tokens, answers, strict=True)
@@ -180,6 +209,23 @@ class Guard:
             for run in runs
         ]
         return [answer == 1 for answer in run_all(self._redis, calls)]
+
+    def _token_for(self, item: Pending) -> str:
+        """A fresh token, or that of an earlier claim of this entry whose answer was lost.
+
+        The claim may have succeeded, and by its own token it is told so again; to any other it
+        would be busy for an event lease, and then count as a crash.
+        """
+        if self._unanswered:
+            earlier = self._unanswered.pop((item.stream, item.entry_id), None)
+            return earlier or next(self._tokens)
+        return next(self._tokens)
+
+    def _remember(self, pending: Sequence[Pending], tokens: Sequence[str]) -> None:
+        if len(self._unanswered) > UNANSWERED:
+            self._unanswered.clear()
+        for item, token in zip(pending, tokens, strict=True):
+            self._unanswered[item.stream, item.entry_id] = token
 
     def _claimed(self, item: Pending, token: str, answer: Any) -> Claim:
         if isinstance(answer, Exception):
@@ -223,20 +269,28 @@ class Guard:
         for handler in outcome.finished:
             marks += (handler, "")
         for given_up in outcome.failed:
-            marks += (given_up.handler, f"{given_up.reason}\n{given_up.error}")
+            marks += (given_up.handler, f"{given_up.reason}\n{self._bare(given_up.error)}")
+        verdict = _verdict(settlement)
+        error = failure.error if failure else outcome.error
         return (
             run.token,
-            _verdict(settlement),
+            verdict,
             self._group,
             run.pending.entry_id,
             int((outcome.retry_after or 0) * 1000),
             failure.reason if failure else "",
-            failure.error if failure else outcome.error,
+            self._bare(error) if error else "",
             failure.handler if failure else "",
-            MARKER_TTL,
+            self._mark_ttl,
             STATE_TTL,
+            len(marks),
             *marks,
+            *(run.pending.entry.fields() if verdict == "dead" else ()),
         )
+
+    def _bare(self, error: str) -> str:
+        """An error's text as it may be kept; redaction can make it longer than it was."""
+        return self._redact(error).encode("utf-8", "replace")[:MAX_ERROR].decode(errors="ignore")
 
 
 def _verdict(settlement: Settlement) -> str:

@@ -8,6 +8,7 @@ in `workers.bootstep`); the intake knows no Celery.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from workers.guard import Busy, Claim, Duplicate, Guard, Pending, Run, Settlement
 from workers.outcomes import Outcome
@@ -25,8 +27,9 @@ from workers.window import Window
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from workers.reader import StreamReader
+    from workers.reader import Caps, StreamReader
     from workers.spans import IntakeSpans
+    from workers.waiting import Waiting
 
 log = structlog.get_logger("workers.intake")
 
@@ -37,6 +40,12 @@ Less than the client waits for a reply."""
 
 DUE_PERIOD = 0.25
 """Seconds between looks for retries that are due."""
+
+PAUSED_BLOCK = 0.1
+"""Seconds of the same while a limited stream is left alone, for it may have room again soon."""
+
+SWEEP_PERIOD = 60.0
+"""Seconds between looks for consumers whose workers are gone."""
 
 SETTLE_DELAY = 0.005
 """Seconds to gather outcomes; settled one by one they would cost ten times as much."""
@@ -50,9 +59,11 @@ class Intake:
         guard: claims and settles.
         streams: gives the streams to read; called every second.
         event_lease: seconds; a third of it is the period of renewal.
-        wake: called from any thread when claimed events have come into `ready`.
+        waiting: where claimed events wait; the owner of the pool takes them out.
+        wake: called from any thread when some have come.
         spans: of this worker.
         died: called when a thread ends by a mistake of ours; the worker is no use without it.
+        disconnect: closes the connections to Redis that nobody is using.
     """
 
     def __init__(
@@ -61,29 +72,34 @@ class Intake:
         guard: Guard,
         streams: Callable[[], Iterable[str]],
         event_lease: float,
+        waiting: Waiting,
         wake: Callable[[], None],
         spans: IntakeSpans,
         died: Callable[[], None],
+        disconnect: Callable[[], None],
     ) -> None:
         self._died = died
+        self._disconnect = disconnect
         self._spans = spans
         self._reader = reader
         self._guard = guard
         self._streams = streams
         self._event_lease = event_lease
+        self._waiting = waiting
         self._wake = wake
         self._window = Window(time.monotonic())
         self._held: dict[str, Run] = {}
         self._entries: set[tuple[str, str]] = set()
         self._ended: deque[Settlement] = deque()
+        self._settling = 0
         self._room = threading.Condition()
         self._any_ended = threading.Event()
         self._troubled: dict[str, str] = {}
         self._stopping = threading.Event()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.ready: deque[Run] = deque()
-        """Claimed events that nobody runs yet; the owner of the pool takes them from the left."""
+        self.lost: set[str] = set()
+        """Tokens of claims that another worker has taken over: do not start them."""
         self.slots = 1
         self.settled = 0
         self.duplicates = 0
@@ -100,9 +116,11 @@ class Intake:
             thread.daemon = True
             thread.start()
 
-    def put_back(self, runs: Iterable[Run]) -> None:
-        """Events that were taken from `ready`, but whose handlers never started."""
-        self.ready.extendleft(runs)
+    def give_back(self, runs: Iterable[Run], after: float = 0.0) -> None:
+        """Leave events whose handlers never started to any worker, in so many seconds."""
+        returned = Outcome(retry_after=after)
+        self._ended.extend(Settlement(run, returned, returned=True) for run in runs)
+        self._any_ended.set()
 
     def end(self, run: Run, outcome: Outcome) -> None:
         """An attempt has ended; callable from any thread."""
@@ -114,19 +132,24 @@ class Intake:
         """Entries read and not yet settled."""
         return len(self._held)
 
+    @property
+    def unsettled(self) -> int:
+        """Attempts that ended, of which Redis does not know yet."""
+        return len(self._ended) + self._settling
+
     def stop(self) -> None:
         """Read no more, and give back what nobody has started."""
         self._stopping.set()
         with self._room:
             self._room.notify()
-        self._give_back()
+        self.give_back(self._waiting.drain())
         self._threads[0].join(BLOCK + 5)
         # What the last read brought.
-        self._give_back()
+        self.give_back(self._waiting.drain())
 
     def close(self) -> None:
         """Settle what ended, and leave the groups; attempts cut off are for retry at once."""
-        self._give_back()
+        self.give_back(self._waiting.drain())
         for run in list(self._held.values()):
             cut_off = Outcome(retry_after=0.0, error="the worker was stopped in the middle")
             if all(ended.run is not run for ended in list(self._ended)):
@@ -135,15 +158,15 @@ class Intake:
         self._any_ended.set()
         for thread in self._threads:
             thread.join(5)
-        with self._outage("leave"):
-            self._reader.leave()
+        self._leave()
         self._spans.close()
 
-    def _give_back(self) -> None:
-        while self.ready:
-            returned = Outcome(retry_after=0.0)
-            self._ended.append(Settlement(self.ready.popleft(), returned, returned=True))
-        self._any_ended.set()
+    def _leave(self) -> None:
+        # Twice, for a connection that was idle for long may be cut, unseen until it is used.
+        for _ in range(2):
+            with self._outage("leave"):
+                self._reader.leave()
+                return
 
     def _alive(self, name: str, work: Callable[[], None]) -> None:
         try:
@@ -168,18 +191,24 @@ class Intake:
                 if lost_reply:
                     self._accept(self._reader.own_pending())
                     lost_reply = False
-                if not self._reader.streams:
-                    # Celery's consumer says only a moment after its start which queues it reads.
-                    self._stopping.wait(BLOCK / 20)
-                self._accept(self._reader.read(room, BLOCK))
+                self._read_once(room)
                 healthy = True
             # A read whose answer was lost has left entries with us that `read` will not give again.
             lost_reply = lost_reply or not healthy
 
+    def _read_once(self, room: int) -> None:
+        streams = self._reader.streams
+        caps = self._waiting.limits.caps(streams)
+        paused = sum(most == 0 for most in caps.values())
+        if paused == len(streams):
+            # Or none is known: Celery's consumer says after its start which queues it reads.
+            self._stopping.wait(PAUSED_BLOCK / 2)
+        self._accept(self._reader.read(room, PAUSED_BLOCK if paused else BLOCK, caps))
+
     def _wait_for_room(self) -> int:
         with self._room:
             size = self._window.size(self.slots)
-            room = size - len(self._held)
+            room = size - self._in_the_way
             # Half a window at a time: small reads would cost a round trip each.
             if room >= max(1, size // 2):
                 return room
@@ -197,7 +226,7 @@ class Intake:
         for run in runs:
             self._held[run.token] = run
             self._entries.add((run.pending.stream, run.pending.entry_id))
-        self.ready.extend(runs)
+        self._waiting.add(runs)
         self._wake()
         self._set_aside(claims)
 
@@ -216,7 +245,8 @@ class Intake:
             self._any_ended.wait()
             self._closing.wait(SETTLE_DELAY)
             self._any_ended.clear()
-            batch = [self._ended.popleft() for _ in range(len(self._ended))]
+            self._settling = len(self._ended)
+            batch = [self._ended.popleft() for _ in range(self._settling)]
             while batch:
                 with self._outage("settle"):
                     started = time.time_ns()
@@ -230,20 +260,28 @@ class Intake:
                     break
 
     def _settled(self, batch: list[Settlement], recorded: list[bool]) -> None:
+        debugging = logging.getLogger().isEnabledFor(logging.DEBUG)
         for settlement, kept in zip(batch, recorded, strict=True):
             run = settlement.run
             self._held.pop(run.token, None)
             self._entries.discard((run.pending.stream, run.pending.entry_id))
             if kept and settlement.outcome.verdict == "dead":
                 self._log_dead(settlement)
-            if not kept:
-                log.warning(
-                    "claim.lost",
-                    event_id=run.pending.entry.event_id,
-                    attempt=run.attempt,
-                    hint="another worker has taken the event over; its outcome counts",
-                )
+            if debugging:
+                _log_settled(settlement, recorded=kept)
+        lost = [each.run for each, kept in zip(batch, recorded, strict=True) if not kept]
+        if lost:
+            log.warning(
+                "claim.lost",
+                event_id=lost[0].pending.entry.event_id,
+                attempt=lost[0].attempt,
+                count=len(lost),
+                hint="another worker has taken over, and its outcome counts; or Redis lost data",
+            )
+        self._settling = 0
         self.settled += len(batch)
+        if self._waiting.suspects.reserved:
+            self._wake()
         self._window.settled(len(batch), time.monotonic())
         with self._room:
             self._room.notify()
@@ -261,7 +299,7 @@ class Intake:
         )
 
     def _keep(self) -> None:
-        renewed = 0.0
+        renewed, swept = 0.0, time.monotonic()
         while not self._closing.wait(DUE_PERIOD):
             with self._outage("keep"):
                 if time.monotonic() - renewed >= self._event_lease / 3:
@@ -269,18 +307,29 @@ class Intake:
                     self._renew()
                     self._fetch(self._reader.take_over)
                 self._fetch(self._reader.due)
+                if time.monotonic() - swept >= SWEEP_PERIOD:
+                    swept = time.monotonic()
+                    self._reader.sweep()
 
     def _renew(self) -> None:
         runs = list(self._held.values())
         if not runs:
+            self.lost = set()
             return
         kept = self._guard.renew(runs)
+        gone = [run.token for run, ours in zip(runs, kept, strict=True) if not ours]
+        self.lost = {token for token in gone if token in self._held}
         self._reader.renew(run.pending for run, ours in zip(runs, kept, strict=True) if ours)
 
-    def _fetch(self, source: Callable[[int], list[Pending]]) -> None:
-        room = self._window.size(self.slots) - len(self._held)
+    def _fetch(self, source: Callable[[int, Caps], list[Pending]]) -> None:
+        room = self._window.size(self.slots) - self._in_the_way
         if room > 0 and self._reader.streams and not self._stopping.is_set():
-            self._accept(source(room))
+            self._accept(source(room, self._waiting.limits.caps(self._reader.streams)))
+
+    @property
+    def _in_the_way(self) -> int:
+        """Events that count against the window; who waits for a limit keeps nobody out."""
+        return len(self._held) - self._waiting.limits.parked
 
     @contextmanager
     def _outage(self, doing: str) -> Iterator[None]:
@@ -290,7 +339,7 @@ class Intake:
         except ResponseError as error:
             self._unwell("redis.refused", doing, error)
             if "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
-                with self._outage("group"):
+                with self._outage(doing):
                     self._reader.forget_groups()
         except (RedisError, OSError) as error:
             self._unwell("redis.lost", doing, error)
@@ -300,8 +349,24 @@ class Intake:
 
     def _unwell(self, event: str, doing: str, error: Exception) -> None:
         reason = str(error) or type(error).__name__
+        if isinstance(error, RedisTimeoutError):
+            # Their way may be gone for all connections alike, and each would time out by itself.
+            self._disconnect()
         if not self._troubled:
             log.warning(event, doing=doing, error=reason)
         self._troubled[doing] = reason
         # Not `_stopping`: while the last handlers end, settling must not ask without a pause.
         self._closing.wait(DUE_PERIOD)
+
+
+def _log_settled(settlement: Settlement, *, recorded: bool) -> None:
+    entry, outcome = settlement.run.pending.entry, settlement.outcome
+    log.debug(
+        "attempt.settled",
+        event_id=entry.event_id,
+        event_type=entry.event_type,
+        attempt=settlement.run.attempt,
+        verdict="return" if settlement.returned else outcome.verdict,
+        finished=list(outcome.finished),
+        recorded=recorded,
+    )

@@ -5,14 +5,15 @@ It decides nothing about events; the guard does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import structlog
 from redis import Redis
-from redis.exceptions import ResponseError
 
 from bridge.streams import Entry, Keys
+from workers.failures import describe
 from workers.guard import Pending
 from workers.scripts import Call, load, run_all
 
@@ -21,7 +22,18 @@ log = structlog.get_logger("workers.reader")
 FULL_READ_EVERY = 4
 """Every so many reads take in the quiet streams too while others are busy."""
 
-Raw = tuple[bytes, dict[bytes, bytes] | None]
+PAGE = 100
+"""Pending entries that one call looks at, at most."""
+
+SWEEP_AFTER = 3_600.0
+"""Seconds, at least, of idleness after which a consumer's worker counts as gone."""
+
+Raw = tuple[bytes, dict[bytes, bytes]]
+
+Caps = Mapping[str, int]
+"""Stream -> how many of its entries to take at most, 0 for none; others as there is room."""
+
+NO_CAPS: Caps = {}
 
 
 class StreamReader:
@@ -43,7 +55,9 @@ class StreamReader:
         self._group = group
         self._consumer = consumer
         self._lease_ms = int(event_lease * 1000)
+        self._sweep_ms = int(max(10 * event_lease, SWEEP_AFTER) * 1000)
         self._grouped: set[str] = set()
+        self._unreadable: set[str] = set()
         self._busy: list[str] = []
         self._reads = 0
         self.streams: tuple[str, ...] = ()
@@ -61,27 +75,26 @@ class StreamReader:
     def follow(self, streams: Iterable[str]) -> None:
         """Read these streams from now on; a missing group is made, from the first entry on."""
         wanted = tuple(sorted(streams))
-        for stream in wanted:
-            if stream not in self._grouped:
-                self._make_group(stream)
-        self.streams = wanted
+        self._make_groups([stream for stream in wanted if stream not in self._grouped])
+        self.streams = tuple(stream for stream in wanted if stream in self._grouped)
 
     def forget_groups(self) -> None:
         """Make the groups anew: Redis lost them (flushed, or failed over)."""
         self._grouped.clear()
         self.follow(self.streams)
 
-    def read(self, room: int, block: float) -> list[Pending]:
+    def read(self, room: int, block: float, caps: Caps = NO_CAPS) -> list[Pending]:
         """New entries, about `room` at most; waits up to `block` seconds for the first."""
-        streams = self._next_streams()
+        streams = self._next_streams(caps)
         if not streams:
             return []
-        focused = len(streams) < len(self.streams)
+        focused = len(streams) < sum(caps.get(stream, 1) > 0 for stream in self.streams)
+        most = min(room // len(streams), *(caps.get(stream, room) for stream in streams))
         answer: Any = self._redis.xreadgroup(
             self._group,
             self._consumer,
             dict.fromkeys(streams, ">"),
-            count=max(1, room // len(streams)),
+            count=max(1, most),
             block=None if focused else max(1, int(block * 1000)),
         )
         batches = [(stream.decode(), raw) for stream, raw in answer or []]
@@ -89,51 +102,29 @@ class StreamReader:
         return [item for stream, raw in batches for item in self._pending(stream, raw)]
 
     def own_pending(self) -> list[Pending]:
-        """What was delivered to this consumer and not acknowledged: the reply was lost."""
-        found: list[Pending] = []
-        for stream in self.streams:
-            after = "0"
-            while True:
-                answer: Any = self._redis.xreadgroup(
-                    self._group, self._consumer, {stream: after}, count=500
-                )
-                raw = answer[0][1] if answer else []
-                if not raw:
-                    break
-                after = raw[-1][0].decode()
-                found += self._pending(stream, raw)
-        return found
+        """What was delivered to this consumer and not acknowledged: the reply was lost.
 
-    def take_over(self, room: int) -> list[Pending]:
+        Entries whose retry is more than an event lease away are none of these.
+        """
+        return [item for stream in self.streams for item in self._recover("own", stream)]
+
+    def take_over(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
         """Entries whose worker has not renewed them for an event lease."""
         found: list[Pending] = []
         for stream in self.streams:
-            cursor = b"0-0"
-            while len(found) < room:
-                answer: Any = self._redis.xautoclaim(
-                    stream, self._group, self._consumer, self._lease_ms, cursor, count=100
-                )
-                cursor, raw = answer[0], answer[1]
-                found += self._pending(stream, raw)
-                if cursor == b"0-0":
-                    break
+            left = room - len(found)
+            found += self._recover("idle", stream, min(left, caps.get(stream, left)))
         return found
 
-    def due(self, room: int) -> list[Pending]:
+    def due(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
         """Entries whose retry is due."""
-        call = Call(
-            load("due"),
-            (self._keys.retries(self._group),),
-            (room, self._lease_ms, *self.streams),
-        )
-        found: list[Pending] = []
+        most = [told for stream in self.streams for told in (stream, caps.get(stream, room))]
+        call = Call(load("due"), (self._keys.retries(self._group),), (room, self._lease_ms, *most))
+        ids: dict[str, list[str]] = {}
         for member in run_all(self._redis, [call])[0]:
             stream, entry_id = member.decode().rsplit("|", 1)
-            raw: Any = self._redis.xclaim(stream, self._group, self._consumer, 0, [entry_id])
-            found += self._pending(stream, raw)
-            if not raw:
-                self._redis.zrem(self._keys.retries(self._group), member)
-        return found
+            ids.setdefault(stream, []).append(entry_id)
+        return self._claim(ids)
 
     def renew(self, held: Iterable[Pending]) -> None:
         """Reset the idle time of entries that are still in work here."""
@@ -151,57 +142,122 @@ class StreamReader:
 
     def acknowledge(self, items: Iterable[Pending]) -> None:
         """Acknowledge duplicates: their event is settled already."""
+        retries = self._keys.retries(self._group)
         with self._redis.pipeline(transaction=False) as pipeline:
             for stream, ids in _by_stream(items).items():
                 pipeline.xack(stream, self._group, *ids)
+                pipeline.zrem(retries, *(f"{stream}|{entry_id}" for entry_id in ids))
             pipeline.execute()
 
     def leave(self) -> None:
         """Remove this consumer from every group; what it holds is for others to take over."""
-        script = load("leave")
-        run_all(
-            self._redis,
-            [Call(script, (stream,), (self._group, self._consumer)) for stream in self.streams],
-        )
+        for stream, gone in self._on_each_stream("leave", self._group, self._consumer):
+            for entry_id in gone:
+                _missing(stream, entry_id.decode())
 
-    def _next_streams(self) -> Sequence[str]:
+    def sweep(self) -> None:
+        """Remove the consumers of workers that are gone, once all they held was taken over."""
+        told = (self._group, self._consumer, self._sweep_ms)
+        for stream, removed in self._on_each_stream("sweep", *told):
+            if removed:
+                names = " ".join(name.decode(errors="replace") for name in removed)
+                log.debug("consumers.swept", stream=stream, consumers=names)
+
+    def _on_each_stream(self, script: str, *args: str | int) -> Iterator[tuple[str, list[bytes]]]:
+        calls = [Call(load(script), (stream,), args) for stream in self.streams]
+        for stream, answer in zip(self.streams, run_all(self._redis, calls), strict=True):
+            if not isinstance(answer, Exception):
+                yield stream, answer
+
+    def _next_streams(self, caps: Caps) -> Sequence[str]:
         self._reads += 1
-        if self._busy and self._reads % FULL_READ_EVERY:
-            return self._busy
+        busy = [stream for stream in self._busy if caps.get(stream, 1) > 0]
+        if busy and self._reads % FULL_READ_EVERY:
+            return busy
         # Rotated, for Redis serves the streams of one call in the order given.
         turn = self._reads % max(1, len(self.streams))
-        return self.streams[turn:] + self.streams[:turn]
+        rotated = self.streams[turn:] + self.streams[:turn]
+        return [stream for stream in rotated if caps.get(stream, 1) > 0]
 
-    def _make_group(self, stream: str) -> None:
-        try:
-            self._redis.xgroup_create(stream, self._group, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-        self._grouped.add(stream)
+    def _make_groups(self, streams: Sequence[str]) -> None:
+        calls = [Call(load("group"), (stream,), (self._group,)) for stream in streams]
+        for stream, answer in zip(streams, run_all(self._redis, calls), strict=True):
+            if isinstance(answer, Exception):
+                if stream not in self._unreadable:
+                    log.error("stream.unreadable", stream=stream, error=str(answer),
+                              hint="it is no stream; delete this key by hand")  # fmt: skip
+                self._unreadable.add(stream)
+            else:
+                self._grouped.add(stream)
+                self._unreadable.discard(stream)
+
+    def _recover(
+        self, whose: Literal["own", "idle"], stream: str, room: int = sys.maxsize
+    ) -> list[Pending]:
+        """Pending entries of a stream once more, `room` at most."""
+        found: list[Pending] = []
+        cursor = b"0-0"
+        while (left := room - len(found)) > 0:
+            told = (self._group, self._consumer, self._lease_ms, min(PAGE, left), whose, cursor)
+            call = Call(load("recover"), (stream, self._keys.retries(self._group)), told)
+            (answer,) = run_all(self._redis, [call])
+            if isinstance(answer, Exception):
+                raise answer
+            cursor, gone, entries = answer
+            for entry_id in gone:
+                _missing(stream, entry_id.decode())
+            found += self._pending(stream, [(id_, _pairs(flat)) for id_, flat in entries])
+            if cursor == b"0-0":
+                break
+        return found
+
+    def _claim(self, ids: dict[str, list[str]]) -> list[Pending]:
+        """Take these entries, whoever holds them, and forget the retries of those that are gone."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for stream, wanted in ids.items():
+                pipeline.xclaim(stream, self._group, self._consumer, 0, wanted)  # type: ignore[arg-type]
+            answers: list[list[Raw]] = pipeline.execute()
+        found: list[Pending] = []
+        for (stream, wanted), raw in zip(ids.items(), answers, strict=True):
+            found += self._pending(stream, raw)
+            given = {entry_id.decode() for entry_id, _ in raw}
+            for entry_id in (each for each in wanted if each not in given):
+                # Who settles an entry, or acknowledges it, removes its retry; else it was nobody.
+                if self._redis.zrem(self._keys.retries(self._group), f"{stream}|{entry_id}"):
+                    _missing(stream, entry_id)
+        return found
 
     def _pending(self, stream: str, raw: Iterable[Raw]) -> list[Pending]:
-        found = []
+        found, spoilt = [], []
         for entry_id, fields in raw:
-            if not fields:
-                self._redis.xack(stream, self._group, entry_id)
-                log.error("entry.missing", stream=stream, entry=entry_id.decode(),
-                          hint="it was trimmed or deleted before it was acknowledged")  # fmt: skip
-                continue
             try:
                 found.append(Pending(stream, entry_id.decode(), Entry.from_fields(fields)))
             except ValueError as error:
-                self._bury(stream, entry_id, fields, str(error))
+                spoilt.append((entry_id.decode(), describe(error)))
+        if spoilt:
+            self._bury(stream, spoilt)
         return found
 
-    def _bury(self, stream: str, entry_id: bytes, fields: dict[bytes, bytes], error: str) -> None:
-        letter = {**fields, b"reason": b"decode", b"error": error.encode(),
-                  b"stream": stream.encode(), b"entry": entry_id}  # fmt: skip
-        with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.xadd(self._keys.dead(self._group), letter)  # type: ignore[arg-type]
-            pipeline.xack(stream, self._group, entry_id)
-            pipeline.execute()
-        log.error("entry.buried", stream=stream, entry=entry_id.decode(), error=error)
+    def _bury(self, stream: str, spoilt: Sequence[tuple[str, str]]) -> None:
+        keys = (stream, self._keys.dead(self._group))
+        calls = [Call(load("bury"), keys, (self._group, *each)) for each in spoilt]
+        for (entry_id, error), answer in zip(spoilt, run_all(self._redis, calls), strict=True):
+            if isinstance(answer, Exception):
+                log.error("entry.stuck", stream=stream, entry=entry_id, error=str(answer),
+                          hint=f"{keys[1]} is no stream; delete this key by hand")  # fmt: skip
+            elif answer:
+                log.error("entry.buried", stream=stream, entry=entry_id, error=error,
+                          dead_letters=keys[1])  # fmt: skip
+
+
+def _missing(stream: str, entry_id: str) -> None:
+    log.error("entry.missing", stream=stream, entry=entry_id,
+              hint="trimmed, deleted or acknowledged by hand before it was settled; "
+              "leave trimming to the bridge")  # fmt: skip
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _by_stream(items: Iterable[Pending]) -> dict[str, list[Any]]:

@@ -15,7 +15,7 @@ import celery
 import structlog
 from celery import current_app, signals
 from celery.app.trace import trace_task
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 from celery.worker.request import Request
 from celery.worker.state import task_ready, task_reserved
 
@@ -49,6 +49,8 @@ class Item(NamedTuple):
     envelope: bytes
     attempt: int
     marks: Mapping[str, str]
+    since: int
+    """Unix ms from which the event's age counts."""
     traceparent: str
     tracestate: str
 
@@ -82,6 +84,7 @@ class EventRequest(Request):
                 run.pending.entry.envelope,
                 run.attempt,
                 run.marks,
+                run.pending.entry.since,
                 trace(run),
                 run.pending.entry.tracestate,
             )
@@ -159,12 +162,14 @@ class EventRequest(Request):
         # billiard wraps some, to carry their tracebacks.
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         self._error = f"{type(error).__name__}: {error}"
+        if isinstance(error, TimeLimitExceeded):
+            self._error = _overdue(*error.args)
         super().on_failure(exc_info, **options)
         self.reject()
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # Celery's signature
         """The time limit has passed; at the hard one the pool kills the child."""
-        self._error = f"TimeLimitExceeded: no outcome within {timeout:g} s"
+        self._error = _overdue(timeout)
         super().on_timeout(soft, timeout)
 
     def acknowledge(self) -> None:
@@ -181,6 +186,10 @@ class EventRequest(Request):
         finish, self._finish = self._finish, None
         if finish is not None:
             finish(self, outcomes, longest)
+
+
+def _overdue(seconds: float) -> str:
+    return f"TimeLimitExceeded: no outcome within {seconds:g} s"
 
 
 class _NoMessage:
@@ -234,10 +243,7 @@ def strategy(task: EventTask, app: Any, consumer: Any) -> TakeOn:
             return request
         signals.task_received.send(sender=consumer, request=request)
         request.send_event("task-received", name=request.name)
-        bucket = consumer.task_buckets[task.name]
-        if bucket:
-            consumer._limit_task(request, bucket, 1)
-            return request
+        # Its rate limit was met before: Celery would keep it from us until then.
         task_reserved(request)
         for callback in consumer.on_task_message:
             callback(request)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handlers.errors import RegistrationInvalid
+from handlers.options import per_second
 from handlers.registry import Registration, Registry
 from handlers.types import KNOWN_TYPES, domain
 
@@ -32,6 +33,8 @@ class Route:
     max_attempts: int
     soft_time_limit: float
     time_limit: float
+    rate_limit: str | float | None
+    concurrency: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Routing:
             known for known in KNOWN_TYPES if registry.is_registered(known)
         }
         routes = [_route(event_type, registry.lookup(event_type)) for event_type in sorted(types)]
-        routes.append(_route("", (*registry.list(), registry.default)))
+        routes.append(_route("", _of_other_types(registry)))
         return cls({route.task: route for route in routes})
 
     def task_of(self, event_type: str) -> str:
@@ -75,6 +78,12 @@ class Routing:
         return {"queue": route.queue} if route else None
 
 
+def _of_other_types(registry: Registry) -> tuple[Registration, ...]:
+    """Whose handlers may get an event of a type that nobody knows today."""
+    by_pattern = [each for each in registry.list() if any("*" in name for name in each.patterns)]
+    return (*by_pattern, registry.default)
+
+
 def _route(event_type: str, registrations: tuple[Registration, ...]) -> Route:
     queues = {each.queue for each in registrations if each.queue} if event_type else set()
     if len(queues) > 1:
@@ -84,10 +93,15 @@ def _route(event_type: str, registrations: tuple[Registration, ...]) -> Route:
         )
     # A coroutine is stopped by its own timeout; the signal is for `def` handlers, and a net below.
     limit = max(each.timeout + MARGIN * each.is_async for each in registrations)
+    rates = [each.rate_limit for each in registrations if each.rate_limit is not None]
     return Route(
         task=PREFIX + event_type if event_type else OTHER,
         queue=queues.pop() if queues else domain(event_type),
         max_attempts=max(each.max_attempts for each in registrations),
         soft_time_limit=limit,
         time_limit=limit + GRACE,
+        rate_limit=min(rates, key=per_second, default=None),
+        concurrency=min(
+            (each.concurrency for each in registrations if each.concurrency), default=None
+        ),
     )

@@ -13,7 +13,7 @@ import contextvars
 import inspect
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from handlers.base import Context
 from handlers.errors import EventInvalid
 from handlers.event import Event
 from handlers.registry import Registration, Registry
-from workers.failures import Again, describe, judge
+from workers.failures import Again, describe, is_too_old, judge
 from workers.loops import close_loop, drive, threads
 from workers.outcomes import Failure, Outcome
 
@@ -49,6 +49,12 @@ class Attempt:
     event: Event
     number: int
     around: Around | None
+    since: int
+    """Unix ms from which the event's age counts; 0 when nobody knows."""
+
+    def age(self) -> float:
+        """Seconds; 0 when the clock of who stamped the event is ahead of ours."""
+        return max(0.0, time.time() - self.since / 1000) if self.since else 0.0
 
 
 def run(
@@ -58,6 +64,7 @@ def run(
     marks: Mapping[str, str],
     *,
     event_id: str = "",
+    since: int = 0,
     around: Around | None = None,
 ) -> Outcome:
     """Run the handlers of an event that have no mark; for processes, threads and solo.
@@ -68,6 +75,7 @@ def run(
         attempt: 1 for the first.
         marks: handler -> "" if it succeeded earlier, "reason\\nerror" if it was given up.
         event_id: of the entry, for envelopes that carry none.
+        since: Unix ms from which the event's age counts; 0 when nobody knows.
         around: makes a context manager that encloses each handler.
 
     Returns:
@@ -80,14 +88,14 @@ def run(
         event = Event.from_json(envelope, event_id)
     except EventInvalid as error:
         return _undecodable(error)
+    this = Attempt(event, attempt, around, since)
     waiting = _waiting(registry.lookup(event.type), marks)
-    this = Attempt(event, attempt, around)
-    if not waiting:
-        results: dict[str, Result] = {}
-    elif len(waiting) == 1 and not waiting[0].is_async:
-        results = {waiting[0].name: _run_directly(waiting[0], this)}
-    else:
-        results = _run_on_own_loop(waiting, this)
+    results = _too_old(waiting, this)
+    young = [each for each in waiting if each.name not in results] if results else waiting
+    if len(young) == 1 and not young[0].is_async:
+        results[young[0].name] = _run_directly(young[0], this)
+    elif young:
+        _run_on_own_loop(young, this, results)
     return _outcome(waiting, results, marks)
 
 
@@ -98,6 +106,7 @@ async def run_async(
     marks: Mapping[str, str],
     *,
     event_id: str = "",
+    since: int = 0,
     around: Around | None = None,
 ) -> Outcome:
     """The same on the running event loop; `def` handlers go to threads.
@@ -109,10 +118,11 @@ async def run_async(
         event = Event.from_json(envelope, event_id)
     except EventInvalid as error:
         return _undecodable(error)
+    this = Attempt(event, attempt, around, since)
     waiting = _waiting(registry.lookup(event.type), marks)
-    results: dict[str, Result] = {}
-    executor = threads(ASYNC_THREADS, os.getpid())
-    await _run_all(waiting, Attempt(event, attempt, around), executor, results)
+    results = _too_old(waiting, this)
+    young = [each for each in waiting if each.name not in results]
+    await _run_all(young, this, threads(ASYNC_THREADS, os.getpid()), results)
     return _outcome(waiting, results, marks)
 
 
@@ -122,6 +132,17 @@ def _waiting(
     if not marks:
         return registrations
     return tuple(each for each in registrations if each.name not in marks)
+
+
+def _too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result]:
+    """The failures of handlers for which the event comes too late."""
+    limited = [each for each in waiting if each.max_age is not None]
+    age = this.age() if limited else 0.0
+    return {
+        each.name: Failure(each.name, "age", f"{age:.0f} s old; max_age is {each.max_age:g} s")
+        for each in limited
+        if is_too_old(each, age)
+    }
 
 
 def _undecodable(error: EventInvalid) -> Outcome:
@@ -159,7 +180,7 @@ def _run_directly(registration: Registration, this: Attempt) -> Result:
             with this.around(registration):
                 _call(registration, this.event, context)
     except BaseException as error:  # a handler may raise anything, and the event must not be lost
-        return judge(error, registration, context)
+        return judge(error, registration, context, this.age())
     return None
 
 
@@ -173,8 +194,9 @@ def _call(registration: Registration, event: Event, context: Context) -> None:
 # Several handlers, or async ones, on a loop.
 
 
-def _run_on_own_loop(waiting: tuple[Registration, ...], this: Attempt) -> dict[str, Result]:
-    results: dict[str, Result] = {}
+def _run_on_own_loop(
+    waiting: Sequence[Registration], this: Attempt, results: dict[str, Result]
+) -> None:
     try:
         drive(_run_all(waiting, this, threads(THREADS, os.getpid()), results))
     # Handlers' own failures are in `results`: this is the soft time limit's signal, which struck
@@ -182,12 +204,11 @@ def _run_on_own_loop(waiting: tuple[Registration, ...], this: Attempt) -> dict[s
     except Exception as error:
         for each in waiting:
             if each.name not in results:
-                results[each.name] = judge(error, each, _context(each, this))
-    return results
+                results[each.name] = judge(error, each, _context(each, this), this.age())
 
 
 async def _run_all(
-    waiting: tuple[Registration, ...],
+    waiting: Sequence[Registration],
     this: Attempt,
     executor: Executor,
     results: dict[str, Result],
@@ -216,7 +237,7 @@ async def _run_one(registration: Registration, this: Attempt, executor: Executor
     except BaseException as error:  # a handler may raise anything, and the event must not be lost
         if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
             raise
-        return judge(error, registration, context)
+        return judge(error, registration, context, this.age())
     return None
 
 

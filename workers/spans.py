@@ -3,10 +3,14 @@
 The main process of a prefork worker forks, and a tracer provider does not bear that. So it has
 none: it makes its finished spans by hand and a thread exports them. Where nothing is exported, or
 the bridge did not sample the event, nothing is made.
+
+A replayed event begins a trace of its own, linked to its first: the replay may come days later,
+and a trace store takes no more spans for a trace that old.
 """
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import secrets
 import threading
@@ -18,11 +22,11 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from bridge import semconv, telemetry
 from handlers.registry import Registration
-from workers.guard import Run, Settlement
+from workers.guard import Pending, Run, Settlement
 
 Around = Callable[[Registration], AbstractContextManager[object]]
 
@@ -37,9 +41,11 @@ PERIOD = 1.0
 class Tracing:
     """The process span of one claimed event, open until its settlement."""
 
-    parent: SpanContext
+    parent: SpanContext | None
+    """None for a replayed event."""
     process: SpanContext
     started: int
+    links: tuple[Link, ...] = ()
 
     @property
     def traceparent(self) -> str:
@@ -73,18 +79,21 @@ class IntakeSpans:
         if self._exporter is None:
             return
         for run in runs:
-            entry = run.pending.entry
-            parent = telemetry.parse_context(entry.traceparent, entry.tracestate)
-            if parent is None or not parent.trace_flags.sampled:
+            tracing = _begin(run.pending, started)
+            if tracing is None:
                 continue
-            tracing = Tracing(parent, _child(parent), started)
             self._open[run.token] = tracing
             attributes: dict[str, str | int] = {
                 semconv.ATTEMPT: run.attempt,
                 semconv.CLAIM_RESULT: "run",
             }
             self._add(
-                semconv.SPAN_CLAIM, _child(parent), tracing.process, started, ended, attributes
+                semconv.SPAN_CLAIM,
+                _child(tracing.process),
+                tracing.process,
+                started,
+                ended,
+                attributes,
             )
 
     def context(self, run: Run) -> str:
@@ -104,7 +113,7 @@ class IntakeSpans:
             verdict = {semconv.VERDICT: "return" if settlement.returned else outcome.verdict}
             self._add(
                 semconv.SPAN_SETTLE,
-                _child(tracing.parent),
+                _child(tracing.process),
                 tracing.process,
                 started,
                 ended,
@@ -131,6 +140,7 @@ class IntakeSpans:
                 ended,
                 attributes,
                 kind=SpanKind.CONSUMER,
+                links=tracing.links,
                 error=outcome.failed[0].error if outcome.failed else outcome.error,
             )
 
@@ -144,12 +154,13 @@ class IntakeSpans:
         self,
         name: str,
         context: SpanContext,
-        parent: SpanContext,
+        parent: SpanContext | None,
         started: int,
         ended: int,
         attributes: Mapping[str, str | int],
         *,
         kind: SpanKind = SpanKind.INTERNAL,
+        links: tuple[Link, ...] = (),
         error: str = "",
     ) -> None:
         span = ReadableSpan(
@@ -159,6 +170,7 @@ class IntakeSpans:
             resource=self._resource,
             attributes=attributes,
             kind=kind,
+            links=links,
             status=Status(StatusCode.ERROR, error) if error else Status(),
             start_time=started,
             end_time=ended,
@@ -197,6 +209,26 @@ def handler_spans(traceparent: str, tracestate: str) -> Around | None:
             yield span
 
     return around
+
+
+def _begin(pending: Pending, started: int) -> Tracing | None:
+    """The process span of an attempt; None where the event is not traced."""
+    entry = pending.entry
+    parent = telemetry.parse_context(entry.traceparent, entry.tracestate)
+    if parent is not None:
+        return Tracing(parent, _child(parent), started) if parent.trace_flags.sampled else None
+    first = telemetry.parse_context(entry.first_trace, "")
+    if first is None or not first.trace_flags.sampled:
+        return None
+    root = _child(_replay_trace(pending, first))
+    return Tracing(None, root, started, (Link(first),))
+
+
+def _replay_trace(pending: Pending, first: SpanContext) -> SpanContext:
+    """The trace of a replay: the same for all its attempts, whichever worker makes them."""
+    place = f"{pending.stream} {pending.entry_id}".encode()
+    trace_id = int.from_bytes(hashlib.sha256(place).digest()[:16], "big")
+    return SpanContext(trace_id, first.span_id, False, first.trace_flags)
 
 
 def _child(parent: SpanContext) -> SpanContext:

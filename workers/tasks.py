@@ -29,12 +29,13 @@ def register(app: Celery, routing: Routing, registry: Registry) -> None:
 
     def process(items: Sequence[Item]) -> Results:
         outcomes, longest = [], 0.0
-        for event_id, envelope, attempt, marks, *trace in items:
+        for event_id, envelope, attempt, marks, since, *trace in items:
             started = time.perf_counter()
             around = handler_spans(*trace)
-            outcomes.append(
-                runner.run(registry, envelope, attempt, marks, event_id=event_id, around=around)
+            outcome = runner.run(
+                registry, envelope, attempt, marks, event_id=event_id, since=since, around=around
             )
+            outcomes.append(outcome)
             longest = max(longest, time.perf_counter() - started)
             # The others would wait for more slow ones, and the time limit is that of one event.
             if longest > SPAN:
@@ -43,10 +44,10 @@ def register(app: Celery, routing: Routing, registry: Registry) -> None:
 
     async def process_async(items: Sequence[Item]) -> Results:
         # One only: the asyncio pool gains nothing by bundles.
-        ((event_id, envelope, attempt, marks, *trace),) = items
+        ((event_id, envelope, attempt, marks, since, *trace),) = items
         around = handler_spans(*trace)
         outcome = await runner.run_async(
-            registry, envelope, attempt, marks, event_id=event_id, around=around
+            registry, envelope, attempt, marks, event_id=event_id, since=since, around=around
         )
         return [outcome], 0.0
 
@@ -64,5 +65,6 @@ def _options(route: Route) -> dict[str, Any]:
         "max_attempts": route.max_attempts,
         "soft_time_limit": route.soft_time_limit,
         "time_limit": route.time_limit,
+        "rate_limit": route.rate_limit,
         "serializer": "json",
     }

@@ -11,6 +11,8 @@ end
 
 local earlier = redis.call('GET', KEYS[2])
 if earlier then
+  -- A write of its own, after that of the entry: what then waits for its durability waits for the entry's as well.
+  redis.call('EXPIRE', KEYS[2], ARGV[4])
   return {'duplicate', earlier}
 end
 

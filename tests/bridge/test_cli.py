@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
@@ -65,7 +66,9 @@ def feishu() -> Iterator[LocalFeishu]:
 # Help
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["trigger", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["trigger", "--help"], ["dlq", "replay", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from bridge.cli import cli\n"
@@ -104,7 +107,10 @@ def test_the_examples_name_commands_and_options_that_exist() -> None:
         if not found or not line.strip().startswith("$"):
             continue
         name, *arguments = rest.split()
-        known = {option for parameter in cli.cli.commands[name].params for option in parameter.opts}
+        command = cli.cli.commands[name]
+        if isinstance(command, click.Group):
+            command = command.commands[arguments[0]]
+        known = {option for parameter in command.params for option in parameter.opts}
         assert {each for each in arguments if each.startswith("--")} <= known
 
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from bridge import frames
 from bridge.feed import Feed
 from bridge.protocol import Delivery, Rejected
-from bridge.publisher import Done, Published, PublishRefused
+from bridge.published import Done, Published, PublishRefused
 from bridge.streams import Entry, Keys
 from bridge.tally import Tally
 from bridge.telemetry import parse_context

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, ResponseError
 
 from bridge.election import Lost, Timing
 from bridge.errors import LeaseLost
@@ -92,6 +92,45 @@ async def test_a_redis_that_hangs_ends_the_leadership_at_the_deadline(
     with pytest.raises(LeaseLost):
         await lead_until_lost(leader, lambda: real_redis.client_pause(1_500))
     assert time.monotonic() - started < FAST.renew_deadline + RELEASE_TIMEOUT + 0.3
+
+
+async def test_after_a_call_without_an_answer_no_old_connection_is_tried(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    leader = elector(real_redis, keys)
+    async with leader.lead():
+        await asyncio.gather(*(real_redis.ping() for _ in range(4)))
+        idle = [row["id"] for row in await real_redis.client_list() if row["name"] == ""]
+        assert len(idle) >= 4
+        failures = leader.failures
+        await real_redis.client_pause(int(FAST.renew_deadline * 600))
+        await eventually(lambda: leader.failures > failures)
+        left = {row["id"] for row in await real_redis.client_list()}
+        assert not left & set(idle)
+
+
+@pytest.mark.parametrize("error", ["BUSY a script runs", "MISCONF no disk", "LOADING", "OOM"])
+async def test_error_replies_for_less_than_the_deadline_cost_no_leadership(
+    monkeypatch: pytest.MonkeyPatch,
+    fake_redis: Redis,
+    keys: Keys,
+    eventually: Eventually,
+    error: str,
+) -> None:
+    leader = elector(fake_redis, keys)
+    working = fake_redis.evalsha
+
+    async def refuse(*arguments: object) -> object:
+        raise ResponseError(error)
+
+    async with leader.lead() as term:
+        monkeypatch.setattr(fake_redis, "evalsha", refuse)
+        await eventually(lambda: leader.failures >= 3)
+        assert leader.leads()
+        monkeypatch.setattr(fake_redis, "evalsha", working)
+        renewed = leader.answered_at
+        await eventually(lambda: leader.answered_at != renewed)
+        assert leader.term == term
 
 
 async def test_after_a_pause_of_the_process_the_first_look_steps_down(

@@ -133,6 +133,14 @@ class TestPublish:
         assert again == [b"duplicate", entry_id]
         assert await any_redis.xlen(keys.stream("im.x")) == 1
 
+    async def test_a_second_time_is_a_write_too_so_that_its_durability_can_be_waited_for(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        await publish(any_redis, keys, "e1", term=self.term)
+        await any_redis.expire(keys.published("e1"), 60)
+        await publish(any_redis, keys, "e1", term=self.term)
+        assert await any_redis.ttl(keys.published("e1")) > MARKER_TTL - 5
+
     async def test_the_marker_lasts_a_day(self, any_redis: Redis, keys: Keys) -> None:
         await publish(any_redis, keys, "e1", term=self.term)
         assert MARKER_TTL - 5 < await any_redis.ttl(keys.published("e1")) <= MARKER_TTL

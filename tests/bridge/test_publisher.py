@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 
 from bridge import publisher as module
 from bridge.pipe import Pipe
-from bridge.publisher import Published, Publisher, PublishRefused
+from bridge.published import Published, PublishRefused
+from bridge.publisher import Publisher
 from bridge.redis_client import async_client
 from bridge.streams import BRIDGE_GROUP, Entry, Keys
 
@@ -88,12 +89,12 @@ async def test_the_same_event_again_is_a_duplicate_with_the_first_ones_id(
 async def test_another_term_is_fenced_and_told_once_a_batch(
     publisher: Publisher, real_redis: Redis, keys: Keys
 ) -> None:
-    told: list[str] = []
-    publisher.on_fenced = lambda: told.append("fenced")
+    told: list[int] = []
+    publisher.on_fenced = told.append
     await real_redis.hset(keys.lease, "term", TERM + 1)
     results = await publish(publisher, entry("e1"), entry("e2"))
     assert results == [PublishRefused("fenced")] * 2
-    assert told == ["fenced"]
+    assert told == [TERM + 1]
     assert await real_redis.exists(keys.stream("im.message.receive_v1")) == 0
 
 
@@ -151,14 +152,51 @@ async def test_one_callback_that_fails_costs_no_other_its_result(publisher: Publ
     assert len(results) == 1
 
 
-async def test_reading_pauses_above_the_mark_and_goes_on_below_the_other(
-    publisher: Publisher,
+async def test_what_waits_is_bounded_and_the_rest_is_refused_at_once(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[str, int]] = []
-    publisher.on_full = lambda: calls.append(("full", publisher.waiting))
-    publisher.on_drained = lambda: calls.append(("drained", publisher.waiting))
-    await publish(publisher, *(entry(f"e{number}") for number in range(2500)))
-    assert calls == [("full", module.FULL + 1), ("drained", module.DRAINED - 1)]
+    monkeypatch.setattr(module, "BACKLOG", 3_000)
+    results: list[Any] = []
+    for number in range(20):
+        publisher.submit(entry(f"e{number}"), results.append)
+    refused = len(results)
+    assert results == [PublishRefused("overload")] * refused
+    assert refused + publisher.waiting == 20
+    assert refused > 0 < publisher.waiting
+    await publisher.drain(2.0)
+    (later,) = await publish(publisher, entry("e20"))
+    assert isinstance(later, Published)
+
+
+async def test_whose_time_is_over_is_refused_without_being_sent(
+    real_redis: Redis, keys: Keys
+) -> None:
+    now = [0.0]
+    await real_redis.hset(keys.lease, "term", TERM)
+    publisher = Publisher(real_redis, keys, clock=lambda: now[0])
+    results: list[Any] = []
+    publisher.submit(entry("e1"), results.append)
+    now[0] = module.BUDGET
+    publisher.submit(entry("e2"), results.append)
+    await publisher.drain(2.0)
+    await publisher.close()
+    assert results[0] == PublishRefused("timeout")
+    assert isinstance(results[1], Published)
+    assert await real_redis.xlen(keys.stream("im.message.receive_v1")) == 1
+
+
+async def test_while_redis_is_full_nothing_is_sent_and_all_is_refused_at_once(
+    real_redis: Redis, keys: Keys
+) -> None:
+    await real_redis.hset(keys.lease, "term", TERM)
+    publisher = Publisher(real_redis, keys, full=lambda: True)
+    results: list[Any] = []
+    publisher.submit(entry("e1"), results.append)
+    publisher.bury("decode", b"", {}, results.append)
+    assert results == [PublishRefused("full")] * 2
+    assert publisher.waiting == 0
+    await publisher.close()
+    assert await real_redis.keys("*") == [keys.lease.encode()]
 
 
 class TestTrouble:
@@ -209,12 +247,16 @@ class TestTrouble:
         assert await redis.xlen(keys.stream("im.message.receive_v1")) == 2
         await publisher.close()
 
-    async def test_a_full_server_refuses_and_recovers_by_itself(
+    async def test_a_full_server_refuses_at_once_and_says_so_once_a_batch(
         self, redis: Redis, keys: Keys
     ) -> None:
-        publisher = Publisher(redis, keys, budget=0.2)
+        told: list[str] = []
+        publisher = Publisher(redis, keys, on_out_of_memory=lambda: told.append("full"))
         await redis.config_set("maxmemory", 1)
-        assert await publish(publisher, entry("e1")) == [PublishRefused("redis")]
+        async with asyncio.timeout(module.BUDGET / 2):
+            refused = await publish(publisher, entry("e1"), entry("e2"))
+        assert refused == [PublishRefused("full")] * 2
+        assert told == ["full"]
         await redis.config_set("maxmemory", 0)
         (result,) = await publish(publisher, entry("e1"))
         assert isinstance(result, Published)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bridge.errors import RedisUnfit, RedisUnreachable
 from bridge.redis_client import (
@@ -54,6 +55,8 @@ async def test_the_servers_of_this_machine_are_fit(redis_url: str, valkey_url: s
         ({"redis_version": "6.2.14"}, "Redis 6.2.14 is too old; use Redis 7.0"),
         ({"redis_version": "7.2.4", "valkey_version": "7.1.0"}, "Valkey 7.1.0 is too old"),
         ({"redis_version": "7.4.0", "role": "slave"}, "read-only replica"),
+        ({"redis_version": "7.4.0", "redis_mode": "sentinel"}, r"give redis\+sentinel://"),
+        ({"redis_version": "7.4.0", "cluster_enabled": 1}, r"give redis\+cluster://"),
     ],
 )
 def test_an_unfit_server_is_refused_with_the_cure(info: Any, fact: str) -> None:
@@ -68,6 +71,15 @@ def test_versions_are_compared_as_numbers() -> None:
 def test_a_server_that_evicts_is_refused_with_the_command_that_cures_it() -> None:
     with pytest.raises(RedisUnfit, match="CONFIG SET maxmemory-policy noeviction"):
         check({b"maxmemory-policy": b"allkeys-lru"}, redis_version="7.0.15")
+
+
+def test_a_server_that_evicts_is_accepted_with_a_warning_where_the_operator_says_so() -> None:
+    evicting = Server({"maxmemory-policy": "allkeys-lru"}, redis_version="7.0.15")
+    with capture_logs() as logs:
+        check_server_sync(evicting, "accept")  # type: ignore[arg-type]
+    assert [(line["event"], line["policy"]) for line in logs] == [
+        ("redis.may_evict", "allkeys-lru")
+    ]
 
 
 def test_a_server_that_forbids_config_is_taken_on_trust() -> None:
@@ -105,10 +117,13 @@ def test_wrong_credentials_are_named_as_such() -> None:
         ("rediss://u:p@host:6380/1?ssl_cert_reqs=none", "rediss://host:6380/1"),
         ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
         ("redis://host", "redis://host:6379/0"),
+        ("redis+sentinel://u:p@h1:1,h2:2/m?sentinel_password=p", "sentinel m via h1:1,h2:2"),
+        ("rediss+cluster://u:p@h1:1,h2:2", "cluster via h1:1,h2:2"),
     ],
 )
 def test_an_address_shows_no_credentials(url: str, shown: str) -> None:
-    assert address(sync_client(url)) == shown
+    assert address(sync_client(url, app_id="cli_a1")) == shown
+    assert address(async_client(url, app_id="cli_a1")) == shown
 
 
 @pytest.fixture

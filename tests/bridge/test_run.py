@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -19,6 +21,7 @@ import redis
 from bridge import cli, errors
 from bridge.local.control import LocalControl
 from bridge.local.feishu import APP_ID, APP_SECRET
+from bridge.local.valkey import EmbeddedRedis
 
 ROOT = Path(cli.__file__).parent.parent
 Start = Callable[..., subprocess.Popen[str]]
@@ -47,6 +50,12 @@ def status(url: str) -> int:
             return error.code
     except OSError:
         return 0
+
+
+def ops_status(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/status", timeout=2) as response:  # noqa: S310
+        shown: dict[str, Any] = json.load(response)
+        return shown
 
 
 @pytest.fixture
@@ -127,6 +136,30 @@ def test_a_bridge_takes_an_event_and_stops_in_time_with_code_0(
     assert time.monotonic() - began < 4
     assert "lease.released" in log
     assert APP_SECRET not in log
+
+
+def test_a_bridge_whose_redis_hangs_stops_in_time_too(start: Start, feishu: LocalControl) -> None:
+    ops = f"http://127.0.0.1:{free_port()}"
+    with EmbeddedRedis() as hanging:
+        known = credentials(feishu, hanging.url)
+        running = start("run", "--ops-port", ops.rpartition(":")[2], **known)
+        until(lambda: status(f"{ops}/leaderz") == 200 and feishu.status()["connections"])
+        os.kill(hanging.pid, signal.SIGSTOP)
+        try:
+            trigger = start("trigger", "im.message.receive_v1", "--url", feishu.url)
+            until(lambda: ops_status(ops)["waiting"])
+            began = time.monotonic()
+            running.terminate()
+            _, log = running.communicate(timeout=20)
+            took = time.monotonic() - began
+        finally:
+            os.kill(hanging.pid, signal.SIGCONT)
+        trigger.kill()
+
+    assert running.returncode == 0
+    assert "feed.undrained" in log
+    assert "lease.release_failed" in log
+    assert took < 2.0
 
 
 def test_a_bridge_without_redis_ends_with_code_4_and_a_sentence(

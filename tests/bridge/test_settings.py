@@ -161,9 +161,11 @@ def test_handlers_are_modules_separated_by_commas(monkeypatch: pytest.MonkeyPatc
         "redis://user:p%40ss@redis.internal:6380/3",
         "rediss://[::1]:6379",
         "unix:///run/redis.sock?db=1",
+        "redis+sentinel://:p%40ss@h1:26379,h2:26379/mymaster/0?sentinel_password=x",
+        "rediss+cluster://h1,h2:7001",
     ],
 )
-def test_a_redis_url_may_be_tcp_tls_or_unix(url: str) -> None:
+def test_a_redis_url_may_be_tcp_tls_unix_sentinel_or_cluster(url: str) -> None:
     assert WorkerSettings.load(app_id="cli_a1", redis_url=url).redis_url == url
 
 
@@ -177,6 +179,8 @@ def test_a_redis_url_may_be_tcp_tls_or_unix(url: str) -> None:
         "redis://h:99999",
         "redis://h/db",
         "redis://[::1",
+        "redis+sentinel://h",
+        "redis+cluster://h/1",
         "unix://",
     ],
 )
@@ -184,6 +188,27 @@ def test_another_redis_url_is_refused_without_printing_it(url: str) -> None:
     found = problem(redis_url=url)
 
     assert found.startswith("FLYBRIDGE_REDIS_URL cannot be used; give a URL like redis://")
+
+
+def test_celery_may_have_a_redis_of_its_own_but_no_cluster() -> None:
+    for url in ("redis+sentinel://h/m", "memory://"):
+        assert WorkerSettings.load(app_id="cli_a1", broker_url=url).broker_url == url
+    for url in ("redis+cluster://h", "amqp://h", "nonsense"):
+        assert problem(broker_url=url).startswith("FLYBRIDGE_BROKER_URL cannot be used; give the ")
+
+
+def test_a_bridge_in_a_cluster_needs_no_broker() -> None:
+    assert BridgeSettings.load(**WORKING, redis_url="redis+cluster://h").broker_url == ""
+
+
+def test_the_secrets_of_both_urls_are_known() -> None:
+    secrets = WorkerSettings.load(
+        app_id="cli_a1",
+        redis_url="redis+sentinel://u:one%40@h1,h2/m?sentinel_password=two",
+        broker_url="unix:///run/redis.sock?password=three",
+    ).secrets
+
+    assert {"one@", "two", "three"} <= set(secrets)
 
 
 # The secret
@@ -217,7 +242,10 @@ def test_a_secret_file_without_a_secret_is_named(content: bytes | None, tmp_path
 
 def test_no_secret_shows_in_a_repr() -> None:
     settings = BridgeSettings.load(
-        app_id="cli_a1", app_secret="hush-1", redis_url="redis://:hush-2@h"
+        app_id="cli_a1",
+        app_secret="hush-1",
+        redis_url="redis://:hush-2@h",
+        broker_url="redis+sentinel://:hush-3@h/m?sentinel_password=hush-4",
     )
 
     assert "hush" not in repr(settings)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from bridge import frames
+from bridge import frames, memory
 from bridge.backoff import FIRST, LONGEST, Backoff
 from bridge.connection import Closed
 from bridge.election import Timing
@@ -207,6 +207,22 @@ async def test_a_fenced_event_is_not_acked_and_ends_the_leadership(
         assert bridge.supervisor.tally.outcomes == {"fenced": 1}
 
 
+async def test_an_entry_of_an_earlier_term_is_fenced_without_ending_this_leadership(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    async with Bridge(real_redis, keys) as bridge:
+        await eventually(lambda: bridge.connected)
+        earlier = bridge.supervisor._feed(bridge.elector.term - 1)
+        connection = bridge.feishu.connection
+        before, connection.on_delivery = connection.on_delivery, earlier.take
+        connection.push(envelope("e1"))
+        await eventually(lambda: bridge.supervisor.tally.outcomes == {"fenced": 1})
+        connection.on_delivery = before
+        connection.push(envelope("e2"))
+        await eventually(lambda: connection.acks == [200])
+        assert connection.steps == ["ack"]
+
+
 async def test_a_close_is_routine_and_followed_by_a_new_discovery(
     real_redis: Redis, keys: Keys, eventually: Eventually
 ) -> None:
@@ -267,16 +283,64 @@ async def test_a_leader_that_cannot_connect_lets_another_host_try(
             assert cut_off.states == [State.LEADING, State.STANDBY]
 
 
-async def test_a_full_publisher_pauses_the_connection_of_the_moment(
+async def test_a_full_redis_takes_nothing_in_until_it_has_room_again(
+    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "PERIOD", 0.01)
+    try:
+        async with Bridge(real_redis, keys) as bridge:
+            await eventually(lambda: bridge.connected)
+            used = (await real_redis.info("memory"))["used_memory"]
+            await real_redis.config_set("maxmemory", int(used / 0.9))
+            await eventually(lambda: bridge.supervisor.status().full)
+            bridge.feishu.connection.push(envelope("e1"))
+            bridge.feishu.connection.push(b"no envelope")
+            assert bridge.feishu.connection.acks == [500, 500]
+            assert bridge.supervisor.tally.outcomes == {"full": 2}
+            assert bridge.supervisor.status().memory_limit == int(used / 0.9)
+            await real_redis.config_set("maxmemory", 2 * used)
+            await eventually(lambda: not bridge.supervisor.status().full)
+            bridge.feishu.connection.push(envelope("e1"))
+            await eventually(lambda: bridge.feishu.connection.acks == [500, 500, 200])
+    finally:
+        await real_redis.config_set("maxmemory", 0)
+
+
+async def test_a_publish_that_redis_has_no_room_for_stops_the_intake_at_once(
     real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    try:
+        async with Bridge(real_redis, keys) as bridge:
+            await eventually(lambda: bridge.connected)
+            await real_redis.config_set("maxmemory", 1)
+            bridge.feishu.connection.push(envelope("e1"))
+            await eventually(lambda: bridge.feishu.connection.acks == [500], within=1.0)
+            assert bridge.supervisor.status().full
+            assert bridge.states == [State.LEADING]
+    finally:
+        await real_redis.config_set("maxmemory", 0)
+
+
+def names_of_tasks() -> set[str]:
+    return {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_a_lease_lost_while_draining_does_not_make_it_a_standby_again(
+    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
-        connection = bridge.feishu.connection
-        for number in range(2500):
-            connection.push(envelope(f"e{number}"))
-        await eventually(lambda: len(connection.acks) == 2500)
-        assert [step for step in connection.steps if step != "ack"] == ["pause", "resume"]
+        drained = asyncio.Event()
+
+        async def drain(timeout: float) -> None:
+            bridge.elector.step_down("fenced")
+            await eventually(lambda: "supervisor" not in names_of_tasks())
+            drained.set()
+
+        monkeypatch.setattr(bridge.supervisor._link, "drain", drain)
+        bridge.supervisor.stop()
+        await drained.wait()
+    assert bridge.states == [State.LEADING, State.DRAINING, State.STOPPED]
 
 
 async def test_the_board_shows_the_bridge_and_forgets_the_killed(
@@ -297,6 +361,7 @@ async def test_the_board_shows_the_bridge_and_forgets_the_killed(
         status = bridge.supervisor.status()
         assert status.pong_seen
         assert status.pong_age is not None
+        assert len(shown["ack_counts"]) == len(shown["ack_bounds"]) + 1
     assert await real_redis.exists(keys.bridges) == 0
 
 

@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
 from handlers import Reject, Retry
-from handlers.errors import EventInvalid, HandlerError, PluginBroken, RegistrationInvalid
+from handlers.errors import (
+    LONGEST_RETRY,
+    EventInvalid,
+    HandlerError,
+    PluginBroken,
+    RegistrationInvalid,
+)
 
 
-@pytest.mark.parametrize("after", [-1, float("nan"), float("inf")])
-def test_retry_after_an_impossible_time_is_refused(after: float) -> None:
+@pytest.mark.parametrize("after", [-1, float("nan"), float("inf"), LONGEST_RETRY + 1, True, "5"])
+def test_retry_after_an_impossible_time_is_refused(after: Any) -> None:
     with pytest.raises(ValueError, match="give seconds"):
         Retry(after)
 
@@ -31,3 +38,9 @@ def test_errors_cross_process_borders_with_their_data(error: HandlerError) -> No
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
     assert isinstance(copy, HandlerError)
     assert str(error)
+
+
+def test_a_week_is_the_longest_wait_for_a_retry() -> None:
+    assert Retry(LONGEST_RETRY).after == 7 * 86_400
+    with pytest.raises(ValueError, match="from 0 to 604800"):
+        Retry(LONGEST_RETRY + 1)

@@ -6,7 +6,7 @@ import pytest
 
 from handlers import Handler
 from handlers.errors import RegistrationInvalid
-from handlers.options import complete
+from handlers.options import complete, per_second
 
 
 class Careful(Handler):
@@ -21,6 +21,9 @@ def test_options_given_win_over_those_of_the_class() -> None:
         "timeout": 1,
         "backoff": 1.0,
         "backoff_max": 600.0,
+        "max_age": None,
+        "rate_limit": None,
+        "concurrency": None,
     }
 
 
@@ -39,6 +42,19 @@ def test_options_given_win_over_those_of_the_class() -> None:
         ({"timeout": float("nan")}, "more than 0"),
         ({"backoff": -1}, "backoff=-1"),
         ({"backoff_max": None}, "backoff_max=None"),
+        ({"backoff": 601}, "exceeds backoff_max=600"),
+        ({"backoff_max": 0.5}, "exceeds backoff_max=0.5"),
+        ({"max_age": 0}, "more than 0"),
+        ({"max_age": float("nan")}, "more than 0"),
+        ({"max_age": "1h"}, "more than 0"),
+        ({"rate_limit": "10/d"}, "100/m"),
+        ({"rate_limit": "0/s"}, "100/m"),
+        ({"rate_limit": "-1/s"}, "100/m"),
+        ({"rate_limit": 0}, "100/m"),
+        ({"rate_limit": True}, "100/m"),
+        ({"rate_limit": float("inf")}, "100/m"),
+        ({"concurrency": 0}, "1 or more"),
+        ({"concurrency": 2.5}, "whole number"),
         ({"queue": "with space"}, "letters"),
         ({"queue": 7}, "letters"),
     ],
@@ -55,3 +71,12 @@ def test_a_mistake_in_the_class_attributes_is_found_too() -> None:
 
     with pytest.raises(RegistrationInvalid, match="timeout=0"):
         complete({}, Hasty, "here")
+
+
+@pytest.mark.parametrize(
+    ("rate_limit", "events"),
+    [("10/s", 10), ("90/m", 1.5), ("36/h", 0.01), ("0.5/s", 0.5), ("7", 7), (2, 2), (0.25, 0.25)],
+)
+def test_a_rate_is_given_as_celery_takes_it(rate_limit: str | float, events: float) -> None:
+    assert per_second(rate_limit) == events
+    assert complete({"rate_limit": rate_limit}, Handler, "here")["rate_limit"] == rate_limit

@@ -69,3 +69,14 @@ def test_a_missing_setting_ends_the_worker_with_its_name(tmp_path: Path) -> None
 
     assert ended.returncode == EXIT_SETTINGS
     assert "FLYBRIDGE_APP_ID is not set" in ended.stderr
+
+
+def test_a_cluster_alone_ends_the_worker_with_what_celery_needs(tmp_path: Path) -> None:
+    ended = run(
+        "-m", "bridge", "worker", path=tmp_path,
+        FLYBRIDGE_APP_ID="cli_test", FLYBRIDGE_REDIS_URL="redis+cluster://127.0.0.1:1",
+    )  # fmt: skip
+
+    assert ended.returncode == EXIT_SETTINGS
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("flybridge: FLYBRIDGE_BROKER_URL is not set, and ")

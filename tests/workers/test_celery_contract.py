@@ -6,6 +6,7 @@ Most of it is used in `workers/requests.py`, `bootstep.py` and `aio_pool.py`.
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def takes(function: Callable[..., Any], *names: str) -> None:
 def test_the_signals_we_connect_to_exist() -> None:
     used = {
         "setup_logging", "task_received", "worker_init", "worker_process_init",
-        "worker_process_shutdown", "worker_shutdown",
+        "worker_process_shutdown", "worker_shutdown", "worker_shutting_down",
     }  # fmt: skip
     assert not used - set(dir(signals)), "gone from celery.signals; see workers/app.py"
 
@@ -78,8 +79,9 @@ def test_the_consumer_has_what_the_intake_and_the_strategy_use(consumer: Consume
     # Bootsteps before ours set these two.
     consumer.event_dispatcher = consumer.task_consumer = None
     used = {
-        "app", "blueprint", "controller", "event_dispatcher", "hostname", "hub", "on_task_message",
-        "on_task_request", "pool", "strategies", "task_buckets", "task_consumer", "_limit_task",
+        "app", "blueprint", "controller", "disable_rate_limits", "event_dispatcher", "hostname",
+        "hub", "on_task_message", "on_task_request", "pool", "strategies", "task_buckets",
+        "task_consumer", "timer",
     }  # fmt: skip
     consumer.update_strategies()
     assert not used - set(dir(consumer)), "gone from Consumer; see strategy in workers/requests.py"
@@ -160,6 +162,7 @@ def test_pools_say_how_many_they_run_at_once() -> None:
     assert isinstance(inspect.getattr_static(prefork.TaskPool, "num_processes"), property)
     assert get_implementation("prefork") is prefork.TaskPool
     assert prefork.TaskPool.uses_semaphore
+    assert not BasePool.uses_semaphore, "see shares_process in workers/bootstep.py"
 
 
 def test_pool_children_die_with_their_parent() -> None:
@@ -221,6 +224,35 @@ def test_the_custom_pool_is_named_by_the_environment() -> None:
 def test_the_loop_takes_readers_and_wakes_for_them() -> None:
     takes(Hub.add_reader, "fds", "callback")
     takes(Hub.reset)
+
+
+def test_the_loops_timer_calls_once_and_can_be_told_not_to(consumer: Consumer) -> None:
+    takes(consumer.timer.call_after, "secs", "fun")
+    calls: list[str] = []
+    entry = consumer.timer.call_after(0.0, lambda: calls.append("canceled"))
+    entry.cancel()
+    consumer.timer.call_after(0.0, lambda: calls.append("called"))
+    due = [each for _, each in itertools.islice(consumer.timer, 2) if each]
+    for each in due:
+        each()
+    assert calls == ["called"]
+
+
+def test_a_tasks_rate_is_a_bucket_of_one_token_which_an_operator_may_change(
+    app: Celery, consumer: Consumer
+) -> None:
+    @app.task(name="contract.rated", shared=False, rate_limit="90/m")
+    def rated() -> None: ...
+
+    consumer.reset_rate_limits()
+    bucket = consumer.task_buckets["contract.rated"]
+    assert (bucket.fill_rate, bucket.capacity) == (1.5, 1)
+    assert [bucket.can_consume(), bucket.can_consume()] == [True, False]
+    assert 0.5 < bucket.expected_time() <= 1 / 1.5
+    rated.rate_limit = None  # what `celery control rate_limit` does
+    consumer.reset_rate_limits()
+    assert consumer.task_buckets["contract.rated"] is None
+    assert consumer.task_buckets["no.such.task"] is None
 
 
 def test_a_worker_ends_when_its_state_says_so() -> None:

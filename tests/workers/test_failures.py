@@ -39,7 +39,7 @@ class WorkerShutdown(SystemExit):
     """As Celery's."""
 
 
-@given(st.integers(1, 10_000), st.floats(0, 100), st.floats(0, 1000))
+@given(st.integers(1, 10_000), st.floats(0, 100), st.floats(100, 1000))
 def test_the_wait_doubles_up_to_its_bound_with_jitter_of_a_half(
     attempt: int, backoff: float, backoff_max: float
 ) -> None:
@@ -114,6 +114,18 @@ def test_a_verdict_of_the_handlers_own_is_logged_without_traceback(error: Except
         judge(error, registration(), context(1))
     assert lines[0]["reason"] == "busy"
     assert "exc_info" not in lines[0]
+
+
+def test_a_retry_beyond_the_age_limit_is_given_up_now_with_its_error() -> None:
+    aged = registration(max_age=60, max_attempts=9)
+    assert isinstance(judge(Retry(10, "busy"), aged, context(1), age=49.0), Again)
+    assert judge(Retry(10, "busy"), aged, context(1), age=51.0) == Failure(
+        "greet", "age", "Retry: busy"
+    )
+    assert judge(ValueError("x"), registration(max_age=60), context(5), age=99.0).reason == (
+        "attempts"
+    )
+    assert isinstance(judge(Retry(10), registration(), context(1), age=1e9), Again)
 
 
 class Mute(Exception):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import redis_lock
 from redis import Redis
+from redis.exceptions import ConnectionError
 
-from bridge.streams import Entry, Keys
+from bridge.logs import Redactor
+from bridge.streams import Entry, Keys, mark_ttl
 from workers.guard import Busy, Duplicate, EventLock, Guard, Pending, Run, Settlement
 from workers.outcomes import Failure, Outcome
+from workers.scripts import run_all
 
 
 def entry(event_id: str = "ev1") -> Entry:
@@ -65,6 +68,22 @@ def test_a_claim_sent_twice_because_its_reply_was_lost_is_one_attempt(guard, red
     assert redis.hget(keys.state("workers", "ev1"), "attempts") == b"1"
 
 
+def test_a_claim_whose_answer_never_came_is_asked_for_again_by_its_own_token(
+    guard, redis, keys, pending, monkeypatch
+):
+    def claimed_but_cut_off(redis, calls):
+        run_all(redis, calls)
+        raise ConnectionError("cut off")
+
+    monkeypatch.setattr("workers.guard.run_all", claimed_but_cut_off)
+    with pytest.raises(ConnectionError):
+        guard.claim([pending])
+    monkeypatch.undo()
+    again = claim(guard, pending)
+    assert (again.attempt, again.crashes) == (1, 0)
+    assert isinstance(guard.claim([pending])[0], Busy)
+
+
 def test_a_settlement_sent_twice_is_recorded_once(guard, redis, keys, pending):
     failed = Outcome(failed=(Failure("H", "rejected", "no"),))
     settlement = Settlement(claim(guard, pending), failed)
@@ -110,6 +129,52 @@ def test_a_dead_letter_keeps_the_entry_untouched_and_says_why(guard, redis, keys
     assert letter[b"attempts"] == b"1"
     assert letter[b"entry"].decode() == pending.entry_id
     assert unacknowledged(redis, pending) == 0
+
+
+def test_an_entry_that_somebody_deleted_is_in_the_dead_letter_all_the_same(
+    guard, redis, keys, pending
+):
+    run = claim(guard, pending)
+    redis.delete(pending.stream)
+    guard.settle([Settlement(run, Outcome(failed=(Failure("H", "rejected", "E: no"),)))])
+    ((_, letter),) = redis.xrange(keys.dead("workers"))
+    assert Entry.from_fields(letter) == pending.entry
+    assert letter[b"reason"] == b"rejected"
+
+
+def test_an_entry_crammed_by_hand_dies_like_any_other(guard, redis, keys):
+    stream = keys.stream("im.message.receive_v1")
+    fields = entry().fields()
+    crammed = {f"f{number}": "x" for number in range(4_500)}
+    entry_id = redis.xadd(stream, {**crammed, **dict(zip(fields[::2], fields[1::2], strict=True))})
+    run = claim(guard, Pending(stream, entry_id.decode(), entry()))
+    failed = Outcome(failed=(Failure("H", "rejected", "E: no"),))
+    assert guard.settle([Settlement(run, failed)]) == [True]
+    ((_, letter),) = redis.xrange(keys.dead("workers"))
+    assert Entry.from_fields(letter) == entry()
+
+
+def test_secrets_are_taken_out_of_every_error_that_is_kept(redis, keys, pending):
+    hush = Guard(redis, keys, "workers", 30, "w1", redact=Redactor(["hush-hush"]).text)
+    again = Outcome(
+        failed=(Failure("A", "rejected", "E: hush-hush"),), retry_after=0, error="E: hush-hush"
+    )
+    hush.settle([Settlement(claim(hush, pending), again)])
+    assert b"hush-hush" not in b"".join(redis.hvals(keys.state("workers", "ev1")))
+    dead = Outcome(failed=(Failure("B", "attempts", "E: " + "\x00hush-hush" * 100),))
+    hush.settle([Settlement(claim(hush, pending), dead)])
+    ((_, letter),) = redis.xrange(keys.dead("workers"))
+    assert letter[b"error"].startswith(b"E: \\x00[redacted]")
+    assert len(letter[b"error"]) == 1024
+    assert b"hush" not in b"".join(redis.hvals(keys.state("workers", "ev1")))
+
+
+@pytest.mark.parametrize("outcome", [Outcome(), Outcome(failed=(Failure("H", "age", ""),))])
+def test_the_mark_of_an_end_outlives_the_entry(redis, keys, pending, outcome):
+    week = Guard(redis, keys, "workers", 30, "w1", retention=7 * 86_400)
+    week.settle([Settlement(claim(week, pending), outcome)])
+    ttl = redis.ttl(keys.state("workers", "ev1"))
+    assert mark_ttl(7 * 86_400) - 5 <= ttl <= mark_ttl(7 * 86_400)
 
 
 def test_an_event_given_back_has_not_been_attempted(guard, other_guard, pending):

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
+import structlog
 from opentelemetry.sdk.resources import Resource
+from redis.exceptions import (
+    BusyLoadingError,
+    ClusterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bridge.streams import Entry
 from workers.guard import Busy, Duplicate, Pending, Run, Settlement
-from workers.intake import DUE_PERIOD, Intake
+from workers.intake import BLOCK, DUE_PERIOD, PAUSED_BLOCK, Intake
+from workers.limits import Limits
 from workers.outcomes import Outcome
 from workers.spans import IntakeSpans
+from workers.waiting import Waiting
 
 STREAM = "events:im"
 DONE = Outcome(finished=("H",))
@@ -56,10 +67,11 @@ class Reader:
     def forget_groups(self) -> None:
         self.calls.append(("forget_groups", None))
 
-    def read(self, room: int, block: float) -> list[Pending]:
+    def read(self, room: int, block: float, caps: Mapping[str, int]) -> list[Pending]:
         if self.failures:
             raise self.failures.popleft()
         self.calls.append(("read", room))
+        self.calls.append(("told", (block, dict(caps))))
         if not self.new:
             time.sleep(0.005)
             return []
@@ -68,11 +80,11 @@ class Reader:
     def own_pending(self) -> list[Pending]:
         return self.lost
 
-    def take_over(self, room: int) -> list[Pending]:
+    def take_over(self, room: int, caps: Mapping[str, int]) -> list[Pending]:
         taken, self.abandoned = self.abandoned, []
         return taken
 
-    def due(self, room: int) -> list[Pending]:
+    def due(self, room: int, caps: Mapping[str, int]) -> list[Pending]:
         taken, self.retries = self.retries, []
         return taken
 
@@ -87,6 +99,9 @@ class Reader:
 
     def leave(self) -> None:
         self.calls.append(("leave", None))
+
+    def sweep(self) -> None:
+        self.calls.append(("sweep", None))
 
     def called(self, name: str) -> list[Any]:
         return [argument for called, argument in list(self.calls) if called == name]
@@ -139,15 +154,29 @@ def calls() -> list[str]:
 
 
 @pytest.fixture
-def intake(reader: Reader, guard: Guard, calls: list[str]) -> Iterator[Intake]:
+def limited() -> dict[str, int]:
+    """Types that are limited, by how many of them may run at once."""
+    return {}
+
+
+@pytest.fixture
+def waiting(limited: dict[str, int]) -> Waiting:
+    limits = Limits(lambda event_type: event_type, limited, lambda task: None)
+    return Waiting(limits, lambda run: False)
+
+
+@pytest.fixture
+def intake(reader: Reader, guard: Guard, waiting: Waiting, calls: list[str]) -> Iterator[Intake]:
     intake = Intake(
         reader,  # type: ignore[arg-type]
         guard,  # type: ignore[arg-type]
         lambda: [STREAM],
         0.15,
+        waiting,
         lambda: calls.append("wake"),
         IntakeSpans(None, Resource.create(), "workers"),
         lambda: calls.append("died"),
+        lambda: calls.append("disconnect"),
     )
     intake.slots = 4
     intake.start()
@@ -156,46 +185,46 @@ def intake(reader: Reader, guard: Guard, calls: list[str]) -> Iterator[Intake]:
     intake.close()
 
 
-def ready(intake: Intake) -> list[str]:
-    return [each.pending.entry.event_id for each in list(intake.ready)]
+def ready(waiting: Waiting) -> list[str]:
+    return [each.pending.entry.event_id for each in list(waiting.ready)]
 
 
-def test_what_is_read_is_claimed_and_the_pool_is_woken(intake, reader, calls):
+def test_what_is_read_is_claimed_and_the_pool_is_woken(intake, waiting, reader, calls):
     reader.new.append([item("ev1"), item("ev2")])
-    until(lambda: ready(intake) == ["ev1", "ev2"])
+    until(lambda: ready(waiting) == ["ev1", "ev2"])
     assert calls == ["wake"]
     assert intake.held == 2
 
 
-def test_what_has_ended_is_settled_and_held_no_more(intake, reader, guard):
+def test_what_has_ended_is_settled_and_held_no_more(intake, waiting, reader, guard):
     reader.new.append([item("ev1")])
-    until(lambda: intake.ready)
-    intake.end(intake.ready.popleft(), DONE)
+    until(lambda: waiting.ready)
+    intake.end(waiting.ready.popleft(), DONE)
     until(lambda: intake.held == 0)
     assert guard.settlements == [Settlement(run("ev1"), DONE)]
     assert intake.settled == 1
 
 
-def test_a_worker_that_is_full_reads_no_more(intake, reader):
+def test_a_worker_that_is_full_reads_no_more(intake, waiting, reader):
     reader.new.append([item(f"ev{number}") for number in range(4)])
     until(lambda: intake.held == 4)
     reads = len(reader.called("read"))
     reader.new.append([item("more")])
-    intake.end(intake.ready.popleft(), DONE)
+    intake.end(waiting.ready.popleft(), DONE)
     until(lambda: intake.held == 3)
     assert len(reader.called("read")) == reads
-    intake.end(intake.ready.popleft(), DONE)
-    until(lambda: "more" in ready(intake))
+    intake.end(waiting.ready.popleft(), DONE)
+    until(lambda: "more" in ready(waiting))
     assert reader.called("read")[reads] == 2
 
 
-def test_duplicates_are_acknowledged_and_busy_ones_left_for_later(intake, reader, guard):
+def test_duplicates_are_acknowledged_and_busy_ones_left_for_later(intake, waiting, reader, guard):
     guard.answers = {"old": Duplicate(item("old")), "busy": Busy(item("busy"), 0.7)}
     reader.new.append([item("old"), item("busy"), item("ev1")])
     until(lambda: reader.called("postpone"))
     assert reader.called("acknowledge") == [["old"]]
     assert reader.called("postpone") == [("busy", 0.7)]
-    assert ready(intake) == ["ev1"]
+    assert ready(waiting) == ["ev1"]
     assert intake.duplicates == 1
 
 
@@ -208,10 +237,10 @@ def test_what_is_held_is_renewed_unless_another_worker_took_it(intake, reader, g
     assert reader.called("renew")[-1] == ["ours"]
 
 
-def test_events_of_dead_workers_and_due_retries_are_claimed_too(intake, reader):
+def test_events_of_dead_workers_and_due_retries_are_claimed_too(intake, waiting, reader):
     reader.abandoned = [item("abandoned")]
     reader.retries = [item("retry")]
-    until(lambda: sorted(ready(intake)) == ["abandoned", "retry"])
+    until(lambda: sorted(ready(waiting)) == ["abandoned", "retry"])
 
 
 def test_a_worker_that_is_full_takes_nothing_over(intake, reader):
@@ -223,11 +252,11 @@ def test_a_worker_that_is_full_takes_nothing_over(intake, reader):
     assert intake.held == 4
 
 
-def test_a_settlement_that_redis_did_not_take_is_sent_until_it_does(intake, reader, guard):
+def test_a_settlement_that_redis_did_not_take_is_sent_until_it_does(intake, waiting, reader, guard):
     guard.failures.extend([RedisConnectionError("gone"), RedisConnectionError("gone")])
     reader.new.append([item("ev1")])
-    until(lambda: intake.ready)
-    intake.end(intake.ready.popleft(), DONE)
+    until(lambda: waiting.ready)
+    intake.end(waiting.ready.popleft(), DONE)
     until(lambda: intake.held == 0)
     assert [each.outcome for each in guard.settlements] == [DONE]
 
@@ -244,11 +273,168 @@ def test_what_a_lost_reply_held_is_found_and_nothing_is_claimed_twice(intake, re
 @pytest.mark.parametrize(
     "refusal", ["NOGROUP No such key", "UNBLOCKED the stream key no longer exists"]
 )
-def test_groups_are_made_anew_when_redis_has_lost_them(intake, reader, refusal):
+def test_groups_are_made_anew_when_redis_has_lost_them(intake, waiting, reader, refusal):
     reader.failures.append(ResponseError(refusal))
     until(lambda: reader.called("forget_groups"))
     reader.new.append([item("ev1")])
-    until(lambda: ready(intake) == ["ev1"])
+    until(lambda: ready(waiting) == ["ev1"])
+
+
+@pytest.fixture
+def narrow(limited: dict[str, int]) -> None:
+    """One event of the type at once."""
+    limited["im"] = 1
+
+
+@pytest.mark.usefixtures("narrow")
+def test_who_waits_for_a_limit_keeps_no_other_out(intake, waiting, reader):
+    reader.new.append([item(f"ev{number}") for number in range(9)])
+    until(lambda: waiting.limits.parked == 9)
+    assert intake.held == 9
+    reads = len(reader.called("read"))
+    until(lambda: len(reader.called("read")) > reads + 2)
+    assert reader.called("read")[-1] == intake.slots
+
+
+@pytest.mark.usefixtures("narrow")
+def test_a_limited_stream_is_capped_and_asked_again_soon(intake, waiting, reader):
+    until(lambda: reader.called("told"))
+    # One that starts at once, one that waits.
+    assert reader.called("told")[-1] == (BLOCK, {STREAM: 2})
+    reader.new.append([item("ev1"), item("ev2")])
+    until(lambda: waiting.limits.parked == 2)
+    reader.calls.clear()
+    until(lambda: reader.called("told"))
+    assert reader.called("told")[0] == (PAUSED_BLOCK, {STREAM: 0})
+    assert len(reader.called("told")) < 10
+
+
+@pytest.mark.usefixtures("narrow")
+def test_who_waits_for_a_limit_is_renewed_and_given_back_at_the_end(intake, waiting, reader, guard):
+    reader.new.append([item("ev1"), item("ev2")])
+    until(lambda: waiting.limits.parked == 2)
+    until(lambda: reader.called("renew") and reader.called("renew")[-1] == ["ev1", "ev2"])
+    intake.stop()
+    until(lambda: len(guard.settled()) == 2)
+    assert all(each.returned for each in guard.settlements)
+
+
+def test_what_another_worker_took_is_known_until_it_is_settled(intake, waiting, reader, guard):
+    reader.new.append([item("ours"), item("lost")])
+    until(lambda: intake.held == 2)
+    guard.taken = {"token-lost"}
+    until(lambda: intake.lost == {"token-lost"})
+    for _ in range(2):
+        intake.end(waiting.ready.popleft(), DONE)
+    until(lambda: not intake.held and not intake.lost)
+
+
+def test_claims_that_were_lost_are_told_of_in_one_line(intake, waiting, reader, guard):
+    reader.new.append([item(f"ev{number}") for number in range(3)])
+    until(lambda: intake.held == 3)
+    guard.taken = {f"token-ev{number}" for number in range(3)}
+    with structlog.testing.capture_logs() as lines:
+        intake.give_back(waiting.drain())
+        until(lambda: intake.held == 0)
+    assert [each["count"] for each in lines if each["event"] == "claim.lost"] == [3]
+
+
+def test_what_has_ended_is_unsettled_until_redis_has_it(intake, waiting, reader, guard):
+    reader.new.append([item("ev1")])
+    until(lambda: waiting.ready)
+    guard.away = True
+    intake.end(waiting.ready.popleft(), DONE)
+    assert intake.unsettled == 1
+    until(lambda: not intake._ended)
+    assert intake.unsettled == 1
+    guard.away = False
+    until(lambda: intake.unsettled == 0)
+    assert guard.settled()["ev1"].outcome == DONE
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ReadOnlyError("You can't write against a read only replica."),
+        BusyLoadingError("Redis is loading the dataset in memory"),
+        ResponseError("BUSY Redis is busy running a script."),
+        ResponseError("MISCONF Redis is configured to save RDB snapshots"),
+        OutOfMemoryError("command not allowed when used memory > 'maxmemory'"),
+        ResponseError("NOREPLICAS Not enough good replicas to write."),
+        ClusterDownError("The cluster is down"),
+    ],
+    ids=lambda error: type(error).__name__ + " " + str(error).split()[0],
+)
+def test_whatever_redis_refuses_is_asked_again_with_pauses_and_told_once(
+    intake, waiting, reader, guard, calls, refusal
+):
+    with structlog.testing.capture_logs() as lines:
+        started = time.monotonic()
+        reader.failures.append(refusal)
+        guard.failures.append(refusal)
+        reader.new.append([item("ev1")])
+        until(lambda: waiting.ready)
+        intake.end(waiting.ready.popleft(), DONE)
+        until(lambda: intake.settled)
+        until(lambda: lines and lines[-1]["event"] == "redis.recovered")
+    assert time.monotonic() - started >= DUE_PERIOD
+    assert guard.settled()["ev1"].outcome == DONE
+    troubles = [each["event"] for each in lines if each["event"].startswith("redis.")]
+    assert len(troubles) <= 4
+    assert troubles.count("redis.recovered") * 2 == len(troubles)
+    assert "died" not in calls
+
+
+def test_who_got_no_answer_on_one_connection_gives_up_the_others(intake, reader, calls):
+    reader.failures.append(RedisConnectionError("gone"))
+    until(lambda: not reader.failures)
+    assert "disconnect" not in calls
+    reader.failures.append(RedisTimeoutError("Timeout reading from socket"))
+    until(lambda: "disconnect" in calls)
+
+
+def test_a_leave_that_got_no_answer_is_repeated(intake, reader):
+    leave = reader.leave
+
+    def fail() -> None:
+        reader.leave = leave
+        raise RedisConnectionError("gone")
+
+    reader.leave = fail
+    intake.stop()
+    intake.close()
+    assert reader.called("leave") == [None]
+
+
+def test_groups_that_cannot_be_made_anew_at_once_do_not_hide_later_troubles(
+    intake, waiting, reader
+):
+    def fail() -> None:
+        reader.forget_groups = lambda: None
+        raise ReadOnlyError("no")
+
+    reader.forget_groups = fail
+    reader.failures.append(ResponseError("NOGROUP No such key"))
+    with structlog.testing.capture_logs() as lines:
+        until(lambda: any(each["event"] == "redis.recovered" for each in lines))
+        reader.failures.append(RedisConnectionError("gone"))
+        until(lambda: any(each["event"] == "redis.lost" for each in lines))
+
+
+def test_consumers_that_are_gone_are_swept_now_and_then(intake, reader, monkeypatch):
+    monkeypatch.setattr("workers.intake.SWEEP_PERIOD", 0.0)
+    until(lambda: reader.called("sweep"))
+
+
+def test_how_an_attempt_was_settled_is_told_when_debugging(intake, waiting, reader, caplog):
+    reader.new.append([item("ev1")])
+    until(lambda: waiting.ready)
+    with caplog.at_level(logging.DEBUG), structlog.testing.capture_logs() as lines:
+        intake.end(waiting.ready.popleft(), DONE)
+        until(lambda: intake.settled)
+    (told,) = [each for each in lines if each["event"] == "attempt.settled"]
+    assert (told["event_id"], told["verdict"], told["finished"]) == ("ev1", "done", ["H"])
+    assert told["recorded"]
 
 
 def test_a_mistake_of_ours_ends_the_worker_instead_of_half_of_it(intake, reader, calls):
@@ -256,10 +442,12 @@ def test_a_mistake_of_ours_ends_the_worker_instead_of_half_of_it(intake, reader,
     until(lambda: "died" in calls)
 
 
-def test_who_stops_gives_back_what_has_not_begun_before_anything_else(intake, reader, guard):
+def test_who_stops_gives_back_what_has_not_begun_before_anything_else(
+    intake, waiting, reader, guard
+):
     reader.new.append([item("begun"), item("waiting")])
     until(lambda: intake.held == 2)
-    begun = intake.ready.popleft()
+    begun = waiting.ready.popleft()
     intake.stop()
     until(lambda: "waiting" in guard.settled())
     back = guard.settled()["waiting"]
@@ -273,20 +461,22 @@ def test_who_stops_gives_back_what_has_not_begun_before_anything_else(intake, re
     assert reader.called("leave")
 
 
-def test_what_came_back_to_a_worker_that_stops_is_given_back_as_not_begun(intake, reader, guard):
+def test_what_came_back_to_a_worker_that_stops_is_given_back_as_not_begun(
+    intake, waiting, reader, guard
+):
     reader.new.append([item("ev1")])
-    until(lambda: intake.ready)
-    taken = intake.ready.popleft()
+    until(lambda: waiting.ready)
+    taken = waiting.ready.popleft()
     intake.stop()
-    intake.put_back([taken])
+    waiting.put_back([taken])
     intake.close()
     assert guard.settled()["ev1"].returned
 
 
-def test_what_is_cut_off_in_the_middle_is_for_retry_at_once(intake, reader, guard):
+def test_what_is_cut_off_in_the_middle_is_for_retry_at_once(intake, waiting, reader, guard):
     reader.new.append([item("ev1")])
-    until(lambda: intake.ready)
-    intake.ready.popleft()
+    until(lambda: waiting.ready)
+    waiting.ready.popleft()
     intake.stop()
     intake.close()
     settlement = guard.settled()["ev1"]
@@ -295,11 +485,11 @@ def test_what_is_cut_off_in_the_middle_is_for_retry_at_once(intake, reader, guar
     assert "stopped in the middle" in settlement.outcome.error
 
 
-def test_a_worker_ends_although_redis_is_away(intake, reader, guard):
+def test_a_worker_ends_although_redis_is_away(intake, waiting, reader, guard):
     reader.new.append([item("ev1")])
-    until(lambda: intake.ready)
+    until(lambda: waiting.ready)
     guard.away = True
-    intake.end(intake.ready.popleft(), DONE)
+    intake.end(waiting.ready.popleft(), DONE)
     intake.stop()
     started = time.monotonic()
     intake.close()
@@ -307,10 +497,10 @@ def test_a_worker_ends_although_redis_is_away(intake, reader, guard):
     assert guard.settlements == []
 
 
-def test_a_stopping_worker_asks_an_absent_redis_with_pauses(intake, reader, guard):
+def test_a_stopping_worker_asks_an_absent_redis_with_pauses(intake, waiting, reader, guard):
     reader.new.append([item("ev1")])
-    until(lambda: intake.ready)
-    last = intake.ready.popleft()
+    until(lambda: waiting.ready)
+    last = waiting.ready.popleft()
     intake.stop()
     guard.failures.extend(RedisConnectionError("gone") for _ in range(3))
     started = time.monotonic()

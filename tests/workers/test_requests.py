@@ -12,8 +12,9 @@ import pytest
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery import Celery
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 from celery.worker import state
+from kombu.utils.limits import TokenBucket
 
 from bridge.streams import Entry
 from workers.guard import Pending, Run
@@ -122,6 +123,26 @@ def test_an_event_past_the_hard_time_limit_is_tried_again(stage):
     (((outcome,), _),) = stage.told
     assert outcome.retry_after is not None
     assert outcome.error == "TimeLimitExceeded: no outcome within 40 s"
+
+
+def test_a_child_that_was_killed_at_the_hard_time_limit_is_said_to_be(stage):
+    request = stage.take_on(3)
+    request.on_failure(failure(TimeLimitExceeded(40)))
+    (((outcome,), _),) = stage.told
+    assert outcome.failed[0].error == "TimeLimitExceeded: no outcome within 40 s"
+
+
+def test_celery_does_not_hold_a_request_back_for_a_rate_limit(stage):
+    # The intake has kept it already, and would count the request as given to the pool.
+    stage.task_buckets["feishu.im"] = TokenBucket(1 / 3600)
+    assert [stage.take_on(1), stage.take_on(1)] == stage.requests
+
+
+def test_the_pool_is_told_how_old_an_event_is(stage):
+    request = stage.take_on(1)
+    request.execute_using_pool(stage)
+    ((_, (*_, (items,))),) = stage.applied
+    assert items[0].since == entry("ev0").since == 1
 
 
 def test_a_soft_time_limit_leaves_the_outcome_to_the_handler(stage):

@@ -78,6 +78,23 @@ def test_a_task_has_the_most_patient_limits_of_its_handlers(registry):
     assert route.max_attempts == 2
 
 
+def test_of_several_handlers_the_strictest_rate_and_concurrency_count(registry):
+    registry.register(handler, "im.message.receive_v1", rate_limit="90/m", concurrency=3)
+    registry.register(other_handler, "im.message.receive_v1", rate_limit=2, concurrency=8)
+    route = Routing.of(registry).routes["feishu.im.message.receive_v1"]
+    assert (route.rate_limit, route.concurrency) == ("90/m", 3)
+
+
+def test_types_nobody_knows_are_limited_only_by_handlers_that_may_get_them(registry):
+    registry.register(handler, "im.message.receive_v1", rate_limit="1/h")
+    assert Routing.of(registry).routes[OTHER].rate_limit is None
+    registry.register(other_handler, "im.*", concurrency=4)
+    routes = Routing.of(registry).routes
+    assert routes[OTHER].concurrency == 4
+    assert routes["feishu.im.message.recalled_v1"].concurrency == 4
+    assert routes["feishu.im.message.recalled_v1"].rate_limit is None
+
+
 def test_the_task_of_other_types_bears_with_any_handler(registry):
     # A pattern may cover types that nobody knows today.
     registry.register(handler, "im.message.*", timeout=99)

@@ -7,6 +7,7 @@ import json
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -95,6 +96,44 @@ def test_what_succeeds_is_finished(either: Runner, table: Registry) -> None:
     table.unregister("a")
     fill(table, b=succeed_later)
     assert either(table, ENVELOPE, 1, {}) == Outcome(finished=("b",))
+
+
+def now_ms(*, ago: float) -> int:
+    return int((time.time() - ago) * 1000)
+
+
+def test_an_event_too_old_for_a_handler_is_not_begun_for_it(
+    either: Runner, table: Registry
+) -> None:
+    table.register(succeed, "im.*", name="a", max_age=60)
+    table.register(succeed_later, "im.*", name="b", max_age=6000)
+    outcome = either(table, ENVELOPE, 1, {}, since=now_ms(ago=300))
+    assert outcome.finished == ("b",)
+    assert outcome.failed == (Failure("a", "age", "300 s old; max_age is 60 s"),)
+    assert either(table, ENVELOPE, 1, {}, since=now_ms(ago=7000)).finished == ()
+
+
+@pytest.mark.parametrize("since", [0, now_ms(ago=-3600)])
+def test_an_age_that_nobody_knows_or_that_lies_ahead_is_no_age(
+    either: Runner, table: Registry, since: int
+) -> None:
+    table.register(succeed, "im.*", name="a", max_age=1)
+    assert either(table, ENVELOPE, 1, {}, since=since).finished == ("a",)
+
+
+def test_who_fails_too_late_for_another_attempt_is_given_up(
+    either: Runner, table: Registry
+) -> None:
+    options = {"max_age": 60, "backoff": 30, "max_attempts": 9}
+    table.register(failing(ValueError("x")), "im.*", name="a", **options)
+    table.register(failing_later(ValueError("y")), "im.*", name="b", **options)
+    assert either(table, ENVELOPE, 1, {}, since=now_ms(ago=10)).verdict == "retry"
+    outcome = either(table, ENVELOPE, 1, {}, since=now_ms(ago=55))
+    assert [(each.reason, each.error) for each in outcome.failed] == [
+        ("age", "ValueError: x"),
+        ("age", "ValueError: y"),
+    ]
+    assert outcome.verdict == "dead"
 
 
 def test_an_event_that_nobody_handles_goes_to_the_default(either: Runner, table: Registry) -> None:

@@ -26,8 +26,9 @@ SAMPLED = f"00-{TRACE}-{PUBLISH}-01"
 UNSAMPLED = f"00-{TRACE}-{PUBLISH}-00"
 
 
-def run(traceparent: str = SAMPLED, tracestate: str = "vendor=1") -> Run:
-    entry = Entry("ev1", "im", "app", "tk", "2.0", 1, 2, 3, traceparent, tracestate, b"{}")
+def run(traceparent: str = SAMPLED, tracestate: str = "vendor=1", first_trace: str = "") -> Run:
+    entry = Entry("ev1", "im", "app", "tk", "2.0", 1, 2, 3, traceparent, tracestate, b"{}",
+                  replayed_at=4 if first_trace else 0, first_trace=first_trace)  # fmt: skip
     return Run(Pending("events:im", "1-1", entry), "token", 2, {})
 
 
@@ -95,6 +96,38 @@ def test_an_attempt_that_failed_says_why(intake, exporter, outcome, error):
 @pytest.mark.parametrize("traceparent", ["", UNSAMPLED, "00-zz", "00-" + "0" * 32 + "-1-01"])
 def test_events_that_nobody_traces_cost_nothing(intake, exporter, traceparent):
     claimed = run(traceparent)
+    intake.claimed([claimed], 1, 2)
+    assert intake.context(claimed) == ""
+    intake.settled([Settlement(claimed, Outcome())], 3, 4)
+    assert finished(intake, exporter) == {}
+
+
+def test_a_replayed_event_begins_a_trace_of_its_own_that_is_linked_to_the_first(intake, exporter):
+    for _ in range(2):  # attempts, perhaps on two workers
+        claimed = run("", "", SAMPLED)
+        intake.claimed([claimed], 1, 2)
+        assert intake.context(claimed).endswith("-01")
+        intake.settled([Settlement(claimed, Outcome())], 3, 4)
+    intake.close()
+    spans_made = exporter.get_finished_spans()
+    assert len(spans_made) == 6
+    (trace_id,) = {span.context.trace_id for span in spans_made}
+    assert f"{trace_id:032x}" != TRACE
+    processes = [span for span in spans_made if span.name.startswith("process")]
+    for process in processes:
+        assert process.parent is None
+        (link,) = process.links
+        assert f"{link.context.trace_id:032x}" == TRACE
+        assert f"{link.context.span_id:016x}" == PUBLISH
+    others = [span for span in spans_made if not span.name.startswith("process")]
+    ids = {process.context.span_id for process in processes}
+    assert len(ids) == 2
+    assert {span.parent.span_id for span in others} == ids
+
+
+@pytest.mark.parametrize("first_trace", [UNSAMPLED, "00-zz"])
+def test_a_replay_of_what_nobody_traced_is_not_traced(intake, exporter, first_trace):
+    claimed = run("", "", first_trace)
     intake.claimed([claimed], 1, 2)
     assert intake.context(claimed) == ""
     intake.settled([Settlement(claimed, Outcome())], 3, 4)

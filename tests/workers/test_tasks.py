@@ -16,10 +16,10 @@ from workers.routing import Routing
 TYPE = "im.message.receive_v1"
 
 
-def item(event_id: str, text: str = "") -> Item:
+def item(event_id: str, text: str = "", since: int = 0) -> Item:
     header = {"event_id": event_id, "event_type": TYPE, "app_id": "app", "tenant_key": "tk"}
     envelope = {"schema": "2.0", "header": header, "event": {"text": text}}
-    return Item(event_id, json.dumps(envelope).encode(), 1, {}, "", "")
+    return Item(event_id, json.dumps(envelope).encode(), 1, {}, since, "", "")
 
 
 class Clock:
@@ -47,7 +47,7 @@ def task(handled: list[str], monkeypatch: pytest.MonkeyPatch) -> EventTask:
         if event.body["text"] == "retry":
             raise Retry
 
-    registry.register(handle, TYPE, timeout=7, max_attempts=3)
+    registry.register(handle, TYPE, timeout=7, max_attempts=3, max_age=3600, rate_limit="90/m")
     app = Celery(set_as_current=False)
     tasks.register(app, Routing.of(registry), registry)
     return app.tasks[f"feishu.{TYPE}"]
@@ -67,6 +67,13 @@ def test_events_behind_a_slow_one_are_left_for_others(task: EventTask, handled: 
     assert longest > SPAN
 
 
+async def test_a_task_tells_the_runner_how_old_an_event_is(task: EventTask) -> None:
+    ((outcome,), _) = task.run([item("a", since=1)])
+    assert outcome.failed[0].reason == "age"
+    ((outcome,), _) = await task.run_async([item("a", since=1)])
+    assert outcome.failed[0].reason == "age"
+
+
 async def test_the_asyncio_pool_runs_the_same(task: EventTask, handled: list[str]) -> None:
     outcomes, _ = await task.run_async([item("a")])
     assert [outcome.verdict for outcome in outcomes] == ["done"]
@@ -75,7 +82,7 @@ async def test_the_asyncio_pool_runs_the_same(task: EventTask, handled: list[str
 
 def test_a_task_has_the_limits_of_its_route(task: EventTask) -> None:
     assert task.event_type == TYPE
-    assert (task.soft_time_limit, task.max_attempts) == (7, 3)
+    assert (task.soft_time_limit, task.max_attempts, task.rate_limit) == (7, 3, "90/m")
     assert task.time_limit > 7
     assert task.acks_late
 

@@ -3,8 +3,8 @@
 -- KEYS[1] state  KEYS[2] lock  KEYS[3] lock-signal (wakes python-redis-lock's waiters)
 -- KEYS[4] stream of the entry  KEYS[5] retries (zset)  KEYS[6] dead letters (stream)
 -- ARGV[1] token  [2] verdict: done, retry, crash, dead or return  [3] group  [4] entry id  [5] ms until the retry
--- ARGV[6] reason  [7] error  [8] handler  [9] seconds a done mark is kept, [10] an unsettled state
--- ARGV[11...] handler, mark, ...
+-- ARGV[6] reason  [7] error  [8] handler  [9] seconds a done or dead mark is kept, [10] an unsettled state
+-- ARGV[11] how many arguments follow for marks: handler, mark, ...; then, for dead, the entry as the worker has it
 -- `return` undoes the claim: the attempt does not count. `crash` is a retry after an attempt whose process died.
 -- A dead letter also names the handlers that had succeeded, one a line: a replay leaves them out, when their marks are
 -- long gone. Returns 1 if recorded, 0 if the claim was lost.
@@ -18,7 +18,8 @@ end
 local verdict, id, member = ARGV[2], ARGV[4], KEYS[4] .. '|' .. ARGV[4]
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
-for i = 11, #ARGV, 2 do
+local marks_end = 11 + ARGV[11]
+for i = 12, marks_end, 2 do
   redis.call('HSET', KEYS[1], 'h:' .. ARGV[i], ARGV[i + 1])
 end
 if verdict == 'done' then
@@ -26,7 +27,8 @@ if verdict == 'done' then
   redis.call('HSET', KEYS[1], 'state', 'done', 'token', ARGV[1])
 elseif verdict == 'dead' then
   local entry = redis.call('XRANGE', KEYS[4], id, id)[1]
-  local letter = entry and entry[2] or {}
+  -- Where somebody deleted it, or filled it by hand beyond what Lua can hand on, the worker's copy has to do.
+  local letter = entry and #entry[2] <= 1000 and entry[2] or {unpack(ARGV, marks_end + 1)}
   local finished = {}
   local fields = redis.call('HGETALL', KEYS[1])
   for i = 1, #fields, 2 do

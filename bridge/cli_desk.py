@@ -1,0 +1,259 @@
+"""What the commands on dead letters and replays share: options, a client, the report at the end.
+
+Part of the command line, and so of the composition root.
+"""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import click
+
+from bridge.cli_settings import begin
+from bridge.errors import EXIT_REDIS, BridgeError, RedisUnreachable
+from bridge.streams import BRIDGE_GROUP
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from bridge.settings import WorkerSettings
+    from bridge.streams import Keys
+    from handlers.registry import Registry
+    from workers.letters import Letters
+    from workers.replay import Answer, Replayer
+
+RATE = 50.0
+"""Events replayed a second: a pool that has just been mended is not to be flooded."""
+
+REFUSALS = 20
+"""Refusals that are told one by one."""
+
+REPEAT = " What is replayed or purged stays so: repeat the command for the rest."
+
+PROGRESS = 1000
+"""Events between two lines of progress."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class RedisRefused(BridgeError):
+    """Redis answers, and says no."""
+
+    exit_code = EXIT_REDIS
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every command here works with."""
+
+    settings: WorkerSettings
+    redis: Redis
+    keys: Keys
+    group: str
+    who: str
+    """user@host, for the audit."""
+
+    def letters(self) -> Letters:
+        from workers.letters import Letters
+
+        return Letters(self.redis, self.keys, self.group, self.who)
+
+    def replayer(self, rate: float, *, dry_run: bool) -> Replayer:
+        from workers.replay import Pace, Replayer
+
+        pace = Pace(rate)
+        return Replayer(self.redis, self.keys, self.group, self.who, pace=pace, dry_run=dry_run)
+
+    def now(self) -> int:
+        """Unix ms, by the clock that the ids of entries are made with."""
+        now: Any = self.redis.time()
+        return int(now[0]) * 1000 + int(now[1]) // 1000
+
+    def moment(self, option: str, text: str) -> int:
+        """A point in time given to an option, in Unix ms."""
+        from bridge.moments import parse
+
+        try:
+            return parse(text, self.now())
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint=option) from None
+
+
+@contextmanager
+def open_desk(
+    common: dict[str, Any], flags: dict[str, Any], *, changes: bool = False
+) -> Iterator[Desk]:
+    """Read settings and connect; what goes wrong with Redis inside becomes a sentence.
+
+    Args:
+        common: the options of `flybridge` itself.
+        flags: the command's own.
+        changes: whether the command does more than look.
+
+    Raises:
+        RedisUnreachable, RedisRefused: instead of what redis-py raises.
+    """
+    from redis.exceptions import RedisError
+
+    from bridge.redis_client import sync_client
+    from bridge.settings import WorkerSettings
+    from bridge.streams import Keys
+
+    group = flags.pop("group")
+    # No worker may have the bridge's group, so the settings refuse it.
+    ours = None if group == BRIDGE_GROUP else group
+    settings = begin(WorkerSettings, common, {**flags, "group": ours})
+    redis = sync_client(settings.redis_url, app_id=settings.app_id)
+    try:
+        yield Desk(settings, redis, Keys(settings.app_id), group or settings.group, _who())
+    except (RedisError, OSError) as error:
+        raise _trouble(redis, error, again=REPEAT if changes else "") from error
+    finally:
+        redis.close()
+
+
+class Report:
+    """Counts answers, tells refusals and progress on stderr; sums up at the end of its block.
+
+    Args:
+        done: the word for what was moved.
+        desk: of the command.
+        registry: to name handlers from.
+        accepted: results that are no failure.
+        changes: False for a dry run, which is not worth a line in the log.
+    """
+
+    def __init__(
+        self,
+        done: str,
+        desk: Desk,
+        *,
+        registry: Registry | None = None,
+        accepted: frozenset[str] = frozenset(),
+        changes: bool = True,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._done = done
+        self._desk = desk
+        self._registry = registry
+        self._accepted = accepted | {"moved"}
+        self._changes = changes
+        self._told = 0
+
+    @property
+    def exit_code(self) -> int:
+        """1 if something was refused."""
+        return int(not self.counts.keys() <= self._accepted)
+
+    def add(self, answer: Answer) -> None:
+        """Count an answer, and tell it if it is a refusal."""
+        from workers.refusals import why
+
+        self.counts[answer.result] += 1
+        if answer.result not in self._accepted:
+            self._tell(why(answer, self._registry))
+        if self.counts.total() % PROGRESS == 0:
+            click.echo(self._summary(), err=True)
+
+    def refuse(self, result: str, sentence: str) -> None:
+        """Count what was not even tried."""
+        self.counts[result] += 1
+        self._tell(sentence)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Also when Redis failed in the middle."""
+        import structlog
+
+        click.echo(self._summary())
+        if self._changes and self.counts["moved"]:
+            structlog.get_logger("bridge.letters").info(
+                "audit.written",
+                action=self._done,
+                count=self.counts["moved"],
+                group=self._desk.group,
+                who=self._desk.who,
+                audit=self._desk.keys.audit,
+            )
+
+    def _summary(self) -> str:
+        from workers.refusals import summary
+
+        return summary(self.counts, self._done)
+
+    def _tell(self, sentence: str) -> None:
+        from workers.letter_views import printable
+
+        self._told += 1
+        if self._told <= REFUSALS:
+            click.echo(f"flybridge: {printable(sentence)}", err=True)
+        elif self._told == REFUSALS + 1:
+            click.echo("flybridge: … the others are counted below", err=True)
+
+
+def of_group(command: Command) -> Command:
+    """The options that every command here has."""
+    return _with(
+        command,
+        click.option("--group", help="Consumer group.  [default: FLYBRIDGE_GROUP, or workers]"),
+        click.option("--redis-url", help="Where the streams are."),
+    )
+
+
+def selected(command: Command) -> Command:
+    """The options that choose among dead letters."""
+    return _with(
+        command,
+        click.option("--type", "event_type", default="", help="A type, or a pattern like im.*"),
+        click.option("--reason", default="", help="attempts, age, rejected, decode, crash_loop, …"),
+    )
+
+
+def paced(command: Command) -> Command:
+    """The options of what replays."""
+    rate = click.FloatRange(0.1, 100_000)
+    return _with(
+        command,
+        click.option("--rate", type=rate, default=RATE, show_default=True, help="Events a second."),
+        click.option("--dry-run", is_flag=True, help="Say what would happen; change nothing."),
+    )
+
+
+def _with(command: Command, *options: Callable[[Command], Command]) -> Command:
+    return functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+
+def _trouble(redis: Redis, error: Exception, *, again: str) -> BridgeError:
+    from redis.exceptions import OutOfMemoryError, ResponseError
+
+    from bridge.redis_client import address
+
+    if isinstance(error, OutOfMemoryError):
+        return RedisRefused(
+            "Redis is full (maxmemory), so nothing more is replayed; wait until the workers have "
+            f"drained it, or raise maxmemory.{again}"
+        )
+    if isinstance(error, ResponseError):
+        return RedisRefused(f"Redis at {address(redis)} refused ({error}); mend that.{again}")
+    return RedisUnreachable(
+        f"Redis at {address(redis)} did not answer ({error}); check that it runs, and "
+        f"FLYBRIDGE_REDIS_URL.{again}"
+    )
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,34 @@
+"""What the commands do first: read the settings and set up the logs. Part of the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from bridge.settings import WorkerSettings
+
+    Loaded = TypeVar("Loaded", bound=WorkerSettings)
+
+
+def begin(kind: type[Loaded], common: dict[str, Any], flags: dict[str, Any]) -> Loaded:
+    """Read settings and set up the logs, in this order: the one says how to do the other.
+
+    Args:
+        kind: of settings.
+        common: the options of `flybridge` itself.
+        flags: the command's own; None for those not given.
+
+    Raises:
+        SettingsInvalid: naming every problem.
+    """
+    import structlog
+
+    from bridge import logs
+    from bridge.settings import unknown_variables
+
+    settings = kind.load(**common, **flags)
+    logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
+    log = structlog.get_logger("bridge.settings")
+    for name, near in unknown_variables(env_file=common["env_file"]).items():
+        log.warning("setting.unknown", variable=name, did_you_mean=near or None)
+    return settings

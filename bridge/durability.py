@@ -1,0 +1,167 @@
+"""What must hold before an event is acknowledged: Redis has it in memory, on disk, or on replicas.
+It does not send: the publisher puts the waiting command behind each batch.
+
+On disk means `appendfsync always`: a reply then comes after the fsync. WAITAOF is sent only to hear
+of a server without an append-only file, as after a fail-over; by `everysec` it cannot be trusted,
+for Valkey up to 9.1.2 and Redis before its fix 13793 answer it up to a second before the fsync.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from bridge.errors import RedisUnfit, RedisUnreachable
+from bridge.pipe import pack
+
+LANES = 24
+"""Connections that may wait at once: ten batches a second, each for the budget of two."""
+
+_PROFILE = re.compile(r"none|aof|replica:(?P<replicas>[1-9]\d*)")
+
+log = structlog.get_logger("bridge.durability")
+
+
+class Undurable(RedisError):
+    """Redis took the entry, but it was not durable in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """One profile.
+
+    Attributes:
+        profile: as the operator gave it.
+        command: what waits for it, without its timeout; empty: nothing to wait for.
+        wanted: copies that must be confirmed.
+    """
+
+    profile: str
+    command: tuple[str | int, ...] = ()
+    wanted: int = 0
+
+    @classmethod
+    def parse(cls, profile: str) -> Durability:
+        """Read `none`, `aof` or `replica:N`.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        found = _PROFILE.fullmatch(profile)
+        if found is None:
+            raise ValueError(f"durability is {profile!r}; give none, aof or replica:N")
+        if profile == "aof":
+            return cls(profile, ("WAITAOF", 1, 0), wanted=1)
+        if profile == "none":
+            return cls(profile)
+        replicas = int(found["replicas"])
+        return cls(profile, ("WAIT", replicas), wanted=replicas)
+
+    @property
+    def lanes(self) -> int:
+        """Connections over which batches may be on their way at once."""
+        return LANES if self.command else 1
+
+    def wait(self, timeout: float) -> bytes:
+        """The packed command that waits `timeout` seconds at most; Redis: 0 would be for ever."""
+        return pack(*self.command, max(1, int(timeout * 1000)))
+
+    def judge(self, answer: Any) -> RedisError | None:
+        """Why the batch before this answer to `wait` is not durable; None when it is.
+
+        A connection that broke is its own reason: the batch may be sent again.
+        """
+        if isinstance(answer, ResponseError):
+            return Undurable(str(answer))
+        if isinstance(answer, RedisError):
+            return answer
+        confirmed = answer[0] if isinstance(answer, list) else answer
+        if confirmed >= self.wanted:
+            return None
+        return Undurable(f"{self.profile}: {confirmed} of {self.wanted} confirmed in time")
+
+
+NONE = Durability.parse("none")
+
+
+async def fit(durability: Durability, redis: Redis) -> Durability:
+    """See whether this server can do it; returns what is to be waited for there.
+
+    Raises:
+        RedisUnfit: it cannot.
+        RedisUnreachable: no answer.
+    """
+    try:
+        if durability.profile == "aof":
+            await _look_at_aof(redis)
+            return await _fit_aof(durability, redis)
+        if durability.wanted:
+            await _look_for_replicas(durability, redis)
+    except (RedisError, OSError) as error:
+        raise RedisUnreachable(
+            f"Redis did not say how durable it is ({error}); check that it is well."
+        ) from error
+    return durability
+
+
+async def _look_at_aof(redis: Redis) -> None:
+    try:
+        config = await redis.config_get("append*")
+    except ResponseError as error:  # a managed Redis
+        cure = "make sure yourself that appendonly is yes and appendfsync is always"
+        log.warning("durability.unchecked", profile="aof", error=str(error), cure=cure)
+        return
+    found = {_text(name): _text(value) for name, value in config.items()}
+    if (found.get("appendonly"), found.get("appendfsync")) != ("yes", "always"):
+        raise RedisUnfit(
+            "FLYBRIDGE_DURABILITY is aof, but this Redis answers before an event is on disk "
+            f"(appendonly is {found.get('appendonly')}, appendfsync is "
+            f"{found.get('appendfsync')}); set them: CONFIG SET appendonly yes, CONFIG SET "
+            "appendfsync always, and in its configuration file."
+        )
+
+
+async def _fit_aof(durability: Durability, redis: Redis) -> Durability:
+    try:
+        await redis.execute_command(*durability.command, 1)  # type: ignore[no-untyped-call]
+    except NoPermissionError as error:
+        raise RedisUnfit(
+            f"Redis does not let this user wait for its disk ({error}); allow it: "
+            "ACL SETUSER <user> +waitaof."
+        ) from error
+    except ResponseError as error:
+        if "unknown command" in str(error):  # Redis before 7.2
+            return replace(durability, command=(), wanted=0)
+        raise RedisUnfit(
+            f"FLYBRIDGE_DURABILITY is aof, but Redis keeps no append-only file ({error}); "
+            "set it: CONFIG SET appendonly yes, and in its configuration file."
+        ) from error
+    return durability
+
+
+async def _look_for_replicas(durability: Durability, redis: Redis) -> None:
+    """Fewer than wanted is no reason not to start: Feishu keeps the events until they are there."""
+    try:
+        connected = int((await redis.info("replication")).get("connected_slaves", 0))
+    except ResponseError as error:
+        cure = f"make sure yourself that {durability.wanted} replicas are connected"
+        log.warning("durability.unchecked", profile=durability.profile, error=str(error), cure=cure)
+        return
+    if connected < durability.wanted:
+        log.warning(
+            "durability.short",
+            profile=durability.profile,
+            replicas=connected,
+            wanted=durability.wanted,
+            cure="start the missing replicas; until then every event is answered 500 and comes "
+            "again from Feishu",
+        )
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

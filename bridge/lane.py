@@ -1,0 +1,80 @@
+"""One connection of the publisher, and the batch that is on its way there. It judges no entry."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import ConnectionPool
+from redis.exceptions import RedisError
+
+from bridge.durability import Durability
+from bridge.pipe import Pipe, pack
+from bridge.published import Done, Refusal
+
+PATIENCE = 1.0
+"""Seconds for a batch's replies; a hung connection leaves time for another."""
+
+IMPATIENCE = 0.25
+"""Seconds at least, else a late batch would time out again and again."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """An entry that is not settled yet."""
+
+    command: bytes
+    done: Done
+    deadline: float
+    trouble: Refusal = "timeout"
+    """Why it is not."""
+
+
+class Lane:
+    """Sends a batch at a time.
+
+    Args:
+        pool: only its connection settings are used.
+        script: loaded on each new connection.
+    """
+
+    def __init__(self, pool: ConnectionPool, script: str, durability: Durability) -> None:
+        self.sent: list[Waiting] = []
+        """The batch, until its answers are there."""
+        self.task: asyncio.Task[None] | None = None
+        """Who runs the lane now."""
+        self._pipe = Pipe(pool, [pack("SCRIPT", "LOAD", script)])
+        self._durability = durability
+
+    def taken(self) -> list[Waiting]:
+        """The batch, which is no longer this lane's."""
+        batch, self.sent = self.sent, []
+        return batch
+
+    async def send(self, left: float) -> list[Any]:
+        """Send the batch, whose oldest entry has `left` seconds; one answer each, as of `Pipe`."""
+        left = max(IMPATIENCE, left)
+        commands = [waiting.command for waiting in self.sent]
+        if not self._durability.command:
+            return await self._pipe.send(commands, min(PATIENCE, left))
+        commands.append(self._durability.wait(left))
+        *answers, last = await self._pipe.send(commands, left + IMPATIENCE)
+        error = self._durability.judge(last)
+        if error is None:
+            return answers
+        return [answer if is_final(answer) else error for answer in answers]
+
+    async def close(self) -> None:
+        """Close the connection; the next `send` opens another."""
+        await self._pipe.close()
+
+
+def is_final(answer: Any) -> bool:
+    """Whether durability does not matter to this answer: it is an error, or fenced."""
+    return isinstance(answer, RedisError) or is_fenced(answer)
+
+
+def is_fenced(answer: Any) -> bool:
+    """Whether the script refused because of the term."""
+    return isinstance(answer, list) and answer[0] == b"fenced"

@@ -1,0 +1,35 @@
+"""What became of an entry that was to be published. Not how: see `publisher`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Refusal = Literal["fenced", "redis", "timeout", "full", "overload", "undurable"]
+"""See `PublishRefused`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The event is in Redis; `duplicate` when an earlier delivery had brought it there."""
+
+    entry_id: str
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRefused:
+    """The event is not known to be in Redis, or not as durably as it should be.
+
+    Attributes:
+        reason: `fenced`: this process no longer leads; `redis`: an error until the budget was
+            spent; `timeout`: no answer until then, or no turn; `full`: Redis has no room, and was
+            perhaps not even asked; `overload`: too much waits already; `undurable`: it is in Redis'
+            memory, but not yet on disk or on the replicas.
+    """
+
+    reason: Refusal
+
+
+Done = Callable[[Published | PublishRefused], None]

@@ -1,0 +1,56 @@
+"""Judges a history: every way in which it breaks a promise, a sentence each. Pure, no I/O.
+
+The rules are in `promises` and `excusable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from tests.chaos import excusable, promises
+from tests.chaos.history import Disturbance, History
+
+RULES: tuple[Callable[[History], Iterable[str]], ...] = (
+    promises.acked_is_handled_or_dead,
+    promises.acked_has_an_end,
+    promises.pushed_is_acked,
+    promises.success_is_recorded_once,
+    promises.terms_grow,
+    promises.event_is_in_the_streams_once,
+    promises.ack_follows_entry,
+    promises.nothing_is_acked_without_redis,
+    promises.only_the_mortal_die,
+    promises.nothing_grows,
+    excusable.success_ends_a_handler,
+    excusable.runs_do_not_overlap,
+    excusable.further_attempts_have_a_reason,
+    excusable.attempts_are_numbered,
+    excusable.recovery_is_quick,
+    excusable.nobody_ends_by_itself,
+)
+"""Their names are what reports call them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken promise."""
+
+    rule: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.sentence}"
+
+
+def violations(history: History) -> list[Violation]:
+    """All of them, by rule."""
+    whole = replace(history, disturbances=(*history.disturbances, *_crashes(history)))
+    return [Violation(rule.__name__, sentence) for rule in RULES for sentence in rule(whole)]
+
+
+def _crashes(history: History) -> Iterator[Disturbance]:
+    """A process that ends itself takes along what else it was running."""
+    for deed in history.deeds:
+        if deed.deed == "crashing":
+            yield Disturbance("crash", frozenset({deed.actor}), deed.time, deed.time)

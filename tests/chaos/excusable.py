@@ -1,0 +1,155 @@
+"""Rules of the checker that hold unless somebody is killed, paused or cut off. Pure.
+
+An anomaly is excused by a disturbance that touched its span and one of its actors. Each rule yields
+a sentence for every anomaly that is not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tests.chaos.history import EVERYBODY, Deed, History, Settled
+from tests.chaos.promises import CLOCKS
+
+DYING = 3.0
+"""Seconds that a process may take to end after what ended it."""
+
+STARTING = 8.0
+"""Seconds of its life in which a process may give up because Redis is not fit to work with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a handler for an event; `ended` is None if nobody knows."""
+
+    started: Deed
+    ended: Deed | None
+
+
+def success_ends_a_handler(history: History) -> Iterator[str]:
+    """No handler starts after its success was recorded.
+
+    A later attempt never does. One that was claimed before, by a worker that was paused or cut off
+    since, may.
+    """
+    recorded: dict[tuple[str, str], Settled] = {}
+    for settled in sorted(history.settled, key=lambda each: each.time):
+        for handler in settled.finished if settled.recorded else ():
+            recorded.setdefault((settled.event_id, handler), settled)
+    entered = {push.event_id: push.pushed for push in history.pushes}
+    for deed in history.deeds:
+        success = recorded.get((deed.event_id, deed.handler))
+        if deed.deed != "started" or success is None or deed.time <= success.time + CLOCKS:
+            continue
+        since = entered.get(deed.event_id, success.time)
+        if deed.attempt <= success.attempt and _excused(history, (deed,), since, deed.time):
+            continue
+        yield (
+            f"{deed.handler} started attempt {deed.attempt} of event {deed.event_id} in "
+            f"{deed.actor}, {deed.time - success.time:.3f} s after its success was recorded as "
+            f"attempt {success.attempt}"
+        )
+
+
+def runs_do_not_overlap(history: History) -> Iterator[str]:
+    """Two executions of a handler for an event never overlap."""
+    for first, second in _successive(history):
+        ended = first.ended.time if first.ended else first.started.time
+        if second.started.time < ended and not _disturbed(history, first, second):
+            yield (
+                f"{_told(second)} began {second.started.time - first.started.time:.3f} s after "
+                f"{_told(first)}, which went on for {ended - second.started.time:.3f} s more"
+            )
+
+
+def further_attempts_have_a_reason(history: History) -> Iterator[str]:
+    """A handler runs again only after it failed."""
+    for first, second in _successive(history):
+        failed = first.ended is not None and first.ended.deed in ("failed", "crashing")
+        if not failed and not _disturbed(history, first, second):
+            did = first.ended.deed if first.ended else "vanished"
+            yield f"{_told(second)} follows {_told(first)}, which {did}"
+
+
+def attempts_are_numbered(history: History) -> Iterator[str]:
+    """No two executions of a handler for an event have the same number."""
+    for first, second in _successive(history):
+        same = second.started.attempt <= first.started.attempt
+        if same and not _disturbed(history, first, second):
+            yield f"{_told(second)} comes after {_told(first)}"
+
+
+def recovery_is_quick(history: History) -> Iterator[str]:
+    """Take-over, hand-over, redelivery and half-open connections keep to their limits."""
+    for recovery in history.recoveries:
+        until = recovery.ended if recovery.ended is not None else recovery.began + recovery.limit
+        if until - recovery.began <= recovery.limit and recovery.ended is not None:
+            continue
+        others = (each for each in history.disturbances if each.fault != recovery.fault)
+        if any(each.begin <= until and each.end >= recovery.began for each in others):
+            continue
+        took = "never" if recovery.ended is None else f"{until - recovery.began:.2f} s"
+        yield (
+            f"{recovery.kind} after {recovery.fault} at {recovery.began:.3f} took {took}; "
+            f"{recovery.limit:g} s are promised"
+        )
+
+
+def nobody_ends_by_itself(history: History) -> Iterator[str]:
+    """A process ends only when a fault ends it, or keeps it from starting."""
+    for ended in history.exits:
+        excuses = (
+            each
+            for each in history.disturbances
+            if ended.actor in each.actors or (EVERYBODY in each.actors and ended.age < STARTING)
+        )
+        if not any(each.begin <= ended.time <= each.end + DYING for each in excuses):
+            yield (
+                f"{ended.actor} ended at {ended.time:.3f} with {ended.code}, "
+                f"{ended.age:.1f} s after its start"
+            )
+
+
+def runs(deeds: Iterable[Deed]) -> dict[tuple[str, str], list[Run]]:
+    """The executions of each handler for each event, in the order of their starts."""
+    open_runs: dict[tuple[str, str, int, int], Deed] = {}
+    found: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for deed in sorted(deeds, key=lambda each: each.time):
+        where = (deed.event_id, deed.handler, deed.pid, deed.attempt)
+        started = open_runs.pop(where, None)
+        if started is not None:
+            ended = deed if deed.deed != "started" else None
+            found[deed.event_id, deed.handler].append(Run(started, ended))
+        if deed.deed == "started":
+            open_runs[where] = deed
+    for started in open_runs.values():
+        found[started.event_id, started.handler].append(Run(started, None))
+    for each in found.values():
+        each.sort(key=lambda run: run.started.time)
+    return found
+
+
+def _successive(history: History) -> Iterator[tuple[Run, Run]]:
+    for each in runs(history.deeds).values():
+        yield from pairwise(each)
+
+
+def _disturbed(history: History, first: Run, second: Run) -> bool:
+    begin, end = first.started.time, second.started.time
+    return _excused(history, (first.started, second.started), begin, end)
+
+
+def _excused(history: History, deeds: tuple[Deed, ...], begin: float, end: float) -> bool:
+    actors = frozenset(deed.actor for deed in deeds)
+    return any(each.touches(actors, begin, end) for each in history.disturbances)
+
+
+def _told(run: Run) -> str:
+    deed = run.started
+    return (
+        f"attempt {deed.attempt} of {deed.handler} at event {deed.event_id} in {deed.actor} "
+        f"(pid {deed.pid}, {deed.time:.3f})"
+    )

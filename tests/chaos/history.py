@@ -1,0 +1,148 @@
+"""What happened in one run of the chaos suite, as its observers saw it. It judges nothing.
+
+All instants are seconds of the machine's monotonic clock, which no fault of ours moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+EVERYBODY = "*"
+"""Stands for all actors: what hurts Redis, or the machine, hurts everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """One event as the local Feishu saw it."""
+
+    event_id: str
+    event_type: str
+    pushed: float
+    acked: float | None
+    """None: Feishu still owes it, or gave it up."""
+    payload: bytes = b""
+    """Only of what holds no readable event: it is known by its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """A line that a handler wrote to a file outside Redis."""
+
+    deed: Literal["started", "finished", "failed", "crashing"]
+    handler: str
+    event_id: str
+    attempt: int
+    actor: str
+    pid: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A worker's word that the outcome of an attempt is in Redis, or was refused."""
+
+    event_id: str
+    attempt: int
+    finished: tuple[str, ...]
+    verdict: str
+    recorded: bool
+    actor: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class SeenEntry:
+    """An entry of a stream as a reader outside the system saw it."""
+
+    stream: str
+    entry_id: str
+    event_id: str
+    term: int
+    added: float
+    """By the time in the entry id."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Of the workers, or of the bridge, whose letters have a payload in place of an event id."""
+
+    event_id: str
+    reason: str
+    payload: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Disturbance:
+    """A span in which a fault hurt some actors."""
+
+    fault: str
+    actors: frozenset[str]
+    begin: float
+    end: float
+    redis_down: bool = False
+    """No Redis ran at all."""
+
+    def touches(self, actors: frozenset[str], begin: float, end: float) -> bool:
+        hurt = EVERYBODY in self.actors or bool(self.actors & actors)
+        return hurt and self.begin <= end and self.end >= begin
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How long the system took to be well again after one fault."""
+
+    kind: str
+    fault: str
+    began: float
+    ended: float | None
+    """None: not as long as anyone waited."""
+    limit: float
+    """Seconds promised, with the tolerance for starting processes on a busy machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """A measure that must not grow with time: its mean in the first and in the last quarter."""
+
+    name: str
+    first: float
+    last: float
+    allowed: float
+    """How much the last may exceed the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The end of a process."""
+
+    actor: str
+    code: int
+    time: float
+    age: float
+    """Seconds since its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything about one run."""
+
+    handlers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Event type -> the handlers that must finish it; other types have those of `*`."""
+    mortal: frozenset[str] = frozenset()
+    """Event types that may end as dead letters."""
+    pushes: Sequence[Pushed] = ()
+    deeds: Sequence[Deed] = ()
+    settled: Sequence[Settled] = ()
+    entries: Sequence[SeenEntry] = ()
+    dead_letters: Sequence[DeadLetter] = ()
+    states: Mapping[str, str] = field(default_factory=dict)
+    """Event id -> what Redis recorded in the end."""
+    disturbances: Sequence[Disturbance] = ()
+    recoveries: Sequence[Recovery] = ()
+    slopes: Sequence[Slope] = ()
+    exits: Sequence[Exit] = ()
+
+    def handlers_of(self, event_type: str) -> tuple[str, ...]:
+        return self.handlers.get(event_type) or self.handlers.get("*", ())

@@ -1,0 +1,172 @@
+"""The whole suite, on products that are broken on purpose: each time the checker has to say so.
+
+The product is copied and one piece of it replaced; where the piece is no longer found the test
+fails, so that it cannot go on proving nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.local.ladder import Ladder
+from tests.chaos.cast import BRIDGES, PREFORK, ROOT, THREADS, Role
+from tests.chaos.checker import violations
+from tests.chaos.opening import playing
+from tests.chaos.play import Play
+
+PACKAGES = ("bridge", "workers", "handlers")
+PREFORK_SLOTS, THREADS_SLOTS = 2, 4
+FAR = Ladder((3600.0,))
+"""Feishu does not push again in time for it to matter."""
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def broken(directory: Path, *pieces: tuple[str, str, str]) -> Path:
+    """A copy of the product in which these pieces (file, old text, new text) are replaced."""
+    product = directory / "product"
+    for package in PACKAGES:
+        shutil.copytree(
+            ROOT / package, product / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for name, old, new in pieces:
+        text = (product / name).read_text("utf-8")
+        assert text.count(old) == 1, f"{name} has changed: {old!r} is not in it once"
+        (product / name).write_text(text.replace(old, new), "utf-8")
+    return product
+
+
+async def rules(play: Play) -> set[str]:
+    """The rules that this play has broken so far."""
+    return {violation.rule for violation in violations(await play.history())}
+
+
+async def a_publish_arrives_after_its_lease(play: Play) -> None:
+    """What a leader sends to Redis arrives when another one has led for a while."""
+    first = play.generator.push("chaos.plain")
+    assert await play.until(lambda: first.acked, 5.0)
+    play.feishu.ledger.ladder = FAR
+    play.feishu.ledger.hurry = lambda now: None  # type: ignore[method-assign]
+    leader = await play.leader()
+    (other,) = set(play.cast.bridges) - {leader}
+    with play.hurting("publishes held up", leader):
+        play.cast.redis[leader].black_hole()
+        late = play.generator.push("chaos.plain")
+        assert await play.until(lambda: play.logs[other].has("feishu.connected"), 10.0)
+        fresh = play.generator.push("chaos.plain")
+        assert await play.until(lambda: fresh.acked, 5.0)
+        play.cast.redis[leader].pass_on()
+        await play.until(lambda: _in_stream(play, late.event_id), 1.5)
+
+
+async def an_event_is_delivered_twice(play: Play) -> None:
+    play.feishu.faults.duplicate(copies=2)
+    push = play.generator.push("chaos.plain")
+    assert await play.until(lambda: play.feishu.stats["acked"] == 2, 5.0)
+    assert push.acked
+
+
+async def the_marker_is_lost_while_it_runs(play: Play) -> None:
+    """Feishu pushes again what Redis has forgotten that it had, and a worker is busy with."""
+    push = play.generator.push("chaos.slow", seconds=3.0)
+    assert await play.until(lambda: _deeds(play, push.event_id, "started"), 10.0)
+    await _push_as_if_new(play, push.event_id)
+
+
+async def the_marker_is_lost_after_it_ran(play: Play) -> None:
+    push = play.generator.push("chaos.plain")
+    assert await play.until(lambda: _recorded(play, push.event_id), 10.0)
+    await _push_as_if_new(play, push.event_id)
+
+
+async def handlers_take_longer_than_the_lease(play: Play) -> None:
+    """In both workers, and one has room: whoever looks first takes over what the other one runs."""
+    for _ in range(PREFORK_SLOTS + THREADS_SLOTS - 1):
+        play.generator.push("chaos.slow", seconds=3.5 * play.settings["event_lease"])
+        if await play.until(lambda: _busy(play) == set(play.cast.workers), 0.3):
+            break
+    assert await play.until(lambda: not play.deeds.open, 15.0)
+
+
+FENCE = (
+    "bridge/lua/publish.lua",
+    "if stored ~= ARGV[1] then",
+    "if false then",
+)
+MARKER = ("bridge/lua/publish.lua", "if earlier then", "if false then")
+CLAIM = ("workers/lua/claim.lua", "if holder and holder ~= token then", "if false then")
+DONE = (
+    "workers/lua/claim.lua",
+    "if state == 'done' or state == 'dead' then",
+    "if false then",
+)
+RENEWAL = ("workers/intake.py", "                    self._renew()\n", "")
+
+WORKERS = (BRIDGES[0], PREFORK, THREADS)
+Fault = Callable[[Play], Awaitable[None]]
+
+
+@pytest.mark.parametrize(
+    ("piece", "roles", "fault", "expected"),
+    [
+        pytest.param(FENCE, BRIDGES, a_publish_arrives_after_its_lease, "terms_grow", id="fence"),
+        pytest.param(
+            MARKER, BRIDGES[:1], an_event_is_delivered_twice,
+            "event_is_in_the_streams_once", id="published marker",
+        ),
+        pytest.param(
+            CLAIM, WORKERS, the_marker_is_lost_while_it_runs, "runs_do_not_overlap", id="claim"
+        ),
+        pytest.param(
+            DONE, WORKERS, the_marker_is_lost_after_it_ran, "success_is_recorded_once",
+            id="done mark",
+        ),
+        pytest.param(
+            RENEWAL, WORKERS, handlers_take_longer_than_the_lease, "runs_do_not_overlap",
+            id="renewal",
+        ),
+    ],
+)  # fmt: skip
+async def test_without_its_guard_the_promise_is_seen_to_break(
+    piece: tuple[str, str, str],
+    roles: tuple[Role, ...],
+    fault: Fault,
+    expected: str,
+    tmp_path: Path,
+) -> None:
+    product = broken(tmp_path, piece)
+    async with playing(tmp_path, 1, product=product, roles=roles, event_lease=1) as play:
+        await fault(play)
+        assert expected in await rules(play)
+
+
+def _in_stream(play: Play, event_id: str) -> bool:
+    return any(entry.event_id == event_id for entry in list(play.auditor.entries))
+
+
+async def _push_as_if_new(play: Play, event_id: str) -> None:
+    """Delete the published marker, and have the event pushed once more and run again, if it may."""
+    entries = len(play.auditor.entries)
+    await play.servers.client().delete(play.cast.stage.keys.published(event_id))
+    play.generator.push_again(play.generator.pushes[-1])
+    assert await play.until(lambda: len(play.auditor.entries) > entries, 5.0)
+    await play.until(lambda: _deeds(play, event_id, "started") > 1, 2.0)
+    await play.until(lambda: _deeds(play, event_id, "finished") > 1, 4.0)
+    await play.until(lambda: _recorded(play, event_id) > 1, 1.0)
+
+
+def _busy(play: Play) -> set[str]:
+    return {deed.actor for deed in play.deeds.open.values()}
+
+
+def _deeds(play: Play, event_id: str, name: str) -> int:
+    return sum(each.event_id == event_id and each.deed == name for each in play.deeds.deeds)
+
+
+def _recorded(play: Play, event_id: str) -> int:
+    lines = (line for log in play.logs.values() for line in log.settled)
+    return sum(each.event_id == event_id and each.recorded for each in lines)

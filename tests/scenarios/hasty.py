@@ -1,0 +1,9 @@
+"""The handlers of `perils` in a worker whose hard time limit comes soon after the soft one."""
+
+from __future__ import annotations
+
+import perils  # noqa: F401  # registers its handlers
+
+from workers import routing
+
+routing.GRACE = 0.5

@@ -1,0 +1,336 @@
+"""Promise 2, where it is subtlest: Redis did what it was told, and nobody heard that it did.
+
+Every command that a bridge and a worker send is in one of the lists here, the last test sees to
+it. Each loses its reply once, which the client's own retry is for, and where the code above the
+client has a say, twice in a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import zip_longest
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from bridge.redis_client import sync_client
+from bridge.streams import Entry
+from tests.chaos.conversation import Command
+from tests.chaos.proxy import CutProxy, Match
+from tests.scenarios.behind import TYPE, Pair, pair_behind_proxies, proxy_of
+from tests.scenarios.stage import eventually
+from workers import poison
+from workers.guard import Pending, Run
+from workers.reader import StreamReader
+
+in_one_loop = pytest.mark.asyncio(loop_scope="module")
+
+PROMPT = 5.0
+"""Seconds until a command is sent that comes by itself."""
+
+SETTLED = 3.5
+"""Seconds until all is as before; less than an event lease, so that nobody waits for one."""
+
+Provoke = Callable[[Pair], object]
+
+DURATIONS = {"event_lease": 4, "retention": 1}
+"""Seconds: a worker renews and recovers every third of it, a bridge trims every half."""
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
+    async with pair_behind_proxies(tmp_path_factory.mktemp("pair"), **DURATIONS) as pair:
+        pair.push_some()
+        await pair.all_settled()
+        yield pair
+
+
+def nothing(pair: Pair) -> None:
+    """It comes by itself."""
+
+
+def push(pair: Pair) -> None:
+    pair.push_some()
+
+
+def cut_bridge(pair: Pair) -> None:
+    pair.bridge_proxy.cut()
+    pair.push_some()
+
+
+def cut_worker(pair: Pair) -> None:
+    pair.worker_proxy.cut()
+
+
+def forget_scripts(pair: Pair) -> None:
+    with pair.stage.redis() as redis:
+        redis.script_flush()
+    pair.push_some()
+
+
+def forget_groups(pair: Pair) -> None:
+    with pair.stage.redis() as redis:
+        redis.xgroup_destroy(pair.stage.keys.stream(TYPE), "workers")
+
+
+def leave_a_stale_bridge_on_the_board(pair: Pair) -> None:
+    with pair.stage.redis() as redis:
+        redis.hset(pair.stage.keys.bridges, "dead-1", '{"at": 1}')
+
+
+def send_garbage(pair: Pair) -> None:
+    pair.stage.feishu.faults.send_raw(data=b"not protobuf at all")
+
+
+def hold_an_event(pair: Pair) -> None:
+    pair.push("slow 2.2")
+
+
+def copy_an_entry(pair: Pair) -> None:
+    """What a bridge never does: the same event a second time in its stream."""
+    done = pair.pushes[0]
+    entry = {"event_id": done.event_id, "event_type": TYPE, "envelope": done.payload}
+    add(pair, entry)
+
+
+def write_by_hand(pair: Pair) -> None:
+    add(pair, {"written": "by hand"})
+
+
+def add(pair: Pair, fields: dict[str, Any]) -> None:
+    with pair.stage.redis() as redis:
+        redis.xadd(pair.stage.keys.stream(TYPE), fields)
+    pair.added_by_hand += 1
+
+
+def leave_a_stray_retry(pair: Pair) -> None:
+    """Of an entry that is no longer pending."""
+    with pair.stage.redis() as redis:
+        stray = f"{pair.stage.keys.stream(TYPE)}|1-1"
+        redis.zadd(pair.stage.keys.retries("workers"), {stray: 1})
+
+
+def lose_what_is_read(pair: Pair) -> None:
+    pair.worker_proxy.drop_reply("XREADGROUP", times=2)
+    pair.push_some()
+
+
+def recover_own(command: Command) -> bool:
+    return command[0] == b"EVALSHA" and b"own" in command
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A command whose reply is lost: twice in a row, for a client's own retry hides one.
+
+    Once where the command is not sent again, for it was carried out.
+    """
+
+    match: Match
+    provoke: Provoke = nothing
+    times: int = 2
+
+    def __str__(self) -> str:
+        name = self.match if isinstance(self.match, str) else self.match.__name__
+        return f"{name} x{self.times}" if self.times else "none"
+
+    def arm(self, proxy: CutProxy) -> None:
+        proxy.drop_reply(self.match, times=self.times)
+
+
+NO_LOSS = Loss("", times=0)
+
+BRIDGE = [
+    Loss("EVALSHA publish", push, times=1),
+    Loss("EVALSHA publish", push),
+    Loss("SCRIPT LOAD", cut_bridge),
+    Loss("EVALSHA lease"),
+    Loss("EVAL lease", forget_scripts),
+    Loss("XADD", send_garbage),
+    Loss("HSET"),
+    Loss("HGETALL"),
+    Loss("HDEL", leave_a_stale_bridge_on_the_board),
+    Loss("INFO"),
+    Loss("SMEMBERS"),
+    Loss("EVALSHA trim"),
+    Loss("EVAL trim", forget_scripts),
+    Loss("CLIENT SETINFO", cut_bridge),
+]
+
+WORKER = [
+    Loss("SMEMBERS"),
+    Loss("EVALSHA group", forget_groups),
+    Loss("XREADGROUP", times=1),
+    Loss("XREADGROUP"),
+    Loss("EVALSHA claim", push, times=1),
+    Loss("EVALSHA claim", push),
+    Loss("EVALSHA settle", push, times=1),
+    Loss("EVALSHA settle", push),
+    Loss("EVALSHA renew", hold_an_event),
+    Loss("EVALSHA due"),
+    Loss("EVALSHA recover"),
+    Loss(recover_own, lose_what_is_read),
+    Loss("EVALSHA bury", write_by_hand),
+    Loss("SCRIPT LOAD", forget_scripts),
+    Loss("XCLAIM", hold_an_event, times=1),
+    Loss("XACK", copy_an_entry, times=1),
+    Loss("ZREM", leave_a_stray_retry, times=1),
+    Loss("CLIENT SETINFO", cut_worker),
+]
+
+CELERY = [
+    "CLIENT MAINT_NOTIFICATIONS",
+    "HELLO",
+    "PING",
+    "SADD",
+    "SREM",
+    "DEL",
+    "LLEN",
+    "BRPOP",
+    "PSUBSCRIBE",
+    "PUBLISH",
+    "EVALSHA kombu.refresh",
+]
+"""What Celery's own connections send when they are made anew; each loses its reply once."""
+
+STARTS = {
+    "bridge": ["PING", "INFO", "CONFIG GET"],
+    "worker": ["INFO", "CONFIG GET", "SET"],
+}
+"""Command sent at a start only; each loses its reply once."""
+
+STOPS = {
+    "bridge": ["EVALSHA lease", "HDEL"],
+    "worker": ["EVALSHA leave", "PUNSUBSCRIBE"],
+}
+"""What is sent at a stop."""
+
+OF_THE_COMMAND_LINE = {"replay", "purge", "scan"}
+"""Scripts that neither a bridge nor a worker runs."""
+
+WITHIN_OTHERS = {"MULTI", "EXEC"}
+"""The reply of EXEC is lost with what it carries out."""
+
+HOUSEKEEPING = {"ZRANGE", "EVALSHA lock.release", "SCRIPT EXISTS", "EVALSHA kombu.sweep"}
+"""kombu's, of one worker at a time, every so many seconds."""
+
+RARE = {"EVALSHA sweep", "EVALSHA isolate"}
+"""Sent once in minutes, or for an event that kills its process; here called by hand."""
+
+LISTED = {
+    *(str(loss.match) for loss in BRIDGE + WORKER),
+    *(name for commands in (STARTS, STOPS) for names in commands.values() for name in names),
+    *CELERY,
+    *WITHIN_OTHERS,
+    *HOUSEKEEPING,
+    *RARE,
+}
+
+
+@in_one_loop
+@pytest.mark.parametrize(
+    ("of_bridge", "of_worker"), [*zip_longest(BRIDGE, WORKER, fillvalue=NO_LOSS)], ids=str
+)
+async def test_a_lost_reply_costs_no_event_and_doubles_none(
+    pair: Pair, of_bridge: Loss, of_worker: Loss
+) -> None:
+    for proxy in pair.proxies:
+        proxy.disarm()
+    of_bridge.arm(pair.bridge_proxy)
+    of_worker.arm(pair.worker_proxy)
+    of_bridge.provoke(pair)
+    of_worker.provoke(pair)
+    await eventually(lambda: not any(proxy.armed for proxy in pair.proxies), PROMPT)
+
+    pair.push_some()
+    await pair.all_settled(SETTLED)
+
+
+@in_one_loop
+async def test_celerys_own_connections_bear_lost_replies(pair: Pair) -> None:
+    pair.worker_proxy.disarm()
+    for name in CELERY:
+        pair.worker_proxy.drop_reply(name)
+    pair.worker_proxy.cut()
+    await eventually(lambda: not pair.worker_proxy.armed)
+    pair.push_some()
+    await pair.all_settled(SETTLED)
+
+
+@in_one_loop
+async def test_a_start_and_a_stop_bear_lost_replies(pair: Pair) -> None:
+    stage = pair.stage
+    async with proxy_of(stage) as bridge_proxy, proxy_of(stage) as worker_proxy:
+        proxies = {"bridge": bridge_proxy, "worker": worker_proxy}
+        lose(proxies, STARTS)
+        bridge = stage.bridge("bridge-2", redis_url=bridge_proxy.url)
+        worker = stage.worker("worker-2", redis_url=worker_proxy.url)
+        await bridge.logged("bridge.started")
+        await worker.logged("intake.started")
+        pair.push_some()
+        await pair.all_settled()
+        assert armed(proxies) == set()
+
+        lose(proxies, STOPS)
+        bridge.send(signal.SIGTERM)
+        worker.send(signal.SIGTERM)
+        assert [await bridge.ended(), await worker.ended()] == [0, 0]
+        assert armed(proxies) == set()
+        pair.others_saw += bridge_proxy.commands
+        pair.others_saw += worker_proxy.commands
+    pair.push_some()
+    await pair.all_settled()
+    assert stage.pending(TYPE) == 0
+
+
+def lose(proxies: dict[str, CutProxy], commands: dict[str, list[str]]) -> None:
+    for actor, names in commands.items():
+        for name in names:
+            proxies[actor].drop_reply(name)
+
+
+def armed(proxies: dict[str, CutProxy]) -> set[str]:
+    return {match for proxy in proxies.values() for match in proxy.armed}
+
+
+@in_one_loop
+async def test_scripts_that_are_rarely_run_bear_lost_replies(pair: Pair) -> None:
+    keys, proxy = pair.stage.keys, pair.worker_proxy
+    entry = Entry("e", TYPE, "", "", "2.0", 0, 0, 1, "", "", b"{}")
+    suspect = Run(Pending(keys.stream(TYPE), "1-1", entry), "token", 3, {})
+    with pair.stage.redis() as redis:
+        redis.hset(keys.state("workers", "e"), mapping={"token": "token", "alone": 2})
+    client = sync_client(proxy.url)
+    reader = StreamReader(client, keys, "workers", "by hand", 3)
+    proxy.disarm()
+    for name in RARE:
+        proxy.drop_reply(name)
+    await asyncio.to_thread(reader.follow, [keys.stream(TYPE)])
+    await asyncio.to_thread(reader.sweep)
+    assert await asyncio.to_thread(poison.isolate, client, keys, "workers", suspect) == 2
+    assert not proxy.armed
+    await asyncio.to_thread(client.close)
+    with pair.stage.redis() as redis:
+        redis.delete(keys.state("workers", "e"))
+
+
+@in_one_loop
+async def test_no_command_is_left_out(pair: Pair) -> None:
+    """A command that is new in the bridge, in the worker or in a library belongs into the lists."""
+    seen = pair.bridge_proxy.commands + pair.worker_proxy.commands + pair.others_saw
+    assert seen.keys() - LISTED == set()
+
+
+def test_no_script_is_left_out() -> None:
+    ours = {
+        path.name.removesuffix(".lua")
+        for package in ("bridge", "workers")
+        for path in files(package).joinpath("lua").iterdir()
+    }
+    listed = {name.partition(" ")[2] for name in LISTED if name.startswith("EVALSHA ")}
+    assert ours - listed - OF_THE_COMMAND_LINE == set()

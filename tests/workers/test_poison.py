@@ -1,0 +1,118 @@
+"""Poison: who runs alone, who is given up, and that nobody waits for ever."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+from redis import Redis
+
+from bridge.streams import Entry, Keys
+from workers.guard import Guard, Pending, Run, Settlement
+from workers.outcomes import Outcome
+from workers.poison import PATIENCE, Suspects, is_suspect, isolate, verdict
+
+
+def run(event_id: str = "ev", attempt: int = 1, crashes: int = 0) -> Run:
+    entry = Entry(event_id, "im", "app", "tk", "2.0", 1, 2, 3, "", "", b"{}")
+    return Run(Pending("s", "1-1", entry), event_id, attempt, {}, crashes)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("crashes", "max_attempts", "suspect"),
+    [(0, 5, False), (1, 5, False), (2, 5, True), (1, 3, False), (2, 3, True), (1, 2, True)],
+)
+def test_in_a_shared_process_an_event_is_suspect_while_it_has_an_attempt_left(
+    crashes: int, max_attempts: int, suspect: bool
+) -> None:
+    held = run(attempt=crashes + 1, crashes=crashes)
+    assert is_suspect(held, max_attempts, shares_process=True) is suspect
+    assert not is_suspect(held, max_attempts, shares_process=False)
+
+
+@pytest.mark.parametrize("shares_process", [True, False])
+def test_an_event_whose_last_attempt_was_lost_is_suspect_in_every_pool(
+    shares_process: bool,
+) -> None:
+    assert is_suspect(run(attempt=6, crashes=1), 5, shares_process=shares_process)
+    assert not is_suspect(run(attempt=5, crashes=1), 5, shares_process=shares_process)
+
+
+def test_only_what_died_alone_in_its_last_attempt_is_given_up() -> None:
+    outcome = verdict(run(attempt=6, crashes=5), 5, before=5)
+    assert outcome is not None
+    ((failure),) = outcome.failed
+    assert (failure.handler, failure.reason) == ("", "crash_loop")
+    assert failure.error == "its process died in 5 of 5 attempts, in the last one alone"
+    assert verdict(run(attempt=6, crashes=5), 5, before=0) is None
+    assert verdict(run(attempt=6, crashes=3), 5, before=3) is None
+    assert verdict(run(attempt=5, crashes=4), 5, before=4) is None
+
+
+def test_a_repeated_note_gives_nobody_up() -> None:
+    assert verdict(run(attempt=6, crashes=5), 5, before=6) is None
+
+
+def test_a_suspect_that_another_worker_has_is_left_to_it() -> None:
+    outcome = verdict(run(attempt=3, crashes=2), 5, before=-1)
+    assert outcome is not None
+    assert outcome.verdict == "retry"
+
+
+def test_a_note_is_kept_with_the_state_for_the_next_worker(
+    redis: Redis, keys: Keys, guard: Guard, other_guard: Guard
+) -> None:
+    pending = run().pending
+    (first,) = guard.claim([pending])
+    assert isinstance(first, Run)
+    assert isolate(redis, keys, "workers", first) == 0
+    redis.delete("lock:" + keys.lock_name("workers", "ev"))  # as if its worker had died
+    (second,) = other_guard.claim([pending])
+    assert isinstance(second, Run)
+    assert isolate(redis, keys, "workers", first) == -1
+    assert isolate(redis, keys, "workers", second) == 1
+    assert isolate(redis, keys, "workers", second) == 2
+    other_guard.settle([Settlement(second, Outcome(retry_after=0.0))])
+    (third,) = guard.claim([pending])
+    assert isinstance(third, Run)
+    assert isolate(redis, keys, "workers", third) == 2
+
+
+def test_a_note_makes_no_state_where_there_is_none(redis: Redis, keys: Keys) -> None:
+    assert isolate(redis, keys, "workers", run()) == -1
+    assert not redis.exists(keys.state("workers", "ev"))
+
+
+def test_suspects_start_one_by_one_when_nothing_is_beside_them() -> None:
+    suspects = Suspects(Clock())
+    assert not suspects.reserved
+    suspects.add(run("a"))
+    suspects.add(run("b"))
+    assert suspects.reserved
+    assert suspects.take(3) is None
+    assert suspects.take(0) == run("a")
+    assert suspects.take(1) is None
+    assert suspects.take(0) == run("b")
+    assert suspects.reserved
+    assert suspects.take(0) is None
+    assert not suspects.reserved
+
+
+def test_a_handler_that_hangs_does_not_stop_the_worker_for_ever() -> None:
+    clock = Clock()
+    suspects = Suspects(clock)
+    suspects.add(run("a"))
+    clock.now = PATIENCE + 1
+    with structlog.testing.capture_logs() as lines:
+        assert suspects.take(1) == run("a")
+    assert lines[0]["event"] == "suspect.not_alone"
+    assert suspects.reserved
+    clock.now += PATIENCE + 1
+    assert suspects.take(2) is None
+    assert not suspects.reserved

@@ -1,0 +1,122 @@
+"""Celery's control broker: where `celery inspect` and `celery control` reach the workers. No event
+ever passes through it.
+
+kombu's own Sentinel transport is not used: it asks a dead Sentinel first each time, and a retry
+inside redis-py goes to the old address. Instead kombu's Redis transport gets connections that find
+the primary by themselves.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from kombu.transport import memory as kombu_memory
+from kombu.transport import redis as kombu_redis
+from redis.connection import parse_url
+
+from bridge.errors import SettingsInvalid
+from bridge.primary import FollowingConnection, FollowingTlsConnection, Primary
+from bridge.settings import NO_BROKER, PREFIX, WorkerSettings
+from bridge.streams import Keys
+from bridge.topology import Topology, parse
+
+_OPTIONS: Mapping[str, Any] = {
+    "visibility_timeout": 3600,
+    "unacked_restore_interval": 10,
+    "unacked_restore_throttle": 1,
+    # kombu asks on the worker's event loop: on a dead connection nothing else is done so long.
+    "socket_connect_timeout": 2,
+    "socket_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 25,
+}
+_NO_CLUSTER = (
+    f"{PREFIX}BROKER_URL is not set, and Celery's control commands cannot use the Cluster of "
+    f"{PREFIX}REDIS_URL; give the URL of another Redis, like redis://127.0.0.1:6379/0, or "
+    f"{NO_BROKER} to do without them (no event passes through it)."
+)
+
+
+class Channel(kombu_redis.Channel):
+    """kombu's channel, over connections that follow the primary."""
+
+    connection_class = FollowingConnection
+    connection_class_ssl = FollowingTlsConnection
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "primary")
+    primary: Primary
+
+    def close(self) -> None:
+        """Close; what was not acknowledged stays with Redis when the connection went before.
+
+        kombu 5.7.0 would restore it, fail with "'NoneType' object has no attribute 'hostname'",
+        which Celery does not expect, and the worker would end.
+        """
+        if self.connection is None or self.connection.client is None:
+            self.do_restore = False
+        super().close()
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        return {**super()._connparams(asynchronous), "primary": self.primary}
+
+
+class Transport(kombu_redis.Transport):
+    """kombu's Redis transport with our channel."""
+
+    Channel = Channel
+
+
+class NoTransport(kombu_memory.Transport):
+    """For `memory://`: a worker without control commands. It has nothing to poll, but says that it
+    can, for Celery gives its event loop, on which the intake runs, only to those that can."""
+
+    implements = kombu_memory.Transport.implements.extend(asynchronous=True)
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        pass
+
+
+def configuration(settings: WorkerSettings) -> dict[str, Any]:
+    """Celery's settings of the broker.
+
+    Raises:
+        SettingsInvalid: there is none: the events are in a Cluster, where Celery cannot go.
+    """
+    if settings.broker_url == NO_BROKER:
+        return {"broker_url": "memory://localhost/", "broker_transport": _name(NoTransport)}
+    topology = parse(settings.broker_url or settings.redis_url)
+    if topology.kind == "cluster":
+        raise SettingsInvalid([_NO_CLUSTER])
+    found: dict[str, Any] = {
+        "broker_url": _url(topology),
+        # kombu alone would take any certificate.
+        "broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED} if topology.tls else None,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        # Without it an error reply of Redis (UNBLOCKED, READONLY) ends the worker.
+        "broker_channel_error_retry": True,
+        "broker_transport_options": {
+            **_OPTIONS,
+            "global_keyprefix": f"{Keys(settings.app_id).prefix}:celery:",
+        },
+    }
+    if topology.kind == "sentinel":
+        found["broker_transport"] = _name(Transport)
+        found["broker_transport_options"]["primary"] = Primary(topology, settings.app_id)
+    return found
+
+
+def _name(transport: type) -> str:
+    """By which kombu loads it."""
+    return f"{__name__}:{transport.__name__}"
+
+
+def _url(topology: Topology) -> str:
+    """The URL as kombu writes it."""
+    if topology.parts.scheme != "unix":
+        return topology.server_url
+    given = parse_url(topology.server_url)  # type: ignore[no-untyped-call]
+    login = ":".join(quote(given.get(name, ""), safe="") for name in ("username", "password"))
+    return f"redis+socket://{login}@{given['path']}?virtual_host={given.get('db', 0)}"

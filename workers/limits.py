@@ -1,0 +1,141 @@
+"""Which events of limited types may start now; the others wait here, parked, in nobody's way.
+
+A type is limited by a rate, by how many events run at once, or by both. What it may not start yet
+is claimed already, but a few events only: the rest stays in the stream for other workers. It knows
+no Celery beyond the shape of its token bucket, and no Redis.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from workers.window import Window
+
+if TYPE_CHECKING:
+    from workers.guard import Run
+
+MOST = 256
+"""Events parked per task; what comes beyond, by a limit set while events flowed, is given back."""
+
+LOOK = 1.0
+"""Seconds between looks at parked events at most: an operator may change a rate at any time."""
+
+
+class Bucket(Protocol):
+    """Kombu's token bucket, of one token."""
+
+    def can_consume(self, tokens: int = 1) -> bool:
+        """Take a token if there is one."""
+
+    def expected_time(self, tokens: int = 1) -> float:
+        """Seconds until there is one."""
+
+
+class Limits:
+    """Parks events of limited tasks. All but `take` and `wait` may be called from any thread.
+
+    Args:
+        task_of: event type -> name of its task.
+        concurrency: task -> how many of its events may run at once; no entry for no limit.
+        bucket_of: task -> the bucket of its rate limit, which may change at any time.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        task_of: Callable[[str], str],
+        concurrency: Mapping[str, int],
+        bucket_of: Callable[[str], Bucket | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._task_of = task_of
+        self._concurrency = concurrency
+        self._bucket_of = bucket_of
+        self._clock = clock
+        self._parked: dict[str, deque[Run]] = {}
+        self._started: dict[str, Window] = {}
+        self._running: dict[str, set[object]] = {task: set() for task in concurrency}
+
+    @property
+    def parked(self) -> int:
+        """Events that wait for a limit."""
+        return sum(map(len, list(self._parked.values())))
+
+    def limited(self, task: str) -> bool:
+        """Whether its events must be parked before they start."""
+        return task in self._concurrency or self._bucket_of(task) is not None
+
+    def tasks(self) -> list[str]:
+        """The tasks with parked events."""
+        return [task for task, runs in list(self._parked.items()) if runs]
+
+    def park(self, runs: Iterable[Run]) -> list[Run]:
+        """Keep the events of limited tasks, behind those parked already; return the others."""
+        free = []
+        for run in runs:
+            task = self._task_of(run.pending.entry.event_type)
+            if self.limited(task):
+                self._parked.setdefault(task, deque()).append(run)
+            else:
+                free.append(run)
+        return free
+
+    def take(self, task: str) -> Run | None:
+        """The next event of this task if it may start now; it counts as started."""
+        runs, bucket = self._parked[task], self._bucket_of(task)
+        if not runs or not self._slots(task) or (bucket and not bucket.can_consume()):
+            return None
+        self._window(task).settled(1, self._clock())
+        return runs.popleft()
+
+    def began(self, task: str, what: object) -> None:
+        """Something runs an event of this task, until it `ended`."""
+        if task in self._running:
+            self._running[task].add(what)
+
+    def ended(self, task: str, what: object) -> None:
+        """It runs no more, or never ran."""
+        if task in self._running:
+            self._running[task].discard(what)
+
+    def wait(self) -> float | None:
+        """Seconds until a parked event may start, as far as that is known; None if none waits."""
+        buckets = [self._bucket_of(task) for task in self.tasks() if self._slots(task)]
+        return min((min(LOOK, each.expected_time()) for each in buckets if each), default=None)
+
+    def caps(self, streams: Iterable[str]) -> dict[str, int]:
+        """Limited streams -> how many more of their entries to claim, 0 while enough are parked."""
+        tasks = {stream: self._task_of(stream.rpartition(":")[2]) for stream in streams}
+        return {stream: self._room(task) for stream, task in tasks.items() if self.limited(task)}
+
+    def excess(self) -> list[Run]:
+        """Take out what is parked beyond measure."""
+        found = []
+        for task in self.tasks():
+            runs = self._parked[task]
+            found += [runs.pop() for _ in range(len(runs) - MOST)]
+        return found
+
+    def drain(self) -> list[Run]:
+        """Take out everything."""
+        waiting = [self._parked[task] for task in self.tasks()]
+        return [runs.popleft() for runs in waiting for _ in range(len(runs))]
+
+    def _room(self, task: str) -> int:
+        """What starts at once, and a moment's work more."""
+        at_once = self._slots(task) if self._bucket_of(task) is None else 0
+        ahead = min(MOST, self._window(task).size(1))
+        return max(0, at_once + ahead - len(self._parked.get(task, ())))
+
+    def _slots(self, task: str) -> int:
+        if task not in self._concurrency:
+            return 1
+        return max(0, self._concurrency[task] - len(self._running[task]))
+
+    def _window(self, task: str) -> Window:
+        if task not in self._started:
+            self._started[task] = Window(self._clock())
+        return self._started[task]

@@ -1,0 +1,10 @@
+#!lua flags=allow-oom
+-- Note in an event's state that this attempt is about to run with nothing beside it that could kill its process.
+-- KEYS[1] state  ARGV[1] token of the claim  ARGV[2] attempt
+-- Returns the attempt that was noted before, 0 for none; -1 if the claim was lost.
+local owner, before = unpack(redis.call('HMGET', KEYS[1], 'token', 'alone'))
+if owner ~= ARGV[1] then
+  return -1
+end
+redis.call('HSET', KEYS[1], 'alone', ARGV[2])
+return tonumber(before or 0)

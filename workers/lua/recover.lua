@@ -1,0 +1,49 @@
+#!lua flags=allow-oom
+-- Give a consumer pending entries once more: its own, or those that nobody has renewed for an event lease.
+-- What waits for a retry more than an event lease away is left out: `due` brings it, and there may be very many.
+-- KEYS[1] stream  KEYS[2] retries (zset: due ms -> "stream|entry id")
+-- ARGV[1] group  ARGV[2] consumer  ARGV[3] event lease, ms  ARGV[4] how many to look at  ARGV[5] own or idle
+-- ARGV[6] where to go on: '0-0' at first, then as returned
+-- Returns {where to go on, '0-0' at the end; ids of entries that are no longer in the stream; entries}
+local key, group, consumer, lease, count = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+
+local cursor, ids, gone = '0-0', {}, {}
+if ARGV[5] == 'own' then
+  for _, row in ipairs(redis.call('XPENDING', key, group, ARGV[6], '+', count, consumer)) do
+    ids[#ids + 1] = row[1]
+  end
+  if #ids == count then
+    cursor = '(' .. ids[count]
+  end
+else
+  cursor, ids, gone = unpack(
+    redis.call('XAUTOCLAIM', key, group, consumer, lease, ARGV[6], 'COUNT', count, 'JUSTID'))
+end
+
+local wanted = {}
+for _, id in ipairs(ids) do
+  local due = redis.call('ZSCORE', KEYS[2], key .. '|' .. id)
+  if not due or due - now <= tonumber(lease) then
+    wanted[#wanted + 1] = id
+  end
+end
+
+-- XCLAIM takes an entry that is gone off the pending list and leaves it out.
+local entries, found = {}, {}
+if #wanted > 0 then
+  entries = redis.call('XCLAIM', key, group, consumer, 0, unpack(wanted))
+end
+for _, entry in ipairs(entries) do
+  found[entry[1]] = true
+end
+for _, id in ipairs(wanted) do
+  if not found[id] then
+    gone[#gone + 1] = id
+  end
+end
+for _, id in ipairs(gone) do
+  redis.call('ZREM', KEYS[2], key .. '|' .. id)
+end
+return {cursor, gone, entries}
