@@ -22,9 +22,11 @@ from websockets.protocol import State
 from bridge import frames
 from bridge.endpoint import Endpoint, refusal
 from bridge.errors import FeishuRefused, FeishuUnavailable
+from bridge.heartbeat import Heartbeat
 from bridge.liveness import PONG_TIMEOUT, Dead
 from bridge.protocol import Delivery, Protocol, Rejected
 from bridge.settings import is_loopback
+from bridge.text_dialect import TextDialect
 
 OPEN_TIMEOUT = 10.0
 """Seconds for DNS, TCP, proxy, TLS and upgrade together."""
@@ -67,7 +69,7 @@ class Connection:
         self._on_delivery = on_delivery
         self._on_rejected = on_rejected
         self._loop = asyncio.get_running_loop()
-        self._outgoing: list[bytes] = []
+        self._outgoing: list[bytes | str] = []
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
         self._congested = False
@@ -77,6 +79,9 @@ class Connection:
         """Read until the connection ends, whoever ends it, and say why.
 
         What a callback raises ends it too, and comes out here.
+
+        Raises:
+            FeishuRefused: a server of the text dialect does not let us in.
         """
         self._on_timer()
         try:
@@ -90,18 +95,22 @@ class Connection:
             return closed
         finally:
             self._disarm()
+            self.protocol.end(self._loop.time())
 
     def ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> None:
         """Answer a delivery with 200 or 500; all acks of one turn of the loop leave together.
 
-        Once the connection has ended this does nothing: Feishu sends the event again.
+        Once the connection has ended this does nothing: Feishu sends the event again. It does
+        nothing either for a delivery that came as text: that dialect has no ack.
         """
-        self._send(self.protocol.ack(delivery, code, self._loop.time(), data))
+        frame = self.protocol.ack(delivery, code, self._loop.time(), data)
+        if frame is not None:
+            self._send(frame)
 
     def pause(self) -> None:
         """Stop reading; what has been read already, some 256 KiB, is still delivered."""
         self._paused = True
-        self.protocol.pause()
+        self.protocol.pause(self._loop.time())
         self._transport.pause_reading()
 
     def resume(self) -> None:
@@ -135,9 +144,9 @@ class Connection:
             return
         now = self._loop.time()
         if isinstance(data, str):
-            self.protocol.receive_text(now)
-            return
-        deliveries = self.protocol.receive_data(data, now)
+            deliveries = self.protocol.receive_text(data, now)
+        else:
+            deliveries = self.protocol.receive_data(data, now)
         for delivery in deliveries:
             self._on_delivery(delivery)
         if not deliveries:
@@ -146,6 +155,7 @@ class Connection:
     def _receive_rest(self) -> None:
         for rejected in self.protocol.take_rejected():
             self._on_rejected(rejected)
+        self._answer()
         # A pong or a piece may have brought a timer forward; whole events, nearly all, never do.
         self._arm()
 
@@ -162,10 +172,14 @@ class Connection:
 
     # Writing
 
-    def _send(self, frame: bytes) -> None:
+    def _send(self, data: bytes | str) -> None:
         if not self._outgoing:
             self._loop.call_soon(self._flush)
-        self._outgoing.append(frame)
+        self._outgoing.append(data)
+
+    def _answer(self) -> None:
+        for text in self.protocol.take_answers():
+            self._send(text)
 
     def _flush(self) -> None:
         """Everything waiting in one write: a quarter of what the library's `send` costs per ack."""
@@ -173,8 +187,11 @@ class Connection:
         websocket = self._websocket.protocol
         if not outgoing or websocket.state is not State.OPEN or self._transport.is_closing():
             return
-        for frame in outgoing:
-            websocket.send_binary(frame)
+        for data in outgoing:
+            if isinstance(data, str):
+                websocket.send_text(data.encode())
+            else:
+                websocket.send_binary(data)
         self._transport.write(b"".join(websocket.data_to_send()))
         self._congested = self._transport.get_write_buffer_size() > WRITE_LIMIT
 
@@ -216,6 +233,7 @@ class Connection:
         if isinstance(due, Dead):
             self.abort(due.reason)
             return
+        self._answer()
         if due is not None:
             self._send(due)
         self._arm()
@@ -234,6 +252,8 @@ async def connect(
     open_timeout: float = OPEN_TIMEOUT,
     pong_timeout: float = PONG_TIMEOUT,
     counts: Counter[str] | None = None,
+    heartbeat: Heartbeat | None = None,
+    text_dialect: TextDialect | None = None,
 ) -> AsyncIterator[Connection]:
     """Open the endpoint's WebSocket, through the proxy of the environment if there is one.
 
@@ -242,6 +262,8 @@ async def connect(
         open_timeout: seconds for everything up to the upgrade.
         pong_timeout: seconds from a ping to any frame.
         counts: the counter to go on with, so that it outlives the connection.
+        heartbeat: the statistics to go on with, likewise.
+        text_dialect: speak text as well, to servers other than Feishu; None: ignore it.
 
     Raises:
         FeishuUnavailable: a passing fault; discover again and retry with backoff.
@@ -251,8 +273,9 @@ async def connect(
     websocket = await _open(endpoint.url, open_timeout)
     now = asyncio.get_running_loop().time()
     protocol = Protocol(
-        endpoint.service_id, endpoint.config, now, pong_timeout=pong_timeout, counts=counts
-    )
+        endpoint.service_id, endpoint.config, now, pong_timeout=pong_timeout, counts=counts,
+        heartbeat=heartbeat, text_dialect=text_dialect,
+    )  # fmt: skip
     connection = Connection(websocket, protocol, on_delivery, on_rejected)
     log.debug("connection.opened", device_id=endpoint.device_id)
     try:

@@ -164,7 +164,11 @@ class Link:
         self._config = endpoint.config
         feed = self._feed(term)
         opening = self._connect(
-            endpoint, feed.take, on_rejected=feed.reject, counts=self._tally.frames
+            endpoint,
+            feed.take,
+            on_rejected=feed.reject,
+            counts=self._tally.frames,
+            heartbeat=self._tally.heartbeat,
         )
         async with opening as connection:
             feed.connection = connection

@@ -2,6 +2,7 @@
 
 No SDK of Feishu notices a missing pong, which is how connections stay half-open for days. Two
 limits: 20 s from a ping to any frame, and 2.5 ping intervals without one. Any frame counts as life.
+How often to ping is the business of `bridge/heartbeat.py`.
 """
 
 from __future__ import annotations
@@ -28,13 +29,10 @@ class Liveness:
     def __init__(self, now: float, *, pong_timeout: float) -> None:
         self.last_frame = now
         """When anything last came in, or the connection was made."""
-        self.last_pong: float | None = None
-        self.round_trip: float | None = None
-        """Seconds from the last answered ping to its pong."""
         self.next_ping = now
+        self._last_ping: float | None = None
         self._pong_timeout = pong_timeout
         self._paused = False
-        self._pinged: float | None = None
         self._silent_since: float | None = None
 
     def received(self, now: float) -> None:
@@ -44,18 +42,14 @@ class Liveness:
 
     def pinged(self, now: float, interval: float) -> None:
         """A ping was sent; of several unanswered ones the first sets the limit."""
-        self.next_ping = now + interval
+        self._last_ping, self.next_ping = now, now + interval
         if self._silent_since is None:
             self._silent_since = now
-        if self._pinged is None:
-            self._pinged = now
 
-    def ponged(self, now: float) -> None:
-        """A pong came in."""
-        self.last_pong = now
-        if self._pinged is not None:
-            self.round_trip = now - self._pinged
-            self._pinged = None
+    def pace(self, interval: float) -> None:
+        """The interval is another one now, for the next ping already."""
+        if self._last_ping is not None:
+            self.next_ping = self._last_ping + interval
 
     def pause(self) -> None:
         """Reading stops by our own will: silence proves nothing until `resume`. Pings go on."""

@@ -2,8 +2,9 @@
 
 No socket, no asyncio, no clock: `bridge/connection.py` moves the bytes and says what time it is.
 
-Feishu: we ping at the interval that the server sets, and its pong may carry new settings. It pushes
-data frames; each complete push wants its own frame back within 3 s, with a code for a payload.
+Feishu: we ping as often as the server wants, or more often, and its pong may carry new settings. It
+pushes data frames; each complete push wants its own frame back within 3 s, with a code for a
+payload. Text is another dialect, which only other servers speak: see `bridge/text_dialect.py`.
 
 Every incoming frame is counted once in `Protocol.counts`, under its `FrameOutcome`.
 """
@@ -18,10 +19,12 @@ from enum import StrEnum
 
 import msgspec
 
-from bridge import frames
+from bridge import frames, json_codec
 from bridge.errors import FrameInvalid
 from bridge.fragments import MAX_PIECES, Fragments, PieceRefused
+from bridge.heartbeat import Heartbeat
 from bridge.liveness import PONG_TIMEOUT, Dead, Liveness
+from bridge.text_dialect import TextConversation, TextDialect
 
 MAX_REJECTED = 64
 MAX_REJECTED_BYTES = frames.MAX_FRAME
@@ -39,13 +42,17 @@ class FrameOutcome(StrEnum):
     """Kept until its set is complete."""
     PONG = "pong"
     PING = "ping"
-    """Ignored. Feishu: no SDK answers a ping of the server."""
+    """Ignored. Feishu: no SDK answers a ping of the server. Of the text dialect: answered."""
+    HEARTBEAT = "heartbeat"
+    """A sign of life of the text dialect."""
+    AUTH = "auth"
+    """Of the text dialect: we are let in."""
     CONTROL_UNKNOWN = "control_unknown"
     """Ignored."""
     TEXT = "text"
-    """Ignored: a WebSocket text message, which Feishu never sends."""
+    """Ignored: a WebSocket text message, which Feishu never sends, without the text dialect."""
     INVALID = "invalid"
-    """Rejected: not a frame at all."""
+    """Rejected: not a frame at all; nor a message, if it is text."""
     METHOD_UNKNOWN = "method_unknown"
     """Rejected: neither control nor data."""
     TYPE_UNKNOWN = "type_unknown"
@@ -101,8 +108,9 @@ class ClientConfig:
 class Delivery:
     """One complete push. It wants exactly one ack, on the connection on which it came."""
 
-    frame: frames.Frame = field(repr=False)
-    """The ack is made from it; of a set it is the frame that completed it."""
+    frame: frames.Frame | None = field(repr=False)
+    """The ack is made from it; of a set it is the frame that completed it. None: it came as text,
+    and the text dialect has no ack, hence no way to ask for it again."""
     kind: str
     """`event` or `card`."""
     payload: bytes = field(repr=False)
@@ -136,6 +144,8 @@ class Protocol:
         now: when the connection was made; every later `now` is of the same clock, in seconds.
         pong_timeout: seconds from a ping to any frame.
         counts: to go on counting where an earlier connection stopped.
+        heartbeat: that of the link, to go on with.
+        text_dialect: None: text is counted and ignored.
     """
 
     def __init__(
@@ -146,30 +156,29 @@ class Protocol:
         *,
         pong_timeout: float = PONG_TIMEOUT,
         counts: Counter[str] | None = None,
+        heartbeat: Heartbeat | None = None,
+        text_dialect: TextDialect | None = None,
     ) -> None:
         self.config = config
         self.counts: Counter[str] = Counter() if counts is None else counts
+        self.heartbeat = heartbeat or Heartbeat()
+        self.last_pong: float | None = None
+        """On this connection."""
         self.fragments = Fragments()
+        self._text = TextConversation(text_dialect) if text_dialect else None
         self._liveness = Liveness(now, pong_timeout=pong_timeout)
         self._rejected: deque[Rejected] = deque()
         self._rejected_bytes = 0
         self._ping = frames.encode(
             frames.new(service=service_id, method=frames.CONTROL, headers={"type": "ping"})
         )
+        self.heartbeat.interval.limit(config.ping_interval)
+        self.heartbeat.started(now)
 
     @property
     def last_frame(self) -> float:
         """When anything last came in, or the connection was made."""
         return self._liveness.last_frame
-
-    @property
-    def last_pong(self) -> float | None:
-        return self._liveness.last_pong
-
-    @property
-    def round_trip(self) -> float | None:
-        """Seconds from the last answered ping to its pong."""
-        return self._liveness.round_trip
 
     # Receiving
 
@@ -187,10 +196,23 @@ class Protocol:
         rejected = Rejected(FrameOutcome.METHOD_UNKNOWN, frame.payload, frames.headers(frame))
         return self._reject(rejected)
 
-    def receive_text(self, now: float) -> None:
-        """Take one WebSocket text message: a sign of life and nothing else."""
+    def receive_text(self, text: str, now: float) -> list[Delivery]:
+        """Take one WebSocket text message; without the text dialect it is a mere sign of life.
+
+        Raises:
+            FeishuRefused: the server does not let us in.
+        """
         self._liveness.received(now)
-        self.counts[FrameOutcome.TEXT] += 1
+        if self._text is None:
+            self.counts[FrameOutcome.TEXT] += 1
+            return []
+        try:
+            message = self._text.read(text)
+        except FrameInvalid:
+            return self._reject(Rejected(FrameOutcome.INVALID, text.encode(errors="replace"), {}))
+        deliveries = self._receive_message(message, now)
+        self._text.answer(message)
+        return deliveries
 
     def take_rejected(self) -> list[Rejected]:
         """What was rejected since the last call."""
@@ -201,45 +223,68 @@ class Protocol:
 
     # Sending
 
-    def ack(self, delivery: Delivery, code: int, now: float, data: bytes | None = None) -> bytes:
+    def ack(
+        self, delivery: Delivery, code: int, now: float, data: bytes | None = None
+    ) -> bytes | None:
         """The frame that answers a delivery with 200 or 500; `data` is JSON, a callback's result.
+
+        None if the delivery came as text, which is never acked.
 
         Feishu: the push's own frame, all headers kept, `biz_rt` (ms) added, the payload replaced.
         """
         frame = delivery.frame
+        if frame is None:
+            return None
         elapsed = max(0, round((now - delivery.received) * 1000))
         frame.headers.add(key="biz_rt", value=str(elapsed))
         frame.payload = _ack_payload(code, data)
         return frames.encode(frame)
 
-    def ping(self, now: float) -> bytes:
-        """The frame of a ping that goes out now; the next is due one interval later."""
-        self._liveness.pinged(now, self.config.ping_interval)
+    def ping(self, now: float) -> bytes | str:
+        """A ping that goes out now, in the server's dialect; the next is due an interval later."""
+        self.heartbeat.pinged(now)
+        interval = self.heartbeat.interval.seconds
+        self._liveness.pinged(now, interval)
+        if self._text is not None and self._text.heard:
+            return self._text.ping(interval)
         return self._ping
+
+    def take_answers(self) -> list[str]:
+        """Text to send that no other call returns: greeting, pongs, heartbeats."""
+        return self._text.take_answers() if self._text is not None else []
 
     # Timers
 
     def next_timer(self) -> float:
         """When to call `on_timer`. It moves with every other call."""
-        deadline = self._liveness.deadline(self.config.ping_interval)
-        return min(self._liveness.next_ping, deadline, self.fragments.next_expiry())
+        deadline = self._liveness.deadline(self.heartbeat.interval.longest)
+        silent = self.heartbeat.next_check()
+        return min(self._liveness.next_ping, deadline, self.fragments.next_expiry(), silent)
 
-    def on_timer(self, now: float) -> bytes | Dead | None:
+    def on_timer(self, now: float) -> bytes | str | Dead | None:
         """Do what is due: a ping to send, or the end of the connection, or neither."""
         self.fragments.expire(now)
-        if now >= self._liveness.deadline(self.config.ping_interval):
+        self.heartbeat.check(now)
+        if now >= self._liveness.deadline(self.heartbeat.interval.longest):
+            self.heartbeat.given_up(now)
             return self._liveness.dead(now)
         if now >= self._liveness.next_ping:
             return self.ping(now)
         return None
 
-    def pause(self) -> None:
+    def pause(self, now: float) -> None:
         """Tell that reading stops by our own will, so that silence proves nothing. Pings go on."""
         self._liveness.pause()
+        self.heartbeat.stopped(now)
 
     def resume(self, now: float) -> None:
         """Tell that reading goes on; every limit on silence starts anew."""
         self._liveness.resume(now)
+        self.heartbeat.started(now)
+
+    def end(self, now: float) -> None:
+        """Tell that the connection has ended, so that the heartbeat can go on with another."""
+        self.heartbeat.stopped(now)
 
     # Frames by kind
 
@@ -255,11 +300,12 @@ class Protocol:
 
     def _receive_pong(self, payload: bytes, now: float) -> None:
         self.counts[FrameOutcome.PONG] += 1
-        self._liveness.ponged(now)
+        self.last_pong = now
         if payload:
-            before = self.config.ping_interval
             self.config = self.config.from_json(payload)
-            self._liveness.next_ping += self.config.ping_interval - before
+            self.heartbeat.interval.limit(self.config.ping_interval)
+        self.heartbeat.ponged(now)
+        self._liveness.pace(self.heartbeat.interval.seconds)
 
     def _receive_push(self, frame: frames.Frame, now: float) -> list[Delivery]:
         headers = frames.headers(frame)
@@ -304,6 +350,16 @@ class Protocol:
             raise PieceRefused(FrameOutcome.FRAGMENT_ANONYMOUS)
         return self.fragments.add(delivery.message_id, total, seq, delivery.payload, now)
 
+    def _receive_message(self, message: json_codec.Message, now: float) -> list[Delivery]:
+        if isinstance(message, json_codec.Event):
+            self.counts[FrameOutcome.EVENT] += 1
+            return [Delivery(None, "event", message.envelope, "", "", now)]
+        if isinstance(message, json_codec.Pong):
+            self._receive_pong(b"", now)
+        else:
+            self.counts[_SIGNS[type(message)]] += 1
+        return []
+
     def _reject(self, rejected: Rejected) -> list[Delivery]:
         self.counts[rejected.reason] += 1
         self._rejected.append(rejected)
@@ -311,6 +367,15 @@ class Protocol:
         while len(self._rejected) > MAX_REJECTED or self._rejected_bytes > MAX_REJECTED_BYTES:
             self._rejected_bytes -= len(self._rejected.popleft().payload)
         return []
+
+
+_SIGNS = {
+    json_codec.Ping: FrameOutcome.PING,
+    json_codec.Heartbeat: FrameOutcome.HEARTBEAT,
+    json_codec.AuthReply: FrameOutcome.AUTH,
+    json_codec.Auth: FrameOutcome.CONTROL_UNKNOWN,
+}
+"""Text messages that are nothing but a sign of life to `Protocol`."""
 
 
 def _ack_payload(code: int, data: bytes | None) -> bytes:

@@ -23,12 +23,14 @@ from bridge.durability import Durability, fit
 from bridge.election import Timing
 from bridge.endpoint import discover
 from bridge.errors import OK, BridgeError
+from bridge.heartbeat import Heartbeat
 from bridge.lease import LeaseElector, new_identity
 from bridge.local.feishu import LocalFeishu
 from bridge.redis_client import address, async_client, check_server
 from bridge.settings import BridgeSettings
 from bridge.streams import Keys
 from bridge.supervisor import Supervisor
+from bridge.text_dialect import TextDialect
 from bridge.web import serving
 
 _T = TypeVar("_T")
@@ -129,11 +131,19 @@ def _supervisor(
         discover, settings.base_url, settings.app_id, settings.app_secret.get_secret_value()
     )
     elector = LeaseElector(redis, keys, new_identity(), timing)
+    heartbeat = Heartbeat(longest=settings.ping_interval, silence=settings.pong_alarm)
     return Supervisor(
-        redis, keys, elector, ask, connect,
-        durability=durability, retention=settings.retention,
+        redis, keys, elector, ask, partial(connect, text_dialect=_dialect(settings)),
+        durability=durability, retention=settings.retention, heartbeat=heartbeat,
         memory_threshold=settings.memory_threshold, traced=traced,
     )  # fmt: skip
+
+
+def _dialect(settings: BridgeSettings) -> TextDialect | None:
+    if not settings.text_dialect:
+        return None
+    token = settings.text_token.get_secret_value()
+    return TextDialect(token, settings.app_id, settings.text_event_url)
 
 
 def _ops(settings: BridgeSettings, supervisor: Supervisor) -> Starlette:

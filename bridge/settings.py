@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bridge.election import contradictions
 from bridge.errors import SettingsInvalid
+from bridge.heartbeat import LONGEST
 from bridge.streams import BRIDGE_GROUP
 from bridge.topology import parse
 
@@ -211,6 +212,25 @@ class BridgeSettings(WorkerSettings):
         description="give a share of Redis' maxmemory, above 0 and up to 1: above it Feishu keeps "
         "the events until workers have drained some",
     )
+    ping_interval: float = Field(
+        LONGEST,
+        ge=1,
+        le=LONGEST,
+        description=f"give seconds, 1 to {LONGEST:g}: Feishu is pinged at least so often; where "
+        "its own interval is shorter, that holds",
+    )
+    pong_alarm: Seconds = 120.0
+    text_dialect: bool = Field(
+        False,
+        description="give true to speak JSON text with a gateway that is not Feishu, else false",
+    )
+    text_token: SecretStr = Field(
+        SecretStr(""),
+        description="give the token that the gateway wants, or nothing and none is sent",
+    )
+    text_event_url: str = Field(
+        "", description="give the event URL that goes with the gateway's token"
+    )
     ops_port: int = Field(
         0, ge=0, le=65535, description="give a free port for health and status, or 0 for none"
     )
@@ -225,7 +245,8 @@ class BridgeSettings(WorkerSettings):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        return (*super().secrets, self.app_secret.get_secret_value())
+        given = (self.app_secret, self.text_token)
+        return (*super().secrets, *(secret.get_secret_value() for secret in given))
 
     @field_validator("app_secret", mode="before")
     @classmethod
@@ -241,6 +262,19 @@ class BridgeSettings(WorkerSettings):
             hint = cls.model_fields["app_secret"].description
             raise _ProblemError(f"{PREFIX}APP_SECRET is not set; {hint}.")
         return secret
+
+    @field_validator("text_event_url")
+    @classmethod
+    def _text(cls, value: str, info: ValidationInfo) -> str:
+        token = info.data.get("text_token")
+        if info.data.get("text_dialect") is False and (
+            value or (token and token.get_secret_value())
+        ):
+            raise _ProblemError(
+                f"{PREFIX}TEXT_DIALECT is off, so {PREFIX}TEXT_TOKEN and {PREFIX}TEXT_EVENT_URL go "
+                "nowhere; set it to true, or leave the other two out."
+            )
+        return value
 
     @field_validator("domain")
     @classmethod

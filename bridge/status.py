@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from bridge.cancellation import heed_cancellation
+from bridge.heartbeat import HeartbeatStatistics
 from bridge.streams import Keys
 
 PERIOD = 2.0
@@ -96,6 +97,7 @@ class Status:
     """Sum over all acks."""
     leaderships: int
     connects: int
+    heartbeat: HeartbeatStatistics
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

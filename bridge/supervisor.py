@@ -20,6 +20,7 @@ from bridge.election import Lost
 from bridge.errors import LeaseLost
 from bridge.feed import Feed
 from bridge.headroom import Headroom
+from bridge.heartbeat import Heartbeat
 from bridge.lease import RELEASE_TIMEOUT, LeaseElector
 from bridge.link import Connect, Discover, Link, Pace
 from bridge.memory import MemoryWatch
@@ -48,6 +49,7 @@ class Supervisor:
         durability: what an ack waits for; see `durability.fit`.
         retention: seconds for which streams keep what every group has acknowledged.
         memory_threshold: share of Redis' memory limit from which on nothing more is taken in.
+        heartbeat: decides on pings, over all connections.
         on_state: called with every new state.
         traced: whether spans are made.
     """
@@ -65,10 +67,11 @@ class Supervisor:
         memory_threshold: float = MEMORY_THRESHOLD,
         pace: Pace | None = None,
         backoff: Backoff | None = None,
+        heartbeat: Heartbeat | None = None,
         on_state: Callable[[State], None] = lambda state: None,
         traced: bool = False,
     ) -> None:
-        self.tally = Tally()
+        self.tally = Tally(heartbeat=heartbeat or Heartbeat())
         self.pace = pace or Pace()
         self.state = State.STANDBY
         self.on_state = on_state
@@ -153,6 +156,7 @@ class Supervisor:
             ack_seconds=self.tally.ack_times.total,
             leaderships=self.tally.leaderships,
             connects=self.tally.connects,
+            heartbeat=self.tally.heartbeat.statistics(asyncio.get_running_loop().time(), now_ms()),
         )
 
     async def _work(self) -> None:

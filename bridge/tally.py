@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
+from bridge.heartbeat import Heartbeat
+
 ACK_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
 """Seconds; upper bounds of the buckets. Feishu: an ack later than 3 s counts as none."""
 
@@ -32,5 +34,6 @@ class Tally:
     frames: Counter[str] = field(default_factory=Counter)
     """By `protocol.FrameOutcome`."""
     ack_times: AckTimes = field(default_factory=AckTimes)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
     leaderships: int = 0
     connects: int = 0

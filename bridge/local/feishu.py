@@ -1,7 +1,8 @@
 """A local Feishu server that speaks the real protocol: discovery by HTTP, frames by WebSocket.
 
-It checks no tokens and encrypts nothing. The rules are elsewhere: who may connect in `gate`, what
-is owed in `ledger`, bytes in `wire`, what may go wrong in `faults`; here they meet the sockets.
+It encrypts nothing. On demand it speaks the text dialect instead, and no frames. The rules are
+elsewhere: who may connect in `gate`, what is owed in `ledger`, bytes in `wire` and `text`, what may
+go wrong in `faults`; here they meet the sockets.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from bridge.local import wire
+from bridge.json_codec import Auth, Heartbeat, Ping
+from bridge.local import text, wire
 from bridge.local.connection import LocalConnection
 from bridge.local.faults import Faults, Refusal
 from bridge.local.gate import Gate, connection_id
@@ -61,6 +63,8 @@ class LocalFeishu:
         fragment_size: bytes of one frame's payload.
         max_connections: Feishu: 50.
         window: events in flight at once; further ones wait their turn.
+        text_dialect: speak it, as other gateways do, instead of frames.
+        text_token: the token that text clients must send before they get events; empty: none.
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class LocalFeishu:
         fragment_size: int = wire.FRAGMENT_SIZE,
         max_connections: int = 50,
         window: int = 1000,
+        text_dialect: bool = False,
+        text_token: str = "",
     ) -> None:
         self.app_id = app_id
         self.app_secret = app_secret
@@ -88,11 +94,15 @@ class LocalFeishu:
         )
         self._gate = Gate(app_id, app_secret, SERVICE_ID, max_connections, self.config, self.faults)
         self._counts = {"discoveries": 0, "connections": 0, "pings": 0, "ignored": 0}
+        self._text, self._text_token = text_dialect, text_token
         numbers = wire.Numbers(SERVICE_ID, itertools.count(1))
         self._host, self._port = host, port
         self._ws_port = 0
         self._push_on_connect = push_on_connect
-        self._pump = Pump(self.ledger, self.connections, self.faults, numbers, fragment_size)
+        self._pump = Pump(
+            self.ledger, self.connections, self.faults, numbers, fragment_size,
+            text_dialect=text_dialect,
+        )  # fmt: skip
         self._servers = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -169,22 +179,29 @@ class LocalFeishu:
     async def _converse(self, ws: ServerConnection) -> None:
         assert ws.request  # noqa: S101 (the handshake is done)
         connection = LocalConnection(connection_id(ws.request.path), ws)
-        self.connections[connection.id] = connection
-        self._counts["connections"] += 1
-        if self._push_on_connect:
-            self.ledger.hurry(time.monotonic())
-        self._pump.wake()
+        if not self._text_token:
+            self._welcome(connection)
         try:
             async for data in ws:
                 self._receive(connection, data)
         except ConnectionClosed:
             pass  # cut by one side or the other; what that means is below
         finally:
-            del self.connections[connection.id]
+            self.connections.pop(connection.id, None)
             self.ledger.lose(connection.id, time.monotonic())
             self._pump.wake()
 
+    def _welcome(self, connection: LocalConnection) -> None:
+        self.connections[connection.id] = connection
+        self._counts["connections"] += 1
+        if self._push_on_connect:
+            self.ledger.hurry(time.monotonic())
+        self._pump.wake()
+
     def _receive(self, connection: LocalConnection, data: str | bytes) -> None:
+        if self._text:
+            self._receive_text(connection, data)
+            return
         heard = wire.read(data) if isinstance(data, bytes) else None
         if isinstance(heard, wire.Ack):
             self._receive_ack(connection, heard)
@@ -193,10 +210,26 @@ class LocalFeishu:
         else:
             self._receive_ping(connection)
 
+    def _receive_text(self, connection: LocalConnection, data: str | bytes) -> None:
+        message = text.read(data) if isinstance(data, str) else None
+        if isinstance(message, Ping):
+            self._receive_ping(connection)
+        elif isinstance(message, Auth):
+            self._receive_auth(connection, message)
+        elif not isinstance(message, Heartbeat):
+            self._counts["ignored"] += 1
+
+    def _receive_auth(self, connection: LocalConnection, auth: Auth) -> None:
+        welcome = self._text_token in ("", auth.token)
+        connection.send([text.auth_reply(welcome=welcome)])
+        if welcome and connection.id not in self.connections:
+            self._welcome(connection)
+
     def _receive_ping(self, connection: LocalConnection) -> None:
         self._counts["pings"] += 1
         if not self.faults.take("drop_pongs"):
-            connection.send([wire.pong(SERVICE_ID, self.config)])
+            pong = text.pong() if self._text else wire.pong(SERVICE_ID, self.config)
+            connection.send([pong])
 
     def _receive_ack(self, connection: LocalConnection, ack: wire.Ack) -> None:
         if self.faults.take("drop_acks"):

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping
 
-from bridge.local import wire
+from bridge.local import text, wire
 from bridge.local.connection import LocalConnection
 from bridge.local.faults import Faults
 from bridge.local.ledger import Ledger
@@ -22,7 +22,11 @@ _RANDOM = secrets.SystemRandom()
 
 
 class Pump:
-    """The sending side of one local Feishu; `wake` after anything that may have made work."""
+    """The sending side of one local Feishu; `wake` after anything that may have made work.
+
+    Args:
+        text_dialect: push in it. It has no ack: what was sent counts as acked.
+    """
 
     def __init__(
         self,
@@ -31,12 +35,15 @@ class Pump:
         faults: Faults,
         numbers: wire.Numbers,
         fragment_size: int,
+        *,
+        text_dialect: bool = False,
     ) -> None:
         self._ledger = ledger
         self._connections = connections
         self._faults = faults
         self._numbers = numbers
         self._fragment_size = fragment_size
+        self._text = text_dialect
         self._soon: asyncio.Handle | None = None
         self._later: asyncio.TimerHandle | None = None
 
@@ -74,7 +81,18 @@ class Pump:
         copies, push.copies = push.copies * (self._faults.take("duplicate") or 1), 1
         for _ in range(copies):
             # Feishu ("cluster mode"): one randomly chosen connection, equal weights.
-            self._deliver(push, _RANDOM.choice(connections), now)
+            connection = _RANDOM.choice(connections)
+            if self._text:
+                self._tell(push, connection, now)
+            else:
+                self._deliver(push, connection, now)
+
+    def _tell(self, push: Push, connection: LocalConnection, now: float) -> None:
+        message_id = str(uuid.uuid4())
+        self._ledger.sent(push, message_id, connection.id, now)
+        connection.pushes += 1
+        connection.send([text.event(push.payload)], delay=self._faults.take("delay") or 0.0)
+        self._ledger.answered(message_id, connection.id, 200, now)
 
     def _deliver(self, push: Push, connection: LocalConnection, now: float) -> None:
         message_id = str(uuid.uuid4())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +17,9 @@ from bridge import connection, frames
 from bridge.connection import Closed, Connection, connect, upgrade_refusal
 from bridge.endpoint import Endpoint
 from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
+from bridge.heartbeat import Heartbeat
 from bridge.protocol import ClientConfig, Delivery, Rejected
+from bridge.text_dialect import TextDialect
 
 PATIENCE = 5.0
 
@@ -40,6 +43,7 @@ class Feishu:
         self.talk: Callable[[ServerConnection], Awaitable[None]] = self.listen
         self.refusal: tuple[int, dict[str, str]] | None = None
         self.received: asyncio.Queue[frames.Frame] = asyncio.Queue()
+        self.texts: asyncio.Queue[str] = asyncio.Queue()
         self.writes = 0
         self.lost = asyncio.Event()
 
@@ -50,8 +54,10 @@ class Feishu:
 
     async def listen(self, websocket: ServerConnection) -> None:
         async for data in websocket:
-            assert isinstance(data, bytes)
-            self.received.put_nowait(frames.decode(data))
+            if isinstance(data, str):
+                self.texts.put_nowait(data)
+            else:
+                self.received.put_nowait(frames.decode(data))
 
     async def handle(self, websocket: ServerConnection) -> None:
         try:
@@ -73,6 +79,10 @@ class Feishu:
     async def next(self) -> frames.Frame:
         async with asyncio.timeout(PATIENCE):
             return await self.received.get()
+
+    async def next_text(self) -> str:
+        async with asyncio.timeout(PATIENCE):
+            return str(json.loads(await self.texts.get())["type"])
 
 
 @pytest.fixture
@@ -247,7 +257,7 @@ async def test_a_pong_keeps_the_connection_alive_and_sets_the_next_ping(feishu: 
         await feishu.next()  # a second later, and not two minutes
         assert bridge.connection.protocol.config.ping_interval == 1
         assert not bridge.ending.done()
-        assert bridge.connection.protocol.round_trip is not None
+        assert bridge.connection.protocol.heartbeat.total == 1
 
 
 async def test_a_stall_of_our_own_loop_is_no_silence_of_feishu(feishu: Feishu) -> None:
@@ -397,6 +407,87 @@ async def test_a_server_that_takes_no_acks_is_read_no_further_and_given_up(
     ):
         closed = await opened.run()
     assert closed.reason == "no byte taken within 0.2 s"
+
+
+# The heartbeat of a link
+
+
+async def test_the_heartbeat_goes_on_with_the_next_connection(feishu: Feishu) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        await websocket.recv()
+        await websocket.send(pong())
+        await websocket.send(push())
+        await feishu.listen(websocket)
+
+    feishu.talk = talk
+    heartbeat = Heartbeat()
+    for total in (1, 2):
+        async with bridging(feishu, heartbeat=heartbeat) as bridge:
+            await bridge.next()
+            assert bridge.connection.protocol.heartbeat is heartbeat
+            assert heartbeat.total == total
+        assert heartbeat.next_check() == float("inf"), "an ended connection is not silent"
+
+
+# The text dialect
+
+
+async def test_a_server_of_text_is_greeted_in_text_and_its_ping_answered(feishu: Feishu) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        await websocket.send('{"type":"ping","timestamp":1}')
+        await feishu.listen(websocket)
+
+    feishu.talk = talk
+    async with bridging(feishu, text_dialect=TextDialect()):
+        assert [await feishu.next_text(), await feishu.next_text()] == ["ping", "pong"]
+        assert frames.headers(await feishu.next())["type"] == "ping"
+
+
+async def test_an_event_in_text_is_delivered_and_nothing_is_said_for_an_ack(
+    feishu: Feishu,
+) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        await websocket.send('{"type":"event","data":{"event_id":"e","event_type":"t"}}')
+        await feishu.listen(websocket)
+
+    feishu.talk = talk
+    async with bridging(feishu, text_dialect=TextDialect()) as bridge:
+        delivery = await bridge.next()
+        bridge.connection.ack(delivery, 200)
+        await bridge.connection.close()
+        async with asyncio.timeout(PATIENCE):
+            await feishu.lost.wait()
+    assert json.loads(delivery.payload)["header"]["event_id"] == "e"
+    assert await feishu.next_text() == "ping"
+    assert (feishu.texts.qsize(), feishu.received.qsize()) == (0, 1)
+
+
+async def test_text_that_is_no_message_is_handed_over_to_be_buried(feishu: Feishu) -> None:
+    feishu.talk = lambda websocket: websocket.send("no JSON")
+    async with bridging(feishu, text_dialect=TextDialect()) as bridge, asyncio.timeout(PATIENCE):
+        found = await bridge.rejected.get()
+    assert (found.reason, found.payload) == ("invalid", b"no JSON")
+
+
+async def test_a_refused_token_comes_out_of_run_with_a_sentence(feishu: Feishu) -> None:
+    async def talk(websocket: ServerConnection) -> None:
+        assert json.loads(await websocket.recv())["data"] == {"app_access_token": "t-secret"}
+        await websocket.send('{"type":"auth","code":7,"msg":"expired"}')
+        await feishu.listen(websocket)
+
+    feishu.talk = talk
+    heartbeat = Heartbeat()
+    async with connect(
+        feishu.endpoint, print, text_dialect=TextDialect(token="t-secret"), heartbeat=heartbeat
+    ) as opened:
+        with pytest.raises(FeishuRefused, match="7 'expired'; check FLYBRIDGE_TEXT_TOKEN"):
+            await opened.run()
+    assert heartbeat.next_check() == float("inf")
+
+
+async def test_a_half_open_server_of_text_is_noticed(feishu: Feishu) -> None:
+    async with bridging(feishu, text_dialect=TextDialect(), pong_timeout=0.05) as bridge:
+        assert (await bridge.closed()).reason == "no frame within 0.05 s after ping"
 
 
 # The upgrade

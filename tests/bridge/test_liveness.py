@@ -54,14 +54,14 @@ def test_while_paused_silence_proves_nothing_and_afterwards_every_limit_starts_a
     assert liveness.deadline(INTERVAL) == 5020.0
 
 
-def test_the_round_trip_is_from_the_first_unanswered_ping_to_its_pong() -> None:
+def test_another_interval_holds_for_the_very_next_ping() -> None:
     liveness = live()
     liveness.pinged(1000.0, INTERVAL)
-    liveness.ponged(1000.25)
-    assert (liveness.round_trip, liveness.last_pong) == (0.25, 1000.25)
+    liveness.pace(10.0)
+    assert liveness.next_ping == 1010.0
 
 
-def test_a_pong_nobody_asked_for_has_no_round_trip() -> None:
+def test_another_interval_does_not_put_the_first_ping_off() -> None:
     liveness = live()
-    liveness.ponged(1001.0)
-    assert (liveness.round_trip, liveness.last_pong) == (None, 1001.0)
+    liveness.pace(10.0)
+    assert liveness.next_ping == 1000.0

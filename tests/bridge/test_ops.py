@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bridge.heartbeat import Heartbeat
 from bridge.ops import application, unlive, unready
 from bridge.status import State, Status
 from bridge.web import serving
@@ -23,7 +24,7 @@ STATUS = Status(
     degraded=False, waiting=0, redis_age=1.0, renew_seconds=0.001, lease_failures=0, loop_lag=0.0,
     outcomes={"published": 3}, frames={"event": 3}, ack_bounds=[], ack_counts=[3], ack_seconds=0.1,
     leaderships=1, connects=1, full=False, memory_used=0, memory_limit=0, trimmed=0, lagging=0,
-    durability="none",
+    durability="none", heartbeat=Heartbeat().statistics(0.0, 0),
 )  # fmt: skip
 
 

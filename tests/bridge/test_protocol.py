@@ -8,9 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import frames, protocol
+from bridge.envelope import header
+from bridge.errors import FeishuRefused
 from bridge.fragments import MAX_PIECES
+from bridge.heartbeat import Heartbeat
 from bridge.liveness import Dead
 from bridge.protocol import ClientConfig, Delivery, FrameOutcome, Protocol, Rejected
+from bridge.text_dialect import TextDialect
 
 SERVICE = 33554678
 PING = bytes.fromhex("0800100018f681801020002a0c0a0474797065120470696e67")
@@ -271,10 +275,16 @@ def test_the_first_ping_goes_at_once_and_the_next_after_the_interval() -> None:
     assert spoken.on_timer(100.0) == PING
     spoken.receive_data(control("pong"), 100.2)
     assert (spoken.last_pong, spoken.last_frame) == (100.2, 100.2)
-    assert spoken.round_trip == pytest.approx(0.2)
-    assert spoken.next_timer() == 220.0
-    assert spoken.on_timer(219.9) is None
-    assert spoken.on_timer(220.0) == PING
+    assert spoken.heartbeat.round_trip == pytest.approx(0.2)
+    assert spoken.next_timer() == 124.0
+    assert spoken.on_timer(123.9) is None
+    assert spoken.on_timer(124.0) == PING
+
+
+def test_an_endpoints_interval_holds_from_the_start_if_it_is_short() -> None:
+    spoken = Protocol(SERVICE, ClientConfig(ping_interval=7), 100.0)
+    assert spoken.on_timer(100.0) == PING
+    assert spoken.next_timer() == 107.0
 
 
 def test_a_ping_without_any_answer_ends_the_connection_after_20_seconds() -> None:
@@ -290,16 +300,18 @@ def test_any_frame_at_all_answers_a_ping(frame: bytes) -> None:
     spoken = started(100.0)
     spoken.on_timer(100.0)
     spoken.receive_data(frame, 119.0)
-    assert spoken.next_timer() == 220.0
+    assert spoken.next_timer() == 124.0
     assert spoken.last_pong is None
 
 
-def test_a_text_message_is_life_and_nothing_else() -> None:
+@pytest.mark.parametrize("text", ['{"type":"ping"}', '{"type":"auth","code":1}', "no JSON"])
+def test_without_the_text_dialect_a_text_message_is_life_and_nothing_else(text: str) -> None:
     spoken = started(100.0)
     spoken.on_timer(100.0)
-    spoken.receive_text(119.0)
-    assert spoken.next_timer() == 220.0
+    assert spoken.receive_text(text, 119.0) == []
+    assert spoken.next_timer() == 124.0
     assert spoken.counts == {"text": 1}
+    assert (spoken.take_rejected(), spoken.take_answers()) == ([], [])
 
 
 def test_pings_of_the_server_are_ignored() -> None:
@@ -312,9 +324,9 @@ def test_pings_of_the_server_are_ignored() -> None:
 def test_a_pongs_interval_holds_for_the_very_next_ping() -> None:
     spoken = started(100.0)
     spoken.on_timer(100.0)
-    spoken.receive_data(control("pong", b'{"PingInterval":30}'), 101.0)
-    assert spoken.config == ClientConfig(ping_interval=30)
-    assert spoken.next_timer() == 130.0
+    spoken.receive_data(control("pong", b'{"PingInterval":7}'), 101.0)
+    assert spoken.config == ClientConfig(ping_interval=7)
+    assert spoken.next_timer() == 107.0
 
 
 @pytest.mark.parametrize(
@@ -331,6 +343,7 @@ def test_an_incomplete_set_wakes_us_when_its_time_is_over() -> None:
     spoken = started(100.0)
     spoken.on_timer(100.0)
     spoken.receive_data(PIECE_0, 101.0)
+    assert spoken.on_timer(124.0) == PING
     assert spoken.next_timer() == 131.0
     assert spoken.on_timer(131.0) is None
     assert (len(spoken.fragments), spoken.fragments.expired) == (0, 1)
@@ -339,12 +352,86 @@ def test_an_incomplete_set_wakes_us_when_its_time_is_over() -> None:
 def test_while_reading_is_paused_pings_go_on_and_nothing_dies() -> None:
     spoken = started(100.0)
     spoken.on_timer(100.0)
-    spoken.pause()
-    assert spoken.next_timer() == 220.0
-    assert spoken.on_timer(220.0) == PING
-    spoken.resume(300.0)
-    assert spoken.next_timer() == 320.0
-    assert isinstance(spoken.on_timer(320.0), Dead)
+    spoken.pause(101.0)
+    assert spoken.next_timer() == 124.0
+    assert spoken.on_timer(124.0) == PING
+    spoken.resume(127.0)
+    assert spoken.next_timer() == 147.0
+    assert isinstance(spoken.on_timer(147.0), Dead)
+
+
+@given(
+    st.integers(1, 86_400),
+    st.floats(0.0, 300.0),
+    st.floats(0.001, 19.0),
+    st.lists(st.floats(0.0, 300.0), max_size=20),
+)
+def test_a_half_open_connection_is_noticed_within_45_seconds_whatever_the_server_wants(
+    ping_interval: int, frozen_at: float, round_trip: float, pushes: list[float]
+) -> None:
+    spoken = Protocol(SERVICE, ClientConfig(ping_interval=ping_interval), 0.0)
+    incoming = sorted((at, DATA) for at in pushes)
+    while True:
+        now = min(spoken.next_timer(), incoming[0][0] if incoming else float("inf"))
+        if incoming and now == incoming[0][0]:
+            _, frame = incoming.pop(0)
+            if now < frozen_at:
+                spoken.receive_data(frame, now)
+            continue
+        due = spoken.on_timer(now)
+        if isinstance(due, Dead):
+            break
+        if due is not None:
+            incoming = sorted([*incoming, (now + round_trip, control("pong"))])
+    assert frozen_at <= now <= frozen_at + 44.0 + 1e-6
+
+
+def test_trouble_brings_the_next_ping_forward() -> None:
+    spoken = started(100.0)
+    spoken.on_timer(100.0)
+    spoken.receive_data(DATA, 119.0)
+    assert spoken.on_timer(124.0) == PING
+    assert spoken.next_timer() == 136.0
+
+
+def test_a_server_that_answers_everything_but_pings_is_silent_after_two_minutes() -> None:
+    spoken = started(0.0)
+    now = 0.0
+    while not spoken.heartbeat.statistics(now, 0).silent:
+        now = spoken.next_timer()
+        assert not isinstance(spoken.on_timer(now), Dead)
+        spoken.receive_data(DATA, now)
+    assert now == 120.0
+    assert spoken.next_timer() > 120.0
+
+
+def test_the_heartbeat_goes_on_over_connections() -> None:
+    heartbeat = Heartbeat()
+    for began in (0.0, 100.0):
+        spoken = started(began, heartbeat=heartbeat)
+        assert spoken.last_pong is None
+        spoken.on_timer(began)
+        spoken.receive_data(control("pong"), began + 0.5)
+        spoken.end(began + 1.0)
+    assert (heartbeat.total, heartbeat.statistics(101.0, 0).mean_interval) == (2, None)
+
+
+def test_a_connection_that_is_given_up_missed_its_ping() -> None:
+    spoken = started(0.0)
+    spoken.on_timer(0.0)
+    assert isinstance(spoken.on_timer(20.0), Dead)
+    assert spoken.heartbeat.missed == 1
+
+
+def test_while_paused_no_ping_is_missed_and_nothing_is_silent() -> None:
+    spoken = started(0.0)
+    spoken.on_timer(0.0)
+    spoken.pause(1.0)
+    now = 1.0
+    while now < 300.0:
+        now = spoken.next_timer()
+        assert spoken.on_timer(now) == PING
+    assert (spoken.heartbeat.missed, spoken.heartbeat.rhythm) == (0, "steady")
 
 
 def test_counts_go_on_over_connections() -> None:
@@ -378,3 +465,143 @@ def test_a_setting_that_is_no_number_keeps_its_value(value: object) -> None:
 @given(st.binary(max_size=100))
 def test_settings_never_raise(raw: bytes) -> None:
     assert ClientConfig().from_json(raw).ping_interval >= 1
+
+
+# The text dialect
+
+WALL = 1763800000.7
+TEXT_PING = '{"type":"ping","timestamp":1763800000}'
+TEXT_PONG = '{"type":"pong","timestamp":1763800000}'
+
+
+def texting(**options: Any) -> Protocol:
+    return started(100.0, text_dialect=TextDialect(wall=lambda: WALL, **options))
+
+
+def test_until_the_server_has_spoken_we_ping_in_both_dialects() -> None:
+    spoken = texting()
+    assert spoken.on_timer(100.0) == PING
+    assert spoken.take_answers() == [TEXT_PING]
+    assert spoken.take_answers() == []
+    spoken.receive_data(control("pong"), 101.0)
+    assert spoken.on_timer(124.0) == PING
+    assert spoken.take_answers() == []
+
+
+def test_to_a_server_that_speaks_text_we_ping_and_tell_our_interval_in_text() -> None:
+    spoken = texting()
+    spoken.on_timer(100.0)
+    spoken.take_answers()
+    assert spoken.receive_text(TEXT_PONG, 100.5) == []
+    assert (spoken.last_pong, spoken.heartbeat.round_trip) == (100.5, 0.5)
+    assert spoken.on_timer(124.0) == TEXT_PING
+    (heartbeat,) = map(json.loads, spoken.take_answers())
+    assert heartbeat == {
+        "type": "heartbeat",
+        "timestamp": 1763800000,
+        "data": {"timestamp": 1763800000, "interval": 24, "status": "ok"},
+    }
+    assert spoken.counts == {"pong": 1}
+
+
+def test_a_ping_of_the_server_is_answered_with_a_pong() -> None:
+    spoken = texting()
+    spoken.take_answers()
+    assert spoken.receive_text('{"type":"ping","timestamp":1}', 101.0) == []
+    assert spoken.take_answers() == [TEXT_PONG]
+    assert spoken.counts == {"ping": 1}
+
+
+def test_a_heartbeat_of_the_server_is_a_sign_of_life() -> None:
+    spoken = texting()
+    spoken.on_timer(100.0)
+    spoken.receive_text('{"type":"heartbeat","timestamp":1}', 119.0)
+    assert spoken.next_timer() == 124.0
+    assert spoken.counts == {"heartbeat": 1}
+    assert spoken.last_pong is None
+
+
+def test_an_event_in_text_is_delivered_and_its_ack_is_nothing() -> None:
+    spoken = texting()
+    text = '{"type":"event","data":{"event_id":"e","event_type":"t","event":{}}}'
+    (delivery,) = spoken.receive_text(text, 101.0)
+    assert (delivery.kind, delivery.received) == ("event", 101.0)
+    assert header(delivery.payload).event_id == "e"
+    assert spoken.counts == {"event": 1}
+    for code in (200, 500):
+        assert spoken.ack(delivery, code, 101.5) is None
+
+
+def test_without_a_token_no_auth_is_sent() -> None:
+    assert not any("auth" in text for text in texting(app_id="cli_1").take_answers())
+
+
+def test_with_a_token_auth_goes_before_everything_else() -> None:
+    spoken = texting(token="t-secret", app_id="cli_1", event_url="https://events.test")
+    auth, ping = map(json.loads, spoken.take_answers())
+    assert auth == {
+        "type": "auth",
+        "timestamp": 1763800000,
+        "data": {
+            "app_access_token": "t-secret",
+            "app_id": "cli_1",
+            "event_url": "https://events.test",
+        },
+    }
+    assert ping["type"] == "ping"
+
+
+def test_being_let_in_is_counted_and_being_refused_raised() -> None:
+    spoken = texting(token="t-secret")
+    assert spoken.receive_text('{"type":"auth","code":0,"msg":"success"}', 101.0) == []
+    with pytest.raises(FeishuRefused, match="check FLYBRIDGE_TEXT_TOKEN") as caught:
+        spoken.receive_text('{"type":"auth","code":7,"msg":"t-secret is old"}', 101.0)
+    assert caught.value.code == 7
+    assert "t-secret" not in str(caught.value)
+    assert spoken.counts == {"auth": 2}
+
+
+def test_a_refusal_without_a_token_says_that_one_is_wanted() -> None:
+    with pytest.raises(FeishuRefused, match="set FLYBRIDGE_TEXT_TOKEN"):
+        texting().receive_text('{"type":"auth","code":7}', 101.0)
+
+
+def test_the_token_is_in_no_repr() -> None:
+    assert "t-secret" not in repr(TextDialect(token="t-secret"))
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", '{"type":"other"}', "\ud800", "[" * 10**5])
+def test_text_that_is_no_message_is_counted_and_can_be_buried(text: str) -> None:
+    spoken = texting()
+    assert spoken.receive_text(text, 101.0) == []
+    (found,) = spoken.take_rejected()
+    assert (found.reason, found.payload) == ("invalid", text.encode(errors="replace"))
+    assert found.delivery is None
+    assert spoken.counts == {"invalid": 1}
+
+
+_MESSAGE = st.builds(
+    lambda fields: json.dumps(fields),
+    st.dictionaries(
+        st.sampled_from(["type", "schema", "header", "data", "msg", "timestamp", "event"]),
+        st.sampled_from(["ping", "pong", "event", "heartbeat", "auth", "event_callback", "2.0"])
+        | st.none()
+        | st.integers()
+        | st.dictionaries(
+            st.sampled_from(["event_id", "event_type", "create_time", "event", "interval"]),
+            st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=2),
+        ),
+    ),
+)
+
+
+@given(st.lists(_MESSAGE | st.text(max_size=50)))
+def test_any_text_is_counted_once_each_and_nothing_vanishes(texts: list[str]) -> None:
+    spoken = texting()
+    kept = 0
+    for text in texts:
+        kept += len(spoken.receive_text(text, 101.0)) + len(spoken.take_rejected())
+    told = sum(
+        spoken.counts[name] for name in ("ping", "pong", "heartbeat", "auth", "control_unknown")
+    )
+    assert spoken.counts.total() == len(texts) == kept + told

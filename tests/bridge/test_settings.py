@@ -252,6 +252,21 @@ def test_no_secret_shows_in_a_repr() -> None:
     assert "hush" not in str(settings)
 
 
+# The text dialect
+
+
+@pytest.mark.parametrize("useless", [{"text_token": "t-1"}, {"text_event_url": "http://h/e"}])
+def test_a_token_for_a_dialect_that_is_off_is_a_contradiction(useless: dict[str, str]) -> None:
+    assert "FLYBRIDGE_TEXT_DIALECT is off" in problem(**useless)
+    assert BridgeSettings.load(**WORKING, text_dialect=True, **useless).text_dialect
+
+
+def test_the_token_of_the_text_dialect_is_a_secret() -> None:
+    settings = BridgeSettings.load(**WORKING, text_dialect=True, text_token="hush")
+    assert "hush" in settings.secrets
+    assert "hush" not in repr(settings)
+
+
 # The domain
 
 

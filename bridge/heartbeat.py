@@ -1,0 +1,288 @@
+"""The heartbeat of a link: what pings and pongs tell about it, and how often to ping therefore.
+
+It sends nothing and gives no connection up, which is for `bridge/liveness.py` to say. Statistics go
+on over all connections of a link; what depends on one connection starts anew with each.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import fmean, pstdev
+
+import structlog
+
+LONGEST = 24.0
+"""Seconds between two pings, whatever the server allows: with the answer's limit of 20 s a
+half-open connection is noticed within 45 s, even if the loop is a second late."""
+SHORTEST = 10.0
+"""Seconds between two pings in trouble; a server's interval below it holds nevertheless."""
+SILENCE = 120.0
+"""Seconds without a pong, on whichever connection, that raise the alarm."""
+
+RECENT = 20
+WINDOW = 10
+"""Intervals that tell whether the heartbeat is steady."""
+UNSTABLE = 5.0
+"""Seconds of standard deviation above which it is not."""
+ALARMING = 2
+"""Missed pings in a row; one alone is routine, as is a connection that ends."""
+LATE = 1.0
+"""Seconds below which no round trip is late, however short the others were."""
+
+log = structlog.get_logger("bridge.heartbeat")
+
+
+class Rhythm(StrEnum):
+    """How a heartbeat goes; every change is logged once, as `heartbeat.<rhythm>`."""
+
+    STEADY = "steady"
+    UNSTABLE = "unstable"
+    """Pongs come at intervals that deviate by more than `UNSTABLE` from those of our pings."""
+    MISSED = "missed"
+    """`ALARMING` pings in a row had no pong."""
+    SILENT = "silent"
+    """No pong for as long as the alarm allows."""
+
+
+_HINTS = {
+    Rhythm.UNSTABLE: "pongs come irregularly; check the network between this host and Feishu",
+    Rhythm.MISSED: "connections open but pings go unanswered; check firewall, NAT and proxy",
+    Rhythm.SILENT: "Feishu answers no ping; check proxy and network, and whether Feishu is down",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One ping that was answered."""
+
+    at: int
+    """When its pong came; Unix ms."""
+    round_trip: float
+    """Seconds from the ping to the pong. A pong does not tell whose it is: it is taken for that of
+    the last ping, and those before, if any, were missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatStatistics:
+    """The heartbeat of a link at one moment. Durations are seconds; None: no pong to tell from."""
+
+    total: int
+    """Pings that were answered."""
+    missed: int
+    """Pings without a pong before the next ping, or before the connection was given up."""
+    recent: tuple[Beat, ...]
+    """The last `RECENT`, the oldest first."""
+    last: int | None
+    """When the last pong came; Unix ms."""
+    ping_interval: float
+    """At which pings go out now."""
+    mean_interval: float | None
+    """Between pongs, as are recent; without the gaps between connections."""
+    deviation: float | None
+    """Standard deviation of the last `WINDOW` intervals between pongs from those at which we
+    pinged: what we change ourselves is no instability."""
+    round_trip: float | None
+    """Of the last pong."""
+    mean_round_trip: float | None
+    """Of the recent ones."""
+    rhythm: Rhythm
+    unstable: bool
+    silent: bool
+
+
+class PingInterval:
+    """How often to ping: twice as often after trouble, a quarter less often with each calm pong.
+
+    Args:
+        longest: seconds; never longer, whatever the server says.
+    """
+
+    def __init__(self, longest: float = LONGEST) -> None:
+        self.longest = longest
+        """Seconds; the upper bound on this connection."""
+        self._longest = longest
+        self._wanted = longest
+
+    @property
+    def seconds(self) -> float:
+        """The interval now, within its bounds."""
+        return min(max(self._wanted, SHORTEST), self.longest)
+
+    def limit(self, server_interval: float) -> None:
+        """Respect the server's interval, as far as it is the shorter one."""
+        self.longest = min(self._longest, server_interval)
+
+    def shorten(self) -> None:
+        """A ping was missed, or its pong late."""
+        self._wanted = max(self.seconds / 2, min(SHORTEST, self.longest))
+
+    def lengthen(self) -> None:
+        """A pong came in time."""
+        self._wanted = min(max(self._wanted, SHORTEST) * 1.25, self._longest)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What makes no sense beyond a gap in reading; instants."""
+
+    unanswered: float | None = None
+    """The first ping without a pong."""
+    ping_before: float | None = None
+    """The one sent before that."""
+    last_ping: float | None = None
+    last_pong: float | None = None
+
+
+class Heartbeat:
+    """Pings and pongs of one link, over many connections of which one is read at a time.
+
+    Every `now` is in seconds of one clock, the same for all connections. Memory is bounded.
+
+    Args:
+        longest: seconds between two pings at most.
+        silence: seconds without a pong that raise the alarm.
+    """
+
+    def __init__(self, *, longest: float = LONGEST, silence: float = SILENCE) -> None:
+        self.interval = PingInterval(longest)
+        self.rhythm = Rhythm.STEADY
+        self.total = 0
+        self.missed = 0
+        self._silence = silence
+        self._silent_since: float | None = None  # None: nothing is read, silence proves nothing
+        self._silent_for = 0.0  # what earlier connections have added to the silence
+        self._missed_in_row = 0
+        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        self._intervals: deque[float] = deque(maxlen=RECENT)
+        self._deviations: deque[float] = deque(maxlen=WINDOW)
+        self._reading = _Reading()
+
+    def started(self, now: float) -> None:
+        """A connection is read from now on, a new one or one that was paused."""
+        self._reading = _Reading()
+        self._silent_since = now - self._silent_for
+
+    def stopped(self, now: float) -> None:
+        """It is read no more, because it is paused or has ended; calling twice is harmless."""
+        if self._silent_since is not None:
+            self._silent_for = now - self._silent_since
+        self._silent_since = None
+
+    def pinged(self, now: float) -> None:
+        """A ping was sent; if an earlier one has no pong yet, that one was missed."""
+        if self._silent_since is None:
+            return
+        reading = self._reading
+        if reading.unanswered is not None:
+            self._miss(now)
+        else:
+            reading.unanswered, reading.ping_before = now, reading.last_ping
+        reading.last_ping = now
+
+    def ponged(self, now: float) -> None:
+        """A pong came in; one that nobody asked for ends a silence and tells nothing else."""
+        self._silent_for = 0.0
+        if self._silent_since is not None:
+            self._silent_since = now
+        first, last = self._reading.unanswered, self._reading.last_ping
+        if first is not None and last is not None:
+            self._answered(now, first, last)
+        self._assess(now)
+
+    def given_up(self, now: float) -> None:
+        """The connection counts as dead: the ping that waits for a pong was missed."""
+        if self._reading.unanswered is not None:
+            self._miss(now)
+
+    def check(self, now: float) -> None:
+        """Raise the alarm if `next_check` has passed."""
+        if now >= self.next_check():
+            self._assess(now)
+
+    def next_check(self) -> float:
+        """When the silence becomes alarming; infinity if it is already, or if nothing is read."""
+        if self._silent_since is None or self.rhythm is Rhythm.SILENT:
+            return float("inf")
+        return self._silent_since + self._silence
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds; of the last pong that was asked for."""
+        return self._recent[-1][1] if self._recent else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Seconds; see `HeartbeatStatistics`."""
+        return pstdev(self._deviations, 0.0) if self._deviations else None
+
+    def statistics(self, now: float, unix_ms: int) -> HeartbeatStatistics:
+        """What there is to tell; `now` and `unix_ms` are the same moment by both clocks."""
+        beats = tuple(
+            Beat(unix_ms - round((now - at) * 1000), round_trip) for at, round_trip in self._recent
+        )
+        return HeartbeatStatistics(
+            total=self.total,
+            missed=self.missed,
+            recent=beats,
+            last=beats[-1].at if beats else None,
+            ping_interval=self.interval.seconds,
+            mean_interval=fmean(self._intervals) if self._intervals else None,
+            deviation=self.deviation,
+            round_trip=self.round_trip,
+            mean_round_trip=self._mean_round_trip(),
+            rhythm=self.rhythm,
+            unstable=(self.deviation or 0.0) > UNSTABLE,
+            silent=self.rhythm is Rhythm.SILENT,
+        )
+
+    def _miss(self, now: float) -> None:
+        self.missed += 1
+        self._missed_in_row += 1
+        self.interval.shorten()
+        self._assess(now)
+
+    def _answered(self, now: float, first: float, last: float) -> None:
+        """A pong came for the pings sent from `first` to `last`, mostly one and the same."""
+        reading, round_trip = self._reading, now - last
+        if round_trip > max(LATE, 2 * (self._mean_round_trip() or round_trip)):
+            self.interval.shorten()
+        else:
+            self.interval.lengthen()
+        if reading.last_pong is not None and reading.ping_before is not None:
+            interval = now - reading.last_pong
+            self._intervals.append(interval)
+            self._deviations.append(interval - (first - reading.ping_before))
+        self._recent.append((now, round_trip))
+        self.total += 1
+        self._missed_in_row = 0
+        reading.unanswered, reading.last_pong = None, now
+
+    def _mean_round_trip(self) -> float | None:
+        return fmean(trip for _, trip in self._recent) if self._recent else None
+
+    def _assess(self, now: float) -> None:
+        rhythm = self._rhythm(now)
+        if rhythm is self.rhythm:
+            return
+        self.rhythm = rhythm
+        fields = {
+            "missed": self._missed_in_row,
+            "deviation": round(self.deviation or 0.0, 1),
+            "ping_interval": self.interval.seconds,
+        }
+        if rhythm is Rhythm.STEADY:
+            log.info("heartbeat.steady", **fields)
+        else:
+            log.warning(f"heartbeat.{rhythm}", **fields, hint=_HINTS[rhythm])
+
+    def _rhythm(self, now: float) -> Rhythm:
+        """The worst that holds."""
+        if self._silent_since is not None and now >= self._silent_since + self._silence:
+            return Rhythm.SILENT
+        if self._missed_in_row >= ALARMING:
+            return Rhythm.MISSED
+        if (self.deviation or 0.0) > UNSTABLE:
+            return Rhythm.UNSTABLE
+        return Rhythm.STEADY

@@ -1,0 +1,218 @@
+"""The JSON text messages that development servers and other gateways speak, beside `frames`.
+
+The same interface as `bridge/frames.py`: `decode` one WebSocket message, or raise FrameInvalid, and
+`encode` one; bytes are for that codec, text is for this. Feishu itself never speaks it, so it is
+off unless a `TextDialect` is given. The conversation itself is in `bridge/text_dialect.py`.
+
+An event becomes a 2.0 envelope as Feishu would have sent it: `event_id`, `event_type`, `app_id` and
+`tenant_key` go into its header as they are, `create_time` turns from seconds into text of
+milliseconds, and `event` keeps its bytes. What already is a 1.0 or 2.0 envelope stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from bridge.errors import FrameInvalid
+
+_Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Wants a pong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answers a ping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Tells that the sender lives; it wants no answer."""
+
+    interval: int | None = None
+    """Seconds until the next one, more or less."""
+    status: str = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event; the dialect has no ack for it."""
+
+    envelope: bytes = field(repr=False)
+    """Of 1.0 or 2.0, as far as the event is one at all; `envelope.header` decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """A client's request to be let in."""
+
+    token: str = field(repr=False)
+    app_id: str = ""
+    event_url: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthReply:
+    """The answer to it."""
+
+    code: int
+    """0: welcome."""
+    said: str = ""
+
+
+Message = Ping | Pong | Heartbeat | Event | Auth | AuthReply
+
+
+class _Type(msgspec.Struct, gc=False):
+    type: _Scalar = None
+    schema: _Scalar = None
+
+
+class _HeartbeatData(msgspec.Struct, gc=False, omit_defaults=True):
+    timestamp: _Scalar = None
+    interval: _Scalar = None
+    status: _Scalar = None
+
+
+class _HeartbeatBody(msgspec.Struct, gc=False):
+    data: _HeartbeatData | None = None
+
+
+class _EventData(msgspec.Struct, gc=False):
+    event_id: _Scalar = None
+    event_type: _Scalar = None
+    app_id: _Scalar = None
+    tenant_key: _Scalar = None
+    create_time: _Scalar = None
+    event: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _EventBody(msgspec.Struct, gc=False):
+    data: _EventData
+
+
+class _AuthData(msgspec.Struct, gc=False):
+    app_access_token: str = ""
+    app_id: str | None = None
+    event_url: str | None = None
+
+
+class _AuthBody(msgspec.Struct, gc=False):
+    data: _AuthData | None = None
+    code: int | None = None
+    msg: _Scalar = None
+
+
+_Body = TypeVar("_Body")
+
+
+def decode(text: str) -> Message:
+    """Read one message.
+
+    Raises:
+        FrameInvalid: not a JSON object, of a type nobody knows, or its fields are not of that type.
+    """
+    try:
+        raw = text.encode()
+        kind = _kind(_as(raw, _Type))
+        read = _READERS.get(kind)
+        if read is None:
+            raise FrameInvalid(f"a text message of type {kind[:32]!r}, which nobody knows")
+        return read(raw)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        # The text may hold a token, and so may what the library says about it.
+        raise FrameInvalid(f"{len(text)} characters are no message of the text dialect") from None
+
+
+def encode(message: Message, timestamp: int) -> str:
+    """Write one message; `timestamp` is in Unix seconds. An event is written in its envelope."""
+    match message:
+        case Ping():
+            return _json({"type": "ping", "timestamp": timestamp})
+        case Pong():
+            return _json({"type": "pong", "timestamp": timestamp})
+        case Heartbeat(interval, status):
+            data = _given(timestamp=timestamp, interval=interval, status=status)
+            return _json({"type": "heartbeat", "timestamp": timestamp, "data": data})
+        case Auth(token, app_id, event_url):
+            data = _given(app_access_token=token, app_id=app_id, event_url=event_url)
+            return _json({"type": "auth", "timestamp": timestamp, "data": data})
+        case AuthReply(code, said):
+            return _json({"type": "auth", "timestamp": timestamp, "code": code, "msg": said})
+        case Event(envelope):
+            return envelope.decode(errors="replace")
+
+
+def _kind(root: _Type) -> str:
+    # Before the type: an envelope of 2.0 has none, and its header says more.
+    if root.schema == "2.0":
+        return "envelope"
+    return root.type.lower() if isinstance(root.type, str) else ""
+
+
+def _envelope(raw: bytes) -> Event:
+    return Event(raw)
+
+
+def _event(raw: bytes) -> Event:
+    data = _as(raw, _EventBody).data
+    header = _given(
+        event_id=data.event_id,
+        event_type=data.event_type,
+        create_time=_milliseconds(data.create_time),
+        app_id=data.app_id,
+        tenant_key=data.tenant_key,
+    )
+    return Event(msgspec.json.encode({"schema": "2.0", "header": header, "event": data.event}))
+
+
+def _heartbeat(raw: bytes) -> Heartbeat:
+    data = _as(raw, _HeartbeatBody).data or _HeartbeatData()
+    interval = data.interval if isinstance(data.interval, int) else None
+    return Heartbeat(interval, data.status if isinstance(data.status, str) else "")
+
+
+def _auth(raw: bytes) -> Auth | AuthReply:
+    body = _as(raw, _AuthBody)
+    if body.code is not None:
+        return AuthReply(body.code, body.msg if isinstance(body.msg, str) else "")
+    if body.data is None:
+        raise FrameInvalid("an auth message with neither a code nor data")
+    return Auth(body.data.app_access_token, body.data.app_id or "", body.data.event_url or "")
+
+
+_READERS: dict[str, Callable[[bytes], Message]] = {
+    "ping": lambda raw: Ping(),
+    "pong": lambda raw: Pong(),
+    "heartbeat": _heartbeat,
+    "event": _event,
+    "event_callback": _envelope,
+    "envelope": _envelope,
+    "auth": _auth,
+}
+
+
+def _as(raw: bytes, kind: type[_Body]) -> _Body:
+    return msgspec.json.decode(raw, type=kind)
+
+
+def _milliseconds(seconds: _Scalar) -> _Scalar:
+    """As Feishu writes it; what is no whole number stays as it is, for `envelope` to make out."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int):
+        return seconds
+    return str(seconds * 1000)
+
+
+def _given(**fields: _Scalar) -> dict[str, _Scalar]:
+    return {name: value for name, value in fields.items() if value not in (None, "")}
+
+
+def _json(fields: dict[str, object]) -> str:
+    return msgspec.json.encode(fields).decode()

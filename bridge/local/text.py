@@ -1,0 +1,56 @@
+"""The server's half of the text dialect: events out, answers to pings and auth. It has no state.
+
+The mirror of `bridge/text_dialect.py`, as `wire` is that of frames.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from bridge import json_codec
+from bridge.envelope import header
+from bridge.errors import EnvelopeInvalid, FrameInvalid
+from bridge.json_codec import AuthReply, Message, Pong
+
+TOKEN_INVALID = 99_991_663
+"""Feishu's code for a tenant token that is not valid; of a gateway any code but 0 is a refusal."""
+
+
+def event(payload: bytes) -> str:
+    """One push. A 2.0 envelope is taken apart as the dialect has it, all else goes as it is."""
+    try:
+        found = header(payload)
+    except EnvelopeInvalid:
+        return payload.decode(errors="replace")
+    if found.schema != "2.0":
+        return payload.decode()
+    data = {
+        "event_id": found.event_id,
+        "event_type": found.event_type,
+        "app_id": found.app_id,
+        "tenant_key": found.tenant_key,
+        "create_time": found.created_at // 1000,
+        "event": json.loads(payload).get("event"),
+    }
+    message = {"type": "event", "timestamp": int(time.time()), "data": data}
+    return json.dumps(message, ensure_ascii=False)
+
+
+def pong() -> str:
+    """The answer to a ping."""
+    return json_codec.encode(Pong(), int(time.time()))
+
+
+def auth_reply(*, welcome: bool) -> str:
+    """The answer to a client's auth."""
+    reply = AuthReply(0, "success") if welcome else AuthReply(TOKEN_INVALID, "invalid token")
+    return json_codec.encode(reply, int(time.time()))
+
+
+def read(text: str) -> Message | None:
+    """What a client said; None for what is no message."""
+    try:
+        return json_codec.decode(text)
+    except FrameInvalid:
+        return None
