@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from bridge.cli_events import events
+from bridge.cli_groups import groups
 from bridge.cli_letters import dlq, replay
 from bridge.cli_settings import begin
 from bridge.errors import BridgeError, PluginBroken
@@ -241,6 +242,7 @@ def demo() -> None:
 
 cli.add_command(events)
 cli.add_command(dlq)
+cli.add_command(groups)
 cli.add_command(replay)
 
 

@@ -54,6 +54,11 @@ class Keys:
         return f"{self.prefix}:types"
 
     @property
+    def subscriptions(self) -> str:
+        """Set of what workers read, see `subscriber`: nothing is trimmed before they have it."""
+        return f"{self.prefix}:subscriptions"
+
+    @property
     def lease(self) -> str:
         return f"{self.prefix}:lease"
 
@@ -89,6 +94,22 @@ class Keys:
     def audit(self) -> str:
         """Stream of what operators did: replays and purges."""
         return f"{self.prefix}:audit"
+
+
+EVERYTHING = "*"
+"""What a group subscribes to whose workers read all queues."""
+
+
+def subscriber(subscription: str, event_type: str, queue: str) -> str:
+    """The group of a subscription, if it covers a type; else empty.
+
+    Args:
+        subscription: `group|*`, `group|queue:<queue>` or `group|type:<event type>`.
+        event_type: the name of a stream.
+        queue: where the type goes unless a handler says otherwise.
+    """
+    group, _, covered = subscription.rpartition("|")
+    return group if covered in {EVERYTHING, f"queue:{queue}", f"type:{event_type}"} else ""
 
 
 BRIDGE_GROUP = "bridge"

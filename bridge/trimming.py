@@ -20,7 +20,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from bridge.cancellation import heed_cancellation
-from bridge.streams import Keys
+from bridge.streams import Keys, subscriber
+from handlers.types import domain
 
 PERIOD = 30.0
 """Seconds between two rounds at most."""
@@ -52,6 +53,8 @@ class Group:
 
 class Trimmer:
     """Trims the streams of one app.
+
+    A group that has subscribed to a type holds its stream even before it has joined it.
 
     Args:
         redis: a client; the script may be repeated.
@@ -105,9 +108,12 @@ class Trimmer:
             redis.RedisError: the rest of the round was left out; begin another.
         """
         names: set[str] = set()
+        subscriptions = await self._members(self._keys.subscriptions)
         for event_type in await self._members(self._keys.types):
             stream = self._keys.stream(event_type)
-            groups, now = await self._trim(stream, retention)
+            queue = domain(event_type)
+            readers = {subscriber(each, event_type, queue) for each in subscriptions} - {""}
+            groups, now = await self._trim(stream, retention, sorted(readers))
             self._watch(stream, groups, now)
             names.update(group.name for group in groups)
         for name in sorted(names):
@@ -131,18 +137,20 @@ class Trimmer:
         members: Any = await self._redis.smembers(key)
         return sorted(_text(member) for member in members)
 
-    async def _trim(self, stream: str, retention: float) -> tuple[list[Group], float]:
+    async def _trim(
+        self, stream: str, retention: float, readers: Sequence[str] = ()
+    ) -> tuple[list[Group], float]:
         """Trim one stream, step by step; its groups, and Redis' time in Unix seconds."""
         before, more = self.trimmed, True
         while more:
-            removed, more, now, *rows = await self._step(stream, retention)
+            removed, more, now, *rows = await self._step(stream, retention, readers)
             self.trimmed += removed
         if self.trimmed > before:
             log.debug("stream.trimmed", stream=stream, count=self.trimmed - before)
         return [_group(*row) for row in rows], now / 1000
 
-    async def _step(self, stream: str, retention: float) -> Any:
-        arguments = (round(retention * 1000), STEP)
+    async def _step(self, stream: str, retention: float, readers: Sequence[str]) -> Any:
+        arguments: tuple[int | str, ...] = (round(retention * 1000), STEP, *readers)
         try:
             return await self._redis.evalsha(_SHA, 1, stream, *arguments)
         except NoScriptError:
@@ -180,5 +188,5 @@ def _warn(stream: str, group: Group, now: float) -> None:
         oldest=group.held,
         age=round(group.held_for(now)),
         cure="nothing newer is trimmed: start more workers of this group; if nobody needs it, "
-        f"redis-cli XGROUP DESTROY '{stream}' {group.name}",
+        f"flybridge groups forget {group.name}",
     )

@@ -60,7 +60,8 @@ def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]
         "worker_enable_prefetch_count_reduction": False,
         "worker_hijack_root_logger": False,
         "worker_send_task_events": False,
-        "worker_soft_shutdown_timeout": 30,
+        # Slept through to its end, after a second signal.
+        "worker_soft_shutdown_timeout": 5,
         **broker.configuration(settings),
     }
 

@@ -121,6 +121,7 @@ class IntakeStep(bootsteps.StartStopStep):
         reader = StreamReader(once, keys, settings.group, boot, settings.event_lease)
 
         def streams() -> list[str]:
+            reader.subscribe(self.routing.covered(self._queues()))
             known = reader.known_types() | set(self._own_types())
             replayed = reader.replayed_types()
             return [
@@ -180,6 +181,10 @@ class IntakeStep(bootsteps.StartStopStep):
             for task in self._consumer.app.tasks.values()
             if isinstance(task, EventTask) and task.event_type
         }
+
+    def _queues(self) -> list[str]:
+        consumer = self._consumer.task_consumer
+        return [queue.name for queue in consumer.queues] if consumer is not None else []
 
     def _consumes(self, event_type: str) -> bool:
         consumer = self._consumer.task_consumer

@@ -56,6 +56,7 @@ class StreamReader:
         self._consumer = consumer
         self._lease_ms = int(event_lease * 1000)
         self._sweep_ms = int(max(10 * event_lease, SWEEP_AFTER) * 1000)
+        self._subscribed: frozenset[str] = frozenset()
         self._grouped: set[str] = set()
         self._unreadable: set[str] = set()
         self._busy: list[str] = []
@@ -72,6 +73,17 @@ class StreamReader:
         members: Any = self._redis.smembers(self._keys.replays(self._group))
         return {member.decode() for member in members}
 
+    def subscribe(self, covered: frozenset[str]) -> None:
+        """Have trimming wait for this group in every stream that these words cover, from now on.
+
+        Args:
+            covered: as they follow the group in `bridge.streams.subscriber`.
+        """
+        if covered - self._subscribed:
+            members = tuple(f"{self._group}|{each}" for each in sorted(covered))
+            run_all(self._redis, [Call(load("subscribe"), (self._keys.subscriptions,), members)])
+            self._subscribed |= covered
+
     def follow(self, streams: Iterable[str]) -> None:
         """Read these streams from now on; a missing group is made, from the first entry on."""
         wanted = tuple(sorted(streams))
@@ -80,6 +92,7 @@ class StreamReader:
 
     def forget_groups(self) -> None:
         """Make the groups anew: Redis lost them (flushed, or failed over)."""
+        self._subscribed = frozenset()
         self._grouped.clear()
         self.follow(self.streams)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bridge.streams import EVERYTHING
 from handlers.errors import RegistrationInvalid
 from handlers.options import per_second
 from handlers.registry import Registration, Registry
@@ -66,6 +67,14 @@ class Routing:
         """The Celery queue whose workers read the stream of this type."""
         route = self.routes.get(PREFIX + event_type)
         return route.queue if route else domain(event_type)
+
+    def covered(self, queues: Collection[str]) -> frozenset[str]:
+        """What workers of these queues read, in the words of `bridge.streams.subscriber`."""
+        if set(self.queues()) <= set(queues):
+            return frozenset({EVERYTHING})
+        own = {route.task for route in self.routes.values() if route.queue in queues} - {OTHER}
+        types = {f"type:{task.removeprefix(PREFIX)}" for task in own}
+        return frozenset(types | {f"queue:{queue}" for queue in queues})
 
     def queues(self) -> tuple[str, ...]:
         """Every queue there is, for `task_queues`."""

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Removes old entries that every group has acknowledged, one step of them. Anyone may call it at any time.
 -- KEYS     stream
--- ARGV     retention (ms), entries to remove at most
+-- ARGV     retention (ms), entries to remove at most, then the groups that will read this stream, joined or not yet
 -- returns  {removed, 1 if there may be more, now (ms), group, …}, a group as {name, pending, lag or -1, held}
 --          held: its oldest entry that is pending or unread, or ''. A stream without any group is left alone.
 
@@ -32,7 +32,7 @@ if groups.err or #groups == 0 then
 end
 
 local bound = string.format('%.0f-0', math.max(0, now - ARGV[1]))
-local answer = {0, 0, now}
+local answer, joined = {0, 0, now}, {}
 for _, fields in ipairs(groups) do
   local group = {}
   for i = 1, #fields, 2 do
@@ -41,6 +41,16 @@ for _, fields in ipairs(groups) do
   local held = held_by(group)
   bound = oldest(bound, held)
   answer[#answer + 1] = {group['name'], group['pending'], group['lag'] or -1, held}
+  joined[group['name']] = true
+end
+
+-- A worker joins a stream a moment after its first entry, or when it is back; until then all of it is unread.
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+for i = 3, #ARGV do
+  if first and not joined[ARGV[i]] then
+    bound = oldest(bound, first[1])
+    answer[#answer + 1] = {ARGV[i], 0, redis.call('XLEN', KEYS[1]), first[1]}
+  end
 end
 
 -- Whole nodes as far as the limit allows, for that is cheap; when there is none left, what is due of the next node.

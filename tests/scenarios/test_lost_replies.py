@@ -165,6 +165,7 @@ BRIDGE = [
 WORKER = [
     Loss("SMEMBERS"),
     Loss("EVALSHA group", forget_groups),
+    Loss("EVALSHA subscribe", forget_groups),
     Loss("XREADGROUP", times=1),
     Loss("XREADGROUP"),
     Loss("EVALSHA claim", push, times=1),

@@ -609,3 +609,17 @@ def test_due_retries_of_a_capped_stream_do_not_hide_those_of_others(redis, keys,
     redis.zremrangebyscore(retries, 1, 1)
     assert len(reader.due(10, {keys.stream(IM): 2})) == 2
     assert len(reader.due(10)) == 1
+
+
+def test_a_subscription_is_noted_once_and_again_when_redis_forgot(reader, redis, keys):
+    reader.subscribe(frozenset({"queue:im"}))
+    assert redis.smembers(keys.subscriptions) == {b"workers|queue:im"}
+    redis.delete(keys.subscriptions)
+    reader.subscribe(frozenset({"queue:im"}))
+    assert not redis.exists(keys.subscriptions)
+    reader.subscribe(frozenset({"queue:im", "*"}))
+    assert redis.smembers(keys.subscriptions) == {b"workers|queue:im", b"workers|*"}
+    redis.delete(keys.subscriptions)
+    reader.forget_groups()
+    reader.subscribe(frozenset({"*"}))
+    assert redis.smembers(keys.subscriptions) == {b"workers|*"}

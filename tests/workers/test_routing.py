@@ -107,3 +107,12 @@ def test_celery_is_told_nothing_about_tasks_of_the_users_own(registry):
 
 def test_every_domain_has_a_queue_even_without_handlers(registry):
     assert {"im", "contact", "approval", "default"} <= set(Routing.of(registry).queues())
+
+
+def test_workers_of_all_queues_cover_everything_and_others_their_queues_and_types() -> None:
+    registry = Registry()
+    registry.register(lambda event, context: None, "im.message.receive_v1", queue="slow")
+    routing = Routing.of(registry)
+    assert routing.covered(routing.queues()) == {"*"}
+    assert routing.covered(["slow"]) == {"queue:slow", "type:im.message.receive_v1"}
+    assert routing.covered(["im"]) == {"queue:im"}

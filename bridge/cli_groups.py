@@ -1,0 +1,67 @@
+"""`flybridge groups`: where each consumer group stands, and forgetting one that nobody needs.
+
+Part of the command line, and so of the composition root.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from bridge.cli_desk import open_desk
+from bridge.errors import BridgeError
+
+
+class GroupInUse(BridgeError):
+    """A group that cannot be forgotten, or not yet."""
+
+
+@click.group()
+def groups() -> None:
+    """See the consumer groups, and forget one that nobody needs any more."""
+
+
+@groups.command(name="list")
+@click.option("--redis-url", help="Where the streams are.")
+@click.pass_obj
+def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
+    """List the groups: streams joined, events delivered and not settled, not read; workers."""
+    from workers.groups import Groups
+
+    with open_desk(common, {**flags, "group": None}) as desk:
+        states = Groups(desk.redis, desk.keys, desk.who).states()
+    click.echo(f"{'GROUP':24} {'STREAMS':>7} {'PENDING':>8} {'UNREAD':>8} {'WORKERS':>7}")
+    for each in states:
+        click.echo(
+            f"{each.name:24} {each.streams:7} {each.pending:8} {each.unread:8} {each.active:7}"
+        )
+
+
+@groups.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--redis-url", help="Where the streams are.")
+@click.pass_obj
+def forget(common: dict[str, Any], /, name: str, yes: bool, **flags: Any) -> None:
+    """Remove a group from every stream, with the events it has not handled.
+
+    Trimming waits for every group. A worker of that group that starts later begins anew, with what
+    the streams still hold.
+    """
+    from workers.groups import AT_WORK, Groups
+
+    with open_desk(common, {**flags, "group": None}) as desk:
+        known = Groups(desk.redis, desk.keys, desk.who)
+        state = next((each for each in known.states() if each.name == name), None)
+        if state is None:
+            raise GroupInUse(f"there is no group {name}; see them with: flybridge groups list")
+        if state.active:
+            raise GroupInUse(
+                f"group {name} has {state.active} workers at work; stop them and wait {AT_WORK:g} s"
+            )
+        question = f"Forget {name} and the {state.unhandled:,} events it has not handled?"
+        if not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
+            raise GroupInUse(f"nothing was forgotten ({question}); say that you mean it with --yes")
+        click.echo(f"{name} has left {known.forget(name)} streams")
