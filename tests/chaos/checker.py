@@ -53,4 +53,4 @@ def _crashes(history: History) -> Iterator[Disturbance]:
     """A process that ends itself takes along what else it was running."""
     for deed in history.deeds:
         if deed.deed == "crashing":
-            yield Disturbance("crash", frozenset({deed.actor}), deed.time, deed.time)
+            yield Disturbance(excusable.CRASH, frozenset({deed.actor}), deed.time, deed.time)

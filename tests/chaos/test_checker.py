@@ -194,6 +194,8 @@ def test_a_recovery_keeps_to_its_limit_unless_another_fault_came_between() -> No
     assert broken(replace(GOOD, recoveries=(replace(slow, ended=13.9),))) == set()
     other = disturbance(begin=11, end=12)
     assert broken(replace(GOOD, recoveries=(slow,), disturbances=(other,))) == set()
+    crash = (deed("started", 12.0, event_id="e9"), deed("crashing", 12.1, event_id="e9"))
+    assert broken(History(recoveries=(slow,), deeds=crash)) == {"recovery_is_quick"}
     own = Disturbance("01 leader killed", frozenset({"bridge-1"}), 10.0, 15.0)
     assert broken(replace(GOOD, recoveries=(slow,), disturbances=(own,))) == {"recovery_is_quick"}
 

@@ -55,20 +55,25 @@ async def replies_lost(play: Play) -> None:
     await play.pause(1.0, 2.0)
 
 
+async def away(play: Play, fault: str) -> None:
+    """Leave Redis down for a while, and start it; it answers before we know that it does."""
+    with play.hurting(fault, redis_down=True):
+        await play.pause(0.2, 3.0)
+    await play.servers.start()
+
+
 async def restarted(play: Play) -> None:
     """Redis is stopped in good order, stays away, and comes back with all it had."""
-    with play.hurting("11 Redis restarted", redis_down=True):
+    with play.hurting("11 Redis restarted"):
         await play.servers.stop()
-        await play.pause(0.2, 3.0)
-        await play.servers.start()
+        await away(play, "11 Redis restarted")
 
 
 async def killed(play: Play) -> None:
     """Redis is killed; its append-only file holds all it has acknowledged."""
-    with play.hurting("11 Redis killed", redis_down=True):
+    with play.hurting("11 Redis killed"):
         play.servers.kill()
-        await play.pause(0.2, 3.0)
-        await play.servers.start()
+        await away(play, "11 Redis killed")
 
 
 async def full(play: Play) -> None:

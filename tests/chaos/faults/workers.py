@@ -15,6 +15,9 @@ from tests.chaos.play import Play
 REDELIVERY = 5.0
 """Seconds promised on top of the event lease."""
 
+BACKLOG = 3.0
+"""Seconds of tolerance: where events wait for workers, retries wait as well."""
+
 LONG = 1.0
 """Seconds of the handlers that a kill is to interrupt."""
 
@@ -64,7 +67,7 @@ async def child_killed(play: Play) -> None:
 async def redelivered(play: Play, fault: str, events: set[str], began: float) -> None:
     """Wait until the events have been started again."""
     if events:
-        limit = play.settings["event_lease"] + REDELIVERY
+        limit = play.settings["event_lease"] + REDELIVERY + BACKLOG
         await play.recovers("redelivery", fault, limit, play.started_since(events, began), began)
 
 
@@ -114,6 +117,8 @@ async def signalled_twice(play: Play) -> None:
         await play.recovers(
             "exit", "28 signalled twice", EXIT, lambda: play.cast.ended_since(name, began), began
         )
+        if play.cast.actors[name].pid == pid:
+            play.cast.signal(name, signal.SIGKILL)  # as systemd would
         if play.random.random() < 0.5:  # once more, while it starts
             await play.until(lambda: play.cast.running(name), 2.0)
             await play.pause(0.0, 1.0)
