@@ -2,8 +2,8 @@
 
 One reads and claims, one settles what ended, one keeps what is held: renews it, takes over what a
 dead worker left, brings back retries that are due. They are threads so that neither a slow handler
-nor a slow Redis can stop the renewal. What runs a claimed event is given from outside (`Bootstep`
-in `workers.bootstep`); the intake knows no Celery.
+nor a slow Redis can stop the renewal. What runs a claimed event is `handover.py`'s; the intake
+knows no Celery.
 """
 
 from __future__ import annotations
@@ -322,7 +322,9 @@ class Intake:
         self._reader.renew(run.pending for run, ours in zip(runs, kept, strict=True) if ours)
 
     def _fetch(self, source: Callable[[int, Caps], list[Pending]]) -> None:
-        room = self._window.size(self.slots) - self._in_the_way
+        size = self._window.size(self.slots)
+        # Half a window more than `_read` fills: in a backlog nothing would be left for retries.
+        room = size + (size + 1) // 2 - self._in_the_way
         if room > 0 and self._reader.streams and not self._stopping.is_set():
             self._accept(source(room, self._waiting.limits.caps(self._reader.streams)))
 

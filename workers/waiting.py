@@ -1,6 +1,6 @@
 """Claimed events that nobody runs yet, by what they wait for: a slot, a limit, or an empty pool.
 
-It holds them; who takes them out is the bootstep, and when they have to be given back, the intake.
+It holds them; `handover.py` takes them out, and the intake what has to be given back.
 """
 
 from __future__ import annotations

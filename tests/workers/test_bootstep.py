@@ -1,366 +1,68 @@
-"""The bootstep: what it hands to the pool, and what it takes back."""
+"""The bootstep: what it does as Celery's consumer comes and goes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery import bootsteps
-from kombu.utils.limits import TokenBucket
-from redis.exceptions import ConnectionError as RedisConnectionError
 
-from bridge.streams import Entry
 from handlers import Registry
 from workers.bootstep import IntakeStep
-from workers.bundles import SPAN
-from workers.guard import Pending, Run
-from workers.limits import MOST
-from workers.outcomes import Outcome
 from workers.routing import Routing
 
-DONE = Outcome(finished=("H",))
-IM, CONTACT = "im.message.receive_v1", "contact.user.created_v3"
-LIMITED, ONCE = "im.chat.updated_v1", "im.message.recalled_v1"
-"""One at once; one attempt only."""
 
-
-def run(event_id: str, event_type: str = IM, attempt: int = 1, crashes: int = 0) -> Run:
-    entry = Entry(event_id, event_type, "app", "tk", "2.0", 1, 2, 3, "", "", b"{}")
-    return Run(Pending("s", f"{event_id}-0", entry), event_id, attempt, {}, crashes)
-
-
-class Request:
-    def __init__(self, task: str, runs: Sequence[Run], finish: Callable[..., None]) -> None:
-        self.task_name, self.runs, self.ended = task, runs, False
-        self.waits = False
-        """Celery has not given it to the pool."""
-        self._finish = finish
-
-    def forget(self) -> bool:
-        return self.waits
-
-    def finish(self, outcomes: Sequence[Outcome], longest: float) -> None:
-        self.ended = True
-        self._finish(self, outcomes, longest)
-
-
-class Intake:
-    slots = 1
-    held = settled = duplicates = 0
-
-    def __init__(self) -> None:
-        self.lost: set[str] = set()
-        self.unsettled = 0
-        self.given_back: list[str] = []
-        self.ends: list[tuple[str, Outcome]] = []
-        self.stopped = False
-
-    def give_back(self, runs: Sequence[Run], after: float = 0.0) -> None:
-        self.given_back += [run.token for run in runs]
-
-    def end(self, run: Run, outcome: Outcome) -> None:
-        self.ends.append((run.token, outcome))
-
-    def stop(self) -> None:
-        self.stopped = True
-
-
-class Alarm:
-    def __init__(self, seconds: float, ring: Callable[[], None]) -> None:
-        self.seconds, self.ring, self.canceled = seconds, ring, False
-
-    def cancel(self) -> None:
-        self.canceled = True
-
-
-class Stage:
-    """A step between a consumer of two slots and an intake, both played."""
-
-    def __init__(self) -> None:
-        registry = Registry()
-        registry.register(lambda event, context: None, IM, CONTACT, name="plain")
-        registry.register(lambda event, context: None, LIMITED, name="limited", concurrency=1)
-        registry.register(lambda event, context: None, ONCE, name="once", max_attempts=1)
-        self.alarms: list[Alarm] = []
-        self.isolated: list[str] = []
-        self.alone_before = 0
-        self.redis_fails = False
-        self.requests: list[Request] = []
-        self.intake = Intake()
-        routing = Routing.of(registry)
-        self.consumer = SimpleNamespace(
-            blueprint=SimpleNamespace(state=bootsteps.RUN),
-            controller=SimpleNamespace(
-                state=SimpleNamespace(revoked=set()),
-                blueprint=SimpleNamespace(state=bootsteps.RUN),
-            ),
-            pool=SimpleNamespace(num_processes=2, uses_semaphore=True),
-            disable_rate_limits=False,
-            timer=self,
-            strategies={task: self.strategy(task) for task in routing.routes},
-            task_buckets=dict.fromkeys(routing.routes),
-        )
-        kind = type("Step", (IntakeStep,), {"routing": routing, "settings": None})
-        self.step: Any = kind(self.consumer)
-        self.step._intake = self.intake
-        self.step._spans = SimpleNamespace(context=lambda run: "")
-        self.step._isolate = self.isolate
-
-    def call_after(self, seconds: float, ring: Callable[[], None]) -> Alarm:
-        self.alarms.append(Alarm(seconds, ring))
-        return self.alarms[-1]
-
-    def isolate(self, run: Run) -> int:
-        if self.redis_fails:
-            raise RedisConnectionError("gone")
-        self.isolated.append(run.token)
-        return self.alone_before
-
-    def share_a_process(self) -> None:
-        self.consumer.pool.uses_semaphore = False
-
-    def strategy(self, task: str) -> Callable[..., Request]:
-        def take_on(runs: Sequence[Run], trace: Any, finish: Callable[..., None]) -> Request:
-            self.requests.append(Request(task, runs, finish))
-            return self.requests[-1]
-
-        return take_on
-
-    def hand_over(self, *runs: Run) -> list[list[str]]:
-        """What the pool gets when these are ready: the tokens of each request."""
-        self.step._waiting.add(runs)
-        before = len(self.requests)
-        self.step._hand_over()
-        return [[each.token for each in request.runs] for request in self.requests[before:]]
+@pytest.fixture
+def consumer() -> Any:
+    return SimpleNamespace(
+        controller=SimpleNamespace(blueprint=SimpleNamespace(state=bootsteps.RUN)),
+        hub=None,
+        pool=object(),
+    )
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
+def calls() -> list[str]:
+    return []
 
 
 @pytest.fixture
-def quick(stage: Stage) -> Stage:
-    """Handlers of both types have been seen to be quick."""
-    stage.hand_over(run("a"), run("b", CONTACT))
-    for request in stage.requests:
-        request.finish([DONE], 0.0001)
-    stage.intake.ends.clear()
-    return stage
+def step(consumer: Any, calls: list[str]) -> Any:
+    """A step with an intake and a pool that are played."""
+    routing = Routing.of(Registry())
+    step: Any = type("Step", (IntakeStep,), {"routing": routing, "settings": None})(consumer)
+    step._intake = SimpleNamespace(
+        stop=lambda: calls.append("stop"), held=5, settled=7, duplicates=1
+    )
+    limits = SimpleNamespace(parked=2)
+    step._pool = SimpleNamespace(
+        recall=lambda: calls.append("recall"), requests=3, waiting=SimpleNamespace(limits=limits)
+    )
+    return step
 
 
-def test_the_pool_gets_twice_what_it_runs_at_once_and_no_more(stage):
-    assert stage.hand_over(*(run(f"ev{n}") for n in range(9))) == [
-        ["ev0"],
-        ["ev1"],
-        ["ev2"],
-        ["ev3"],
-    ]
-    stage.requests[1].finish([DONE], 1.0)
-    assert stage.intake.ends == [("ev1", DONE)]
-    assert stage.hand_over() == [["ev4"]]
+def test_when_the_broker_is_lost_the_pool_takes_back_what_celery_forgets(step, consumer, calls):
+    step.stop(consumer)
+    assert calls == ["recall"]
 
 
-def test_quick_events_travel_together(quick):
-    requests = quick.hand_over(*(run(f"ev{n}") for n in range(12)))
-    assert [len(tokens) for tokens in requests] == [3, 3, 3, 3]
+def test_at_shutdown_the_intake_gives_back_what_the_pool_took_back(step, consumer, calls):
+    consumer.controller.blueprint.state = bootsteps.CLOSE
+    step.stop(consumer)
+    assert calls == ["recall", "stop"]
 
 
-def test_events_of_different_tasks_never_do(quick):
-    runs = [run(f"{n}-{kind}", kind) for n in range(3) for kind in (IM, IM, IM, CONTACT)]
-    quick.hand_over(*runs)
-    assert all(len({each.pending.entry.event_type for each in r.runs}) == 1 for r in quick.requests)
+def test_inspect_shows_what_the_worker_holds(step, consumer):
+    assert step.info(consumer)["streams"] == {
+        "held": 5,
+        "parked": 2,
+        "requests": 3,
+        "settled": 7,
+        "duplicates": 1,
+    }
 
 
-def test_what_failed_before_travels_alone(quick):
-    again = [run(f"again{n}", attempt=2) for n in range(2)]
-    assert quick.hand_over(*again, *(run(f"ev{n}") for n in range(30)))[:2] == [
-        ["again0"],
-        ["again1"],
-    ]
-
-
-def test_events_that_a_request_did_not_come_to_are_handed_over_again(quick):
-    quick.hand_over(*(run(f"ev{n}") for n in range(12)))
-    first = quick.requests[2]
-    begun, *rest = [each.token for each in first.runs]
-    first.finish([DONE], 2 * SPAN)
-    assert quick.intake.ends == [(begun, DONE)]
-    assert sorted(each.token for each in quick.step._waiting.ready) == rest
-    assert quick.hand_over()[0][0] in rest
-
-
-def test_what_celery_forgets_when_the_broker_is_lost_is_handed_over_again(stage):
-    stage.hand_over(*(run(f"ev{n}") for n in range(4)))
-    for request in stage.requests[2:]:
-        request.waits = True
-    stage.step.stop(stage.consumer)
-    assert sorted(each.token for each in stage.step._waiting.ready) == ["ev2", "ev3"]
-    assert not stage.intake.stopped
-    assert sorted(stage.hand_over()) == [["ev2"], ["ev3"]]
-
-
-def test_at_shutdown_the_intake_gets_back_what_waits_and_hands_over_no_more(stage):
-    stage.hand_over(run("ev1"))
-    stage.requests[0].waits = True
-    stage.consumer.controller.blueprint.state = bootsteps.CLOSE
-    stage.consumer.blueprint.state = bootsteps.CLOSE
-    stage.step.stop(stage.consumer)
-    assert [each.token for each in stage.step._waiting.ready] == ["ev1"]
-    assert stage.intake.stopped
-    assert stage.hand_over() == []
-
-
-def test_an_event_that_celery_refuses_is_tried_again_and_not_held_for_ever(stage):
-    def refuse(*_: Any) -> None:
-        raise ZeroDivisionError
-
-    stage.consumer.strategies = dict.fromkeys(stage.consumer.strategies, refuse)
-    stage.hand_over(run("ev1"))
-    ((token, outcome),) = stage.intake.ends
-    assert (token, outcome.verdict) == ("ev1", "retry")
-    assert "ZeroDivisionError" in outcome.error
-
-
-def test_an_event_that_may_be_tried_once_travels_alone(stage):
-    stage.hand_over(run("a", ONCE))
-    stage.requests[0].finish([DONE], 0.0001)
-    assert stage.hand_over(*(run(f"ev{n}", ONCE) for n in range(20))) == [
-        ["ev0"],
-        ["ev1"],
-        ["ev2"],
-        ["ev3"],
-    ]
-
-
-def test_a_limited_task_gets_one_slot_and_others_the_rest(stage):
-    limited = [run(f"limited{n}", LIMITED) for n in range(3)]
-    begun = stage.hand_over(*limited, *(run(f"ev{n}") for n in range(9)))
-    assert sorted(begun) == [["ev0"], ["ev1"], ["ev2"], ["limited0"]]
-    for request in stage.requests[:]:
-        request.finish([DONE], 1.0)
-        begun += stage.hand_over()
-    assert sorted(begun) == [*([f"ev{n}"] for n in range(6)), ["limited0"], ["limited1"]]
-
-
-def test_a_limited_task_gets_its_turn_however_many_others_wait(stage):
-    stage.hand_over(*(run(f"ev{n}") for n in range(30)), run("limited", LIMITED))
-    for _ in range(3):
-        stage.requests[-1].finish([DONE], 1.0)
-        stage.hand_over()
-    assert "limited" in [each.token for request in stage.requests for each in request.runs]
-
-
-def test_a_rate_that_an_operator_sets_counts_for_what_is_claimed_already(stage):
-    stage.intake.slots = 1
-    stage.step._waiting.add([run(f"ev{n}") for n in range(3)])
-    stage.consumer.task_buckets[f"feishu.{IM}"] = TokenBucket(10)
-    assert sorted(stage.hand_over(run("free", CONTACT))) == [["ev0"], ["free"]]
-    (alarm,) = stage.alarms
-    assert 0 < alarm.seconds <= 0.1
-    assert stage.step.info(stage.consumer)["streams"]["parked"] == 2
-    stage.consumer.task_buckets[f"feishu.{IM}"] = None
-    alarm.ring()
-    assert [each.token for request in stage.requests[2:] for each in request.runs] == ["ev1", "ev2"]
-
-
-def test_one_alarm_is_set_at_a_time_and_the_sooner_one_counts(stage):
-    stage.consumer.task_buckets[f"feishu.{IM}"] = slow = TokenBucket(2)
-    stage.hand_over(run("a"), run("b"))
-    stage.hand_over()
-    (first,) = stage.alarms
-    slow.fill_rate = 20.0
-    stage.hand_over()
-    assert first.canceled
-    assert len(stage.alarms) == 2
-
-
-def test_no_alarm_rings_while_the_pool_is_full(stage):
-    stage.consumer.task_buckets[f"feishu.{IM}"] = TokenBucket(1000)
-    stage.hand_over(*(run(f"ev{n}", CONTACT) for n in range(4)), run("rated"))
-    assert stage.alarms == []
-
-
-def test_what_is_parked_beyond_measure_is_given_back(stage):
-    stage.hand_over(*(run(f"limited{n}", LIMITED) for n in range(MOST + 3)))
-    assert len(stage.intake.given_back) == 2
-
-
-def test_a_suspect_has_a_shared_process_to_itself(stage):
-    stage.share_a_process()
-    stage.hand_over(run("a"), run("b"))
-    suspects = [run(f"suspect{n}", attempt=3, crashes=2) for n in range(2)]
-    assert stage.hand_over(run("c"), *suspects, run("d")) == []
-    stage.requests[0].finish([DONE], 0.1)
-    assert stage.hand_over() == []
-    stage.requests[1].finish([DONE], 0.1)
-    stage.intake.unsettled = 1
-    assert stage.hand_over() == []
-    stage.intake.unsettled = 0
-    assert stage.hand_over() == [["suspect0"]]
-    assert stage.hand_over() == []
-    stage.requests[-1].finish([DONE], 0.1)
-    assert stage.hand_over() == [["suspect1"]]
-    stage.requests[-1].finish([DONE], 0.1)
-    assert stage.hand_over() == [["c"], ["d"]]
-    assert stage.isolated == ["suspect0", "suspect1"]
-    assert stage.alarms
-
-
-def test_in_prefork_what_crashed_before_waits_for_nobody(stage):
-    crashed_before = run("again", attempt=3, crashes=2)
-    assert stage.hand_over(run("a"), crashed_before) == [["a"], ["again"]]
-    assert stage.isolated == []
-
-
-@pytest.mark.parametrize("shares", [True, False])
-def test_what_died_alone_in_its_last_attempt_is_given_up_and_does_not_run(stage, shares):
-    if shares:
-        stage.share_a_process()
-    stage.alone_before = 5
-    assert stage.hand_over(run("poison", attempt=6, crashes=5), run("ev")) == [["ev"]]
-    ((token, outcome),) = stage.intake.ends
-    assert (token, outcome.failed[0].reason) == ("poison", "crash_loop")
-
-
-@pytest.mark.parametrize("shares", [True, False])
-def test_what_lost_its_last_attempt_with_a_worker_is_heard_once_more(stage, shares):
-    if shares:
-        stage.share_a_process()
-    assert stage.hand_over(run("innocent", attempt=6, crashes=1)) == [["innocent"]]
-    assert stage.isolated == ["innocent"]
-
-
-def test_a_suspect_waits_for_redis_and_so_does_everybody_else(stage):
-    stage.share_a_process()
-    stage.redis_fails = True
-    assert stage.hand_over(run("suspect", attempt=3, crashes=2), run("ev")) == []
-    stage.redis_fails = False
-    stage.alarms[-1].ring()
-    assert stage.isolated == ["suspect"]
-
-
-def test_an_event_that_another_worker_has_taken_over_is_not_begun(stage):
-    stage.intake.lost = {"lost"}
-    assert stage.hand_over(run("lost"), run("ours")) == [["ours"]]
-    assert [token for token, _ in stage.intake.ends] == ["lost"]
-
-
-def test_a_request_that_a_thread_ends_at_once_leaves_no_trace(stage):
-    def at_once(runs: Sequence[Run], trace: Any, finish: Callable[..., None]) -> Request:
-        request = Request(f"feishu.{LIMITED}", runs, finish)
-        request.finish([DONE], 0.1)
-        return request
-
-    stage.consumer.strategies = dict.fromkeys(stage.consumer.strategies, at_once)
-    stage.hand_over(*(run(f"ev{n}", LIMITED) for n in range(9)))
-    assert len(stage.intake.ends) == 9
-    assert stage.step.info(stage.consumer)["streams"]["requests"] == 0
-
-
-def test_a_pool_without_celerys_loop_is_refused(stage):
-    stage.consumer.hub = None
+def test_a_pool_without_celerys_loop_is_refused(step, consumer):
     with pytest.raises(RuntimeError, match="use --pool prefork, threads, solo or asyncio"):
-        stage.step.start(stage.consumer)
+        step.start(consumer)

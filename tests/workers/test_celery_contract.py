@@ -1,6 +1,6 @@
 """What we use of Celery beyond its documentation; an upgrade that breaks it should fail here first.
 
-Most of it is used in `workers/requests.py`, `bootstep.py` and `aio_pool.py`.
+Most of it is used in `workers/requests.py`, `handover.py`, `bootstep.py` and `aio_pool.py`.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def test_pools_say_how_many_they_run_at_once() -> None:
     assert isinstance(inspect.getattr_static(prefork.TaskPool, "num_processes"), property)
     assert get_implementation("prefork") is prefork.TaskPool
     assert prefork.TaskPool.uses_semaphore
-    assert not BasePool.uses_semaphore, "see shares_process in workers/bootstep.py"
+    assert not BasePool.uses_semaphore, "see shares_process in workers/handover.py"
 
 
 def test_pool_children_die_with_their_parent() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from workers.bootstep import depth
+from workers.handover import depth
 
 
 def test_processes_and_threads_find_their_next_request_waiting():

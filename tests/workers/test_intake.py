@@ -23,11 +23,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bridge.streams import Entry
 from workers.guard import Busy, Duplicate, Pending, Run, Settlement
-from workers.intake import BLOCK, DUE_PERIOD, PAUSED_BLOCK, Intake
+from workers.intake import BLOCK, PAUSED_BLOCK, Intake
 from workers.limits import Limits
 from workers.outcomes import Outcome
 from workers.spans import IntakeSpans
 from workers.waiting import Waiting
+
+DUE_PERIOD = 0.05
+"""Seconds, for the product's are long for a test."""
 
 STREAM = "events:im"
 DONE = Outcome(finished=("H",))
@@ -85,6 +88,7 @@ class Reader:
         return taken
 
     def due(self, room: int, caps: Mapping[str, int]) -> list[Pending]:
+        self.calls.append(("due", room))
         taken, self.retries = self.retries, []
         return taken
 
@@ -136,6 +140,11 @@ class Guard:
 
     def settled(self) -> dict[str, Settlement]:
         return {each.run.pending.entry.event_id: each for each in list(self.settlements)}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.intake.DUE_PERIOD", DUE_PERIOD)
 
 
 @pytest.fixture
@@ -243,13 +252,17 @@ def test_events_of_dead_workers_and_due_retries_are_claimed_too(intake, waiting,
     until(lambda: sorted(ready(waiting)) == ["abandoned", "retry"])
 
 
-def test_a_worker_that_is_full_takes_nothing_over(intake, reader):
+def test_a_worker_full_of_new_events_has_room_for_some_retries(intake, reader):
     reader.new.append([item(f"ev{number}") for number in range(4)])
     until(lambda: intake.held == 4)
-    reader.abandoned = [item("abandoned")]
+    reader.calls.clear()
+    until(lambda: reader.called("due"))
+    assert reader.called("due")[-1] == 2
+    reader.retries = [item("retry1"), item("retry2")]
+    until(lambda: intake.held == 6)
     reader.calls.clear()
     until(lambda: len(reader.called("renew")) >= 2)
-    assert intake.held == 4
+    assert not reader.called("due")
 
 
 def test_a_settlement_that_redis_did_not_take_is_sent_until_it_does(intake, waiting, reader, guard):
