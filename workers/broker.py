@@ -9,6 +9,7 @@ the primary by themselves.
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +34,9 @@ _OPTIONS: Mapping[str, Any] = {
     "socket_keepalive": True,
     "health_check_interval": 25,
 }
+PAUSE = 1.0
+"""Seconds before Celery asks a Redis again that refused to write."""
+
 _NO_CLUSTER = (
     f"{PREFIX}BROKER_URL is not set, and Celery's control commands cannot use the Cluster of "
     f"{PREFIX}REDIS_URL; give the URL of another Redis, like redis://127.0.0.1:6379/0, or "
@@ -41,12 +45,7 @@ _NO_CLUSTER = (
 
 
 class Channel(kombu_redis.Channel):
-    """kombu's channel, over connections that follow the primary."""
-
-    connection_class = FollowingConnection
-    connection_class_ssl = FollowingTlsConnection
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "primary")
-    primary: Primary
+    """kombu's channel, with an end that always is one."""
 
     def close(self) -> None:
         """Close; what was not acknowledged stays with Redis when the connection went before.
@@ -58,14 +57,42 @@ class Channel(kombu_redis.Channel):
             self.do_restore = False
         super().close()
 
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        return {**super()._connparams(asynchronous), "primary": self.primary}
-
 
 class Transport(kombu_redis.Transport):
     """kombu's Redis transport with our channel."""
 
     Channel = Channel
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Have the loop read from it.
+
+        That writes, too. Where Redis refuses it, Celery 5.7.0 forgets the connection without
+        closing it and makes another at once: several sockets, and log lines, a second.
+        """
+        try:
+            super().register_with_event_loop(connection, loop)
+        except Exception:
+            self.close_connection(connection)
+            time.sleep(PAUSE)
+            raise
+
+
+class FollowingChannel(Channel):
+    """Over connections that follow the primary."""
+
+    connection_class = FollowingConnection
+    connection_class_ssl = FollowingTlsConnection
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "primary")
+    primary: Primary
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        return {**super()._connparams(asynchronous), "primary": self.primary}
+
+
+class FollowingTransport(Transport):
+    """With a channel that follows the primary."""
+
+    Channel = FollowingChannel
 
 
 class NoTransport(kombu_memory.Transport):
@@ -91,6 +118,7 @@ def configuration(settings: WorkerSettings) -> dict[str, Any]:
         raise SettingsInvalid([_NO_CLUSTER])
     found: dict[str, Any] = {
         "broker_url": _url(topology),
+        "broker_transport": _name(Transport),
         # kombu alone would take any certificate.
         "broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED} if topology.tls else None,
         "broker_connection_retry_on_startup": True,
@@ -103,7 +131,7 @@ def configuration(settings: WorkerSettings) -> dict[str, Any]:
         },
     }
     if topology.kind == "sentinel":
-        found["broker_transport"] = _name(Transport)
+        found["broker_transport"] = _name(FollowingTransport)
         found["broker_transport_options"]["primary"] = Primary(topology, settings.app_id)
     return found
 

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from celery import Celery
 from kombu import Connection, Queue
+from kombu.asynchronous import Hub
 from kombu.transport import redis as kombu_redis
+from redis import Redis
+from redis.exceptions import OutOfMemoryError
 
 from bridge.errors import SettingsInvalid
 from bridge.local.valkey import EmbeddedRedis
@@ -19,6 +22,7 @@ from bridge.settings import WorkerSettings
 from workers import broker
 
 TRANSPORT = f"{broker.__name__}:{broker.Transport.__name__}"
+FOLLOWING = f"{broker.__name__}:{broker.FollowingTransport.__name__}"
 
 
 def configuration(**settings: Any) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def test_the_broker_is_the_redis_of_the_streams_unless_it_is_given() -> None:
     assert configuration(redis_url="redis://:p@h:1/2")["broker_url"] == "redis://:p@h:1/2"
     given = configuration(redis_url="redis+cluster://h", broker_url="redis://other")
     assert given["broker_url"] == "redis://other"
-    assert "broker_transport" not in given
+    assert given["broker_transport"] == TRANSPORT
 
 
 def test_a_cluster_needs_a_broker_of_its_own() -> None:
@@ -61,10 +65,10 @@ def test_tls_is_verified() -> None:
 def test_sentinels_are_followed_by_our_own_transport() -> None:
     made = connection(redis_url="redis+sentinel://u:p%40@h1:1,h2:2/m/3?sentinel_password=x")
 
-    assert made.transport_cls == TRANSPORT
+    assert made.transport_cls == FOLLOWING
     assert (made.userid, made.password, made.virtual_host) == ("u", "p@", "3")
     assert isinstance(made.transport_options["primary"], Primary)
-    assert made.clone().transport_cls == TRANSPORT
+    assert made.clone().transport_cls == FOLLOWING
     assert "p@" not in repr(made.transport_options)
 
 
@@ -124,8 +128,36 @@ def test_kombu_still_ends_the_worker_when_a_channel_outlives_its_connection(
 def test_our_channel_may_outlive_its_connection(server: EmbeddedRedis) -> None:
     primary = SimpleNamespace(find=lambda: ("127.0.0.1", server.port))
     options = {"primary": primary}
-    channel = orphan(Connection(server.url, transport=TRANSPORT, transport_options=options))
+    channel = orphan(Connection(server.url, transport=FOLLOWING, transport_options=options))
 
     channel.close()
 
     assert channel.closed
+
+
+def sockets(server: EmbeddedRedis, transport: str | None) -> int:
+    """Connections left after three tries to hang a connection onto a loop were refused."""
+    with Redis.from_url(server.url) as redis:
+        before = len(redis.client_list())
+        made = [Connection(server.url, transport=transport) for _ in range(3)]
+        redis.config_set("maxmemory", 1)
+        try:
+            for each in made:
+                with pytest.raises(OutOfMemoryError):
+                    each.transport.register_with_event_loop(each.connection, Hub())
+        finally:
+            redis.config_set("maxmemory", 0)
+        return len(redis.client_list()) - before
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "PAUSE", 0.0)
+
+
+@pytest.mark.usefixtures("no_pause")
+def test_a_refused_registration_leaves_no_socket_though_kombu_still_does(
+    server: EmbeddedRedis,
+) -> None:
+    assert sockets(server, transport=None) > 0
+    assert sockets(server, transport=TRANSPORT) == 0
