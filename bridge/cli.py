@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import click
-from click.shell_completion import CompletionItem
 
-from bridge.cli_events import events
+from bridge.cli_events import complete_types, events
 from bridge.cli_groups import groups
 from bridge.cli_letters import dlq, replay
 from bridge.cli_settings import begin
@@ -152,21 +151,13 @@ def local(common: dict[str, Any], /, host: str, port: int) -> None:
     asyncio.run(run_local(host, port, click.echo))
 
 
-def _complete_types(
-    ctx: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from bridge.local.samples import sample_types
-
-    return [CompletionItem(name) for name in sample_types() if name.startswith(incomplete)]
-
-
 def _default_url() -> str:
     domain = os.environ.get("FLYBRIDGE_DOMAIN", "")
     return domain if domain.startswith("http://") else f"http://127.0.0.1:{LOCAL_PORT}"
 
 
 @cli.command()
-@click.argument("event_type", metavar="TYPE", required=False, shell_complete=_complete_types)
+@click.argument("event_type", metavar="TYPE", required=False, shell_complete=complete_types)
 @click.option("--count", type=click.IntRange(1, 100_000), default=1, help="Events to push.")
 @click.option("--same-id", is_flag=True, help="All under one event id, as when acks are lost.")
 @click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="In the sample.")

@@ -13,16 +13,17 @@ import click
 from click.shell_completion import CompletionItem
 
 
-def _complete_types(
+def complete_types(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
+    """The types that have a sample, for the shell."""
     from bridge.local.samples import sample_types
 
     return [CompletionItem(name) for name in sample_types() if name.startswith(incomplete)]
 
 
 @click.command()
-@click.argument("event_type", metavar="[TYPE]", required=False, shell_complete=_complete_types)
+@click.argument("event_type", metavar="[TYPE]", required=False, shell_complete=complete_types)
 @click.option("--all", "every", is_flag=True, help="List types without a sample, too.")
 @click.option("--schema", is_flag=True, help="The JSON schema of TYPE's payload, not a sample.")
 @click.option("--json", "compact", is_flag=True, help="For machines: JSON on one line.")

@@ -22,6 +22,10 @@ from bridge.pipe import pack
 LANES = 24
 """Connections that may wait at once: ten batches a second, each for the budget of two."""
 
+ON_DISK = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
+"""What makes Redis answer after the fsync; by `no-appendfsync-on-rewrite` it leaves that out while
+it rewrites its file, even with `always`."""
+
 _PROFILE = re.compile(r"none|aof|replica:(?P<replicas>[1-9]\d*)")
 
 log = structlog.get_logger("bridge.durability")
@@ -102,6 +106,7 @@ async def fit(durability: Durability, redis: Redis) -> Durability:
             return await _fit_aof(durability, redis)
         if durability.wanted:
             await _look_for_replicas(durability, redis)
+            await _fit_replica(durability, redis)
     except (RedisError, OSError) as error:
         raise RedisUnreachable(
             f"Redis did not say how durable it is ({error}); check that it is well."
@@ -111,29 +116,25 @@ async def fit(durability: Durability, redis: Redis) -> Durability:
 
 async def _look_at_aof(redis: Redis) -> None:
     try:
-        config = await redis.config_get("append*")
+        config = await redis.config_get("*append*")
     except ResponseError as error:  # a managed Redis
-        cure = "make sure yourself that appendonly is yes and appendfsync is always"
+        cure = f"make sure yourself that {' and '.join(map(' is '.join, ON_DISK.items()))}"
         log.warning("durability.unchecked", profile="aof", error=str(error), cure=cure)
         return
     found = {_text(name): _text(value) for name, value in config.items()}
-    if (found.get("appendonly"), found.get("appendfsync")) != ("yes", "always"):
+    wrong = [name for name, value in ON_DISK.items() if found.get(name) != value]
+    if wrong:
         raise RedisUnfit(
             "FLYBRIDGE_DURABILITY is aof, but this Redis answers before an event is on disk "
-            f"(appendonly is {found.get('appendonly')}, appendfsync is "
-            f"{found.get('appendfsync')}); set them: CONFIG SET appendonly yes, CONFIG SET "
-            "appendfsync always, and in its configuration file."
+            f"({', '.join(f'{name} is {found.get(name)}' for name in wrong)}); set it: "
+            f"{', '.join(f'CONFIG SET {name} {ON_DISK[name]}' for name in wrong)}, and in its "
+            "configuration file."
         )
 
 
 async def _fit_aof(durability: Durability, redis: Redis) -> Durability:
     try:
-        await redis.execute_command(*durability.command, 1)  # type: ignore[no-untyped-call]
-    except NoPermissionError as error:
-        raise RedisUnfit(
-            f"Redis does not let this user wait for its disk ({error}); allow it: "
-            "ACL SETUSER <user> +waitaof."
-        ) from error
+        await _try(durability, redis)
     except ResponseError as error:
         if "unknown command" in str(error):  # Redis before 7.2
             return replace(durability, command=(), wanted=0)
@@ -142,6 +143,28 @@ async def _fit_aof(durability: Durability, redis: Redis) -> Durability:
             "set it: CONFIG SET appendonly yes, and in its configuration file."
         ) from error
     return durability
+
+
+async def _fit_replica(durability: Durability, redis: Redis) -> None:
+    try:
+        await _try(durability, redis)
+    except ResponseError as error:
+        raise RedisUnfit(
+            f"FLYBRIDGE_DURABILITY is {durability.profile}, but Redis cannot wait for replicas "
+            f"({error}); set it to none or aof, or use a Redis that can."
+        ) from error
+
+
+async def _try(durability: Durability, redis: Redis) -> None:
+    """Send the waiting command once: one that Redis refuses would have every event refused."""
+    try:
+        await redis.execute_command(*durability.command, 1)  # type: ignore[no-untyped-call]
+    except NoPermissionError as error:
+        name = str(durability.command[0]).lower()
+        raise RedisUnfit(
+            f"Redis does not let this user wait until events are durable ({error}); allow it: "
+            f"ACL SETUSER <user> +{name}."
+        ) from error
 
 
 async def _look_for_replicas(durability: Durability, redis: Redis) -> None:

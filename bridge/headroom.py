@@ -47,6 +47,10 @@ class Headroom:
         self._threshold = threshold
         self._refused_at = -math.inf
 
+    def forget(self) -> None:
+        """Nobody looks any more: what was known says nothing about later."""
+        self.full, self.memory, self._refused_at = False, NOT_MEASURED, -math.inf
+
     def refused(self, now: float) -> None:
         """Redis refused a write for want of memory."""
         self.full, self._refused_at = True, now

@@ -14,7 +14,8 @@ from bridge.pipe import Pipe, pack
 from bridge.published import Done, Refusal
 
 PATIENCE = 1.0
-"""Seconds for a batch's replies; a hung connection leaves time for another."""
+"""Seconds for a batch's replies, that of durability apart; a hung connection leaves time for
+another."""
 
 IMPATIENCE = 0.25
 """Seconds at least, else a late batch would time out again and again."""
@@ -55,11 +56,13 @@ class Lane:
     async def send(self, left: float) -> list[Any]:
         """Send the batch, whose oldest entry has `left` seconds; one answer each, as of `Pipe`."""
         left = max(IMPATIENCE, left)
+        patience = min(PATIENCE, left)
         commands = [waiting.command for waiting in self.sent]
         if not self._durability.command:
-            return await self._pipe.send(commands, min(PATIENCE, left))
+            return await self._pipe.send(commands, patience)
         commands.append(self._durability.wait(left))
-        *answers, last = await self._pipe.send(commands, left + IMPATIENCE)
+        more = left + IMPATIENCE - patience
+        *answers, last = await self._pipe.send(commands, patience, last=more)
         error = self._durability.judge(last)
         if error is None:
             return answers

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -32,6 +32,9 @@ from bridge.feed import Feed
 from bridge.protocol import ClientConfig
 from bridge.publisher import Publisher
 from bridge.tally import Tally
+
+GOODBYE = 0.3
+"""Seconds that Feishu may take for its part of a goodbye when the process stops."""
 
 log = structlog.get_logger("bridge.link")
 
@@ -140,7 +143,9 @@ class Link:
         left = await self._publisher.drain(timeout)
         if left:
             log.warning("feed.undrained", waiting=left)  # not acked, so Feishu sends them again
-        await connection.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE):
+                await connection.close()
 
     async def _attempt(self, term: int) -> float:
         """One connection, from discovery to its end; returns the seconds until the next attempt."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from bridge.cancellation import heed_cancellation
 from bridge.headroom import NOT_MEASURED, Headroom, Memory
@@ -53,17 +53,20 @@ class MemoryWatch:
 
     async def run(self) -> None:
         """Look every `PERIOD` seconds, until cancelled."""
-        while True:
-            await self._look()
-            if self.headroom.full:
-                self._on_full()
-            await asyncio.sleep(PERIOD)
+        try:
+            while True:
+                await self._look()
+                if self.headroom.full:
+                    self._on_full()
+                await asyncio.sleep(PERIOD)
+        finally:
+            self.headroom.forget()
 
     async def _look(self) -> None:
         try:
             async with asyncio.timeout(_PATIENCE):
                 memory = _memory(await self._redis.info("memory"))
-        except NoPermissionError as error:
+        except ResponseError as error:  # a managed Redis may forbid INFO, or not have it
             self._forbidden(error)
             memory = NOT_MEASURED
         except (RedisError, OSError):  # no news; what is published meanwhile fails by itself
@@ -73,7 +76,7 @@ class MemoryWatch:
         self.headroom.measured(memory, self._clock())
         self._say()
 
-    def _forbidden(self, error: NoPermissionError) -> None:
+    def _forbidden(self, error: ResponseError) -> None:
         if not self._forbade:
             self._forbade = True
             cure = "allow INFO to this user; until then Redis counts as full only when it says so"

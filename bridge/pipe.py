@@ -43,19 +43,31 @@ class Pipe:
         self._preamble = preamble
         self._connection: Any = None
 
-    async def send(self, commands: Sequence[bytes], timeout: float) -> list[Any]:
+    async def send(
+        self, commands: Sequence[bytes], timeout: float, *, last: float = 0.0
+    ) -> list[Any]:
         """Send all in one write and return one answer each, in order.
 
+        Args:
+            timeout: seconds for all answers, connecting included.
+            last: seconds more for the last one, once the others are there: it may take its time.
+
         An answer is Redis' reply, or the `RedisError` that stands in its place: that of this
-        command, or for all that remained unanswered when the connection broke or `timeout`
-        seconds were over. An unanswered command may have been carried out all the same.
+        command, or for all that remained unanswered when the connection broke or the time was
+        over. An unanswered command may have been carried out all the same.
         """
         answers: list[Any] = []
+        ends = asyncio.get_running_loop().time() + timeout + last
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as scope:
                 connection = await self._connected()
                 await connection.send_packed_command(commands, check_health=False)
-                await self._receive(connection, len(commands), answers)
+                if scope.expired():  # and the cancellation is lost, see `cancellation`
+                    raise builtins.TimeoutError
+                await self._receive(connection, len(commands) - 1, answers)
+                if not scope.expired():
+                    scope.reschedule(ends)
+                await self._receive(connection, 1, answers)
             heed_cancellation()
         except (RedisError, OSError) as error:
             await self.close()

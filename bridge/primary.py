@@ -8,7 +8,6 @@ pipelines and scripts suffer from; all keys of an app are in one slot, so one co
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -79,7 +78,7 @@ class Primary:
             raise ValueError("a Cluster needs the app id")
         self.topology = topology
         self._app_id = app_id
-        self._seeds = deque(topology.nodes)
+        self._asked = 0
         self._known: Address | None = None
         options = parse_url(topology.server_url)  # type: ignore[no-untyped-call]
         self._options: dict[str, Any] = {
@@ -130,10 +129,12 @@ class Primary:
         raise self._unknown(error)
 
     def _turn(self) -> Iterator[Address]:
-        for _ in range(len(self._seeds)):
+        """Every seed once, also while other searches are under way."""
+        seeds, first = self.topology.nodes, self._asked
+        for turn in range(len(seeds)):
             # Before it is asked: a search that is cut short goes on with the next.
-            self._seeds.rotate(-1)
-            yield self._seeds[-1]
+            self._asked += 1
+            yield seeds[(first + turn) % len(seeds)]
 
     def _read(self, reply: Any, asked: Address) -> Address | None:
         found = answer(self.topology, self._app_id, reply, asked)

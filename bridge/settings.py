@@ -25,7 +25,7 @@ from bridge.election import contradictions
 from bridge.errors import SettingsInvalid
 from bridge.heartbeat import LONGEST
 from bridge.streams import BRIDGE_GROUP
-from bridge.topology import parse
+from bridge.topology import parse, takes_options
 
 PREFIX = "FLYBRIDGE_"
 DOMAINS = {"feishu": "https://open.feishu.cn", "lark": "https://open.larksuite.com"}
@@ -34,6 +34,9 @@ _NAME = r"^[A-Za-z0-9_-]{1,64}$"
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 NO_BROKER = "memory://"
 """The broker URL of a worker without control commands."""
+
+LONGEST_RETENTION = 315_360_000.0
+"""Seconds. Redis refuses a time to live that is far longer, after the event is in its stream."""
 
 _SECONDS = "give seconds greater than 0; fractions are fine"
 
@@ -89,9 +92,10 @@ class WorkerSettings(BaseSettings):
     retention: float = Field(
         86_400.0,
         ge=1,
+        le=LONGEST_RETENTION,
         allow_inf_nan=False,
-        description="give seconds, 1 at least: an event stays in its stream, for replays, until "
-        "every group has acknowledged it and it is this old",
+        description=f"give seconds, 1 to {LONGEST_RETENTION:.0f} (ten years): an event stays in "
+        "its stream, for replays, until every group has acknowledged it and it is this old",
     )
     eviction: Literal["refuse", "accept"] = Field(
         "refuse",
@@ -115,7 +119,11 @@ class WorkerSettings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, value: str) -> str:
-        parse(value)
+        if not takes_options(parse(value)):
+            raise _ProblemError(
+                f"{PREFIX}REDIS_URL has an option behind its ? that connections to Redis cannot "
+                "take; leave it out, or correct it."
+            )
         return value
 
     @field_validator("broker_url")

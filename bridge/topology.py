@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
-from redis.connection import parse_url
+from redis.connection import Connection, SSLConnection, parse_url
 from redis.crc import key_slot
+from redis.exceptions import RedisError
 
 Address = tuple[str, int]
 """Host and port."""
@@ -125,6 +126,19 @@ def parse(url: str) -> Topology:
     )
     parse_url(topology.server_url)  # type: ignore[no-untyped-call]
     return topology
+
+
+def takes_options(topology: Topology) -> bool:
+    """Whether our connections take the URL's options; redis-py would tell at the first command
+    only, by a TypeError."""
+    settings = parse_url(topology.server_url)  # type: ignore[no-untyped-call]
+    made = settings.pop("connection_class", SSLConnection if topology.tls else Connection)
+    settings.pop("max_connections", None)  # the pool's
+    try:
+        made(**settings)
+    except (TypeError, RedisError):
+        return False
+    return "decode_responses" not in settings  # replies have to be bytes
 
 
 def question(topology: Topology) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def test_help_and_completion_import_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "from bridge import cli_events\n"
-        "assert cli_events._complete_types(None, None, 'im.message.receive')\n"
+        "assert cli_events.complete_types(None, None, 'im.message.receive')\n"
         "print(sorted(set(sys.modules) & {'pydantic', 'structlog', 'msgspec', 'handlers'}))"
     )
     ended = subprocess.run(

@@ -7,6 +7,8 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, ResponseError
 from structlog.testing import capture_logs
 
+from bridge import lane
 from bridge.durability import NONE, Durability, Undurable, fit
 from bridge.errors import RedisUnfit, RedisUnreachable
 from bridge.local.valkey import EmbeddedRedis
@@ -72,6 +75,7 @@ async def either(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
     yield client
     await client.config_set("appendfsync", "everysec")
     await client.config_set("appendonly", "yes")
+    await client.config_set("no-appendfsync-on-rewrite", "no")
     await client.aclose()
 
 
@@ -80,15 +84,33 @@ class TestFit:
         assert await fit(NONE, either) is NONE
 
     @pytest.mark.parametrize(
-        "config", [{"appendfsync": "everysec"}, {"appendonly": "no", "appendfsync": "always"}]
+        ("name", "value", "cure"),
+        [
+            ("appendfsync", "everysec", "appendfsync always"),
+            ("appendonly", "no", "appendonly yes"),
+            ("no-appendfsync-on-rewrite", "yes", "no-appendfsync-on-rewrite no"),
+        ],
     )
     async def test_aof_is_refused_where_replies_come_before_the_fsync(
-        self, either: Redis, config: dict[str, str]
+        self, either: Redis, name: str, value: str, cure: str
     ) -> None:
-        for name, value in config.items():
-            await either.config_set(name, value)
-        with pytest.raises(RedisUnfit, match=r"CONFIG SET appendfsync always"):
+        await either.config_set("appendfsync", "always")
+        await either.config_set(name, value)
+        with pytest.raises(RedisUnfit, match=rf"set it: CONFIG SET {cure}, and in its"):
             await fit(AOF, either)
+
+    async def test_who_may_not_wait_for_replicas_is_refused_at_the_start(
+        self, either: Redis
+    ) -> None:
+        await either.execute_command(
+            "ACL", "SETUSER", "hasty", "on", ">secret", "~*", "+@all", "-wait"
+        )
+        settings = either.connection_pool.connection_kwargs
+        client = async_client(f"redis://hasty:secret@127.0.0.1:{settings['port']}/0")
+        with pytest.raises(RedisUnfit, match=r"ACL SETUSER <user> \+wait\."):
+            await fit(ONE_REPLICA, client)
+        await either.execute_command("ACL", "DELUSER", "hasty")
+        await client.aclose()
 
     async def test_aof_is_asked_after_where_that_is_possible(
         self, valkey_url: str, redis_url: str
@@ -218,3 +240,49 @@ class TestReplica:
         await publisher.close()
         assert [type(result) for _, result in results] == [Published, Published]
         assert max(seconds for seconds, _ in results) < 1.0
+
+
+class Router:
+    """Carries bytes to a server; forgets connections without a word, as a NAT does."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._known: set[asyncio.StreamWriter] = set()
+
+    def forget(self) -> None:
+        """Let nothing more through on the connections there are."""
+        self._known.clear()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, server = await asyncio.open_connection("127.0.0.1", self._port)
+        self._known.add(writer)
+        with closing(writer), closing(server):
+            back = asyncio.create_task(self._carry(writer, upstream, writer))
+            await self._carry(writer, reader, server)
+            back.cancel()
+
+    async def _carry(
+        self, name: asyncio.StreamWriter, source: asyncio.StreamReader, to: asyncio.StreamWriter
+    ) -> None:
+        while data := await source.read(65_536):
+            if name in self._known:
+                to.write(data)
+
+
+async def test_a_connection_that_does_not_answer_leaves_time_for_another(
+    real_redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "PATIENCE", 0.1)
+    await real_redis.hset(keys.lease, "term", TERM)
+    router = Router(real_redis.connection_pool.connection_kwargs["port"])
+    async with await asyncio.start_server(router, "127.0.0.1", 0) as server:
+        client = async_client(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
+        results: list[Any] = []
+        publisher = Publisher(client, keys, durability=replace(ONE_REPLICA, wanted=0), budget=0.5)
+        for event_id in ("e1", "e2"):
+            publisher.submit(entry(event_id), results.append)
+            assert await publisher.drain(2.0) == 0
+            router.forget()
+        await publisher.close()
+        await client.aclose()
+    assert [type(result) for result in results] == [Published, Published]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from bridge import memory
@@ -98,3 +99,23 @@ async def test_a_user_who_may_not_ask_is_told_of_it_once(
     await client.aclose()
     await real_redis.execute_command("ACL", "DELUSER", "blind")
     assert [line["event"] for line in logs] == ["redis.full", "memory.unreadable"]
+
+
+class WithoutInfo:
+    """A managed Redis whose proxy does not know INFO."""
+
+    async def info(self, section: str) -> dict[str, Any]:
+        raise ResponseError(f"unknown command 'INFO', with args beginning with: '{section}'")
+
+
+async def test_a_redis_without_info_is_not_full_for_ever(eventually: Eventually) -> None:
+    ahead = [0.0]
+    headroom = Headroom(0.85)
+    with capture_logs() as logs:
+        watch = MemoryWatch(WithoutInfo(), headroom, clock=lambda: ahead[0])  # type: ignore[arg-type]
+        watch.refused()
+        running = asyncio.create_task(watch.run())
+        ahead[0] = HOLD
+        await eventually(lambda: not headroom.full)
+        running.cancel()
+    assert [line["event"] for line in logs] == ["redis.full", "memory.unreadable", "redis.relieved"]

@@ -217,6 +217,14 @@ async def test_a_search_that_is_cut_short_goes_on_with_the_next_seed(
         assert await asyncio.wait_for(primary.find_async(), 1.0) == ("127.0.0.1", old.port)
 
 
+async def test_searches_at_the_same_time_ask_every_seed_each(
+    sentinel: FakeServer, old: FakeServer
+) -> None:
+    primary = Primary(parse(url(1, sentinel.port)), "cli_a1")
+    found = await asyncio.gather(*(primary.find_async() for _ in range(4)))
+    assert found == [("127.0.0.1", old.port)] * 4
+
+
 def test_a_service_that_no_sentinel_knows_is_named(sentinel: FakeServer) -> None:
     sentinel.answers["SENTINEL"] = b"*-1\r\n"
     with pytest.raises(PrimaryUnknown, match=r"no Sentinel names a primary \(m is unknown"):

@@ -123,6 +123,7 @@ def test_what_is_missing_is_said_with_where_to_find_it() -> None:
         {"group": ""},
         {"event_lease": 0.5},
         {"event_lease": "nan"},
+        {"retention": 1e16},
         {"log_level": "loud"},
         {"log_format": "xml"},
         {"ops_port": -1},
@@ -195,6 +196,12 @@ def test_celery_may_have_a_redis_of_its_own_but_no_cluster() -> None:
         assert WorkerSettings.load(app_id="cli_a1", broker_url=url).broker_url == url
     for url in ("redis+cluster://h", "amqp://h", "nonsense"):
         assert problem(broker_url=url).startswith("FLYBRIDGE_BROKER_URL cannot be used; give the ")
+
+
+def test_an_option_that_redis_connections_lack_is_told_without_printing_it() -> None:
+    found = problem(redis_url="redis://h?ssl_ca_certs=/hush.pem")
+    assert found.startswith("FLYBRIDGE_REDIS_URL has an option behind its ? ")
+    assert "hush" not in found
 
 
 def test_a_bridge_in_a_cluster_needs_no_broker() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +23,9 @@ from bridge.election import Timing
 from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
 from bridge.lease import LeaseElector
 from bridge.link import Pace
+from bridge.local.valkey import EmbeddedRedis
 from bridge.protocol import ClientConfig, Delivery
+from bridge.redis_client import async_client
 from bridge.status import State
 from bridge.streams import Keys
 from bridge.supervisor import Supervisor
@@ -306,6 +310,23 @@ async def test_a_full_redis_takes_nothing_in_until_it_has_room_again(
         await real_redis.config_set("maxmemory", 0)
 
 
+async def test_a_standby_does_not_go_on_calling_redis_full(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    try:
+        async with Bridge(real_redis, keys) as bridge:
+            await eventually(lambda: bridge.connected)
+            await real_redis.config_set("maxmemory", 1)
+            bridge.feishu.connection.push(envelope("e1"))
+            await eventually(lambda: bridge.supervisor.status().full, within=1.0)
+            await real_redis.config_set("maxmemory", 0)
+            await real_redis.hset(keys.lease, mapping={"holder": "b", "lease_duration": 60_000})
+            await eventually(lambda: bridge.supervisor.state is State.STANDBY)
+            await eventually(lambda: not bridge.supervisor.status().full)
+    finally:
+        await real_redis.config_set("maxmemory", 0)
+
+
 async def test_a_publish_that_redis_has_no_room_for_stops_the_intake_at_once(
     real_redis: Redis, keys: Keys, eventually: Eventually
 ) -> None:
@@ -380,3 +401,25 @@ class TestBackoff:
         backoff = Backoff()
         backoff.limit(asked)
         assert backoff.cap == cap
+
+
+async def test_a_stop_takes_less_than_two_seconds_when_neither_redis_nor_feishu_answers(
+    keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unanswered(connection: Connection) -> None:
+        await asyncio.sleep(1.0)
+        connection.end()
+
+    monkeypatch.setattr(Connection, "close", unanswered)
+    with EmbeddedRedis() as server:
+        client = async_client(server.url)
+        async with Bridge(client, keys) as bridge:
+            await eventually(lambda: bridge.connected)
+            os.kill(server.pid, signal.SIGSTOP)
+            bridge.feishu.connection.push(envelope())
+            started = time.monotonic()
+            bridge.supervisor.stop()
+            await bridge.task
+            assert time.monotonic() - started < 2.0
+        os.kill(server.pid, signal.SIGCONT)
+        await client.aclose()

@@ -8,7 +8,7 @@ import pytest
 from redis.connection import parse_url
 from redis.crc import key_slot
 
-from bridge.topology import answer, parse, question
+from bridge.topology import answer, parse, question, takes_options
 
 ASKED = ("seed", 7000)
 
@@ -52,6 +52,23 @@ def test_every_kind_of_url_is_shown_without_credentials(url: str, shown: str) ->
 def test_any_other_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"^[^@]*$"):
         parse(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "taken"),
+    [
+        ("redis://a?socket_timeout=2&client_name=x&max_connections=9&protocol=3", True),
+        ("rediss+sentinel://a/m?ssl_ca_certs=/ca.pem&sentinel_password=p", True),
+        ("unix:///run/redis.sock?password=p&db=1", True),
+        ("redis://a?nonsense=1", False),
+        ("redis://a?ssl_ca_certs=/ca.pem", False),
+        ("rediss://a?ssl_cert_reqs=some", False),
+        ("redis+sentinel://a/m?ssl_ca_certs=/ca.pem", False),
+        ("redis://a?decode_responses=true", False),
+    ],
+)
+def test_options_are_those_that_connections_take(url: str, taken: bool) -> None:
+    assert takes_options(parse(url)) is taken
 
 
 def test_servers_and_sentinels_have_credentials_of_their_own() -> None:

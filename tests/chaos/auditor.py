@@ -1,20 +1,19 @@
 """Reads every stream from outside the system, in a thread, and notes what lies in it.
 
 It is a consumer group of its own, as a subscriber in another language would be: what it has not
-acknowledged may not be trimmed.
+acknowledged may not be trimmed, and what it has not joined neither.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from bridge.streams import BRIDGE_GROUP, Keys
+from bridge.streams import BRIDGE_GROUP, EVERYTHING, Keys
 from tests.chaos.history import DeadLetter, SeenEntry
 
 GROUP = "auditor"
@@ -37,6 +36,7 @@ class Auditor:
         self.caught_up = threading.Event()
         """Set after every look that found nothing new."""
         self._port, self._keys, self._offset = port, keys, offset
+        self._subscribed = False
         self._grouped: set[str] = set()
         self._seen: set[tuple[str, str]] = set()
         self._resuming = False
@@ -68,10 +68,14 @@ class Auditor:
             client.close()
 
     def _look(self, client: Any) -> None:
+        if not self._subscribed:
+            # Else a full Redis may be relieved of a new stream before we have joined it.
+            client.sadd(self._keys.subscriptions, f"{GROUP}|{EVERYTHING}")
+            self._subscribed = True
         names = [name.decode() for name in client.smembers(self._keys.types)]
-        streams = [self._keys.stream(name) for name in names]
-        for stream in set(streams) - self._grouped:
+        for stream in {self._keys.stream(name) for name in names} - self._grouped:
             self._join(client, stream)
+        streams = sorted(self._grouped)
         resuming, after = self._resuming, "0" if self._resuming else ">"
         asked = dict.fromkeys(streams, after)
         found = client.xreadgroup(GROUP, GROUP, asked, count=COUNT) if streams else []
@@ -88,8 +92,11 @@ class Auditor:
             self.caught_up.set()
 
     def _join(self, client: Any, stream: str) -> None:
-        with suppress(ResponseError):  # we were there before
+        try:
             client.xgroup_create(stream, GROUP, id="0")
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                return  # it is full, or refuses writes; at the next look, then
         self._grouped.add(stream)
 
     def _look_at_letters(self, client: Any) -> int:
