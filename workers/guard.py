@@ -241,7 +241,9 @@ class Guard:
             return Run(item, token, answer[1], marks, crashes=answer[2])
         if kind == b"duplicate":
             return Duplicate(item)
-        return Busy(item, answer[1] / 1000)
+        # A lock that somebody made without an end is asked after once in an event lease.
+        left = answer[1] if answer[1] >= 0 else self._lease_ms
+        return Busy(item, left / 1000)
 
     def _state_and_lock(self, item: Pending) -> tuple[str, str]:
         event_id = item.entry.event_id

@@ -178,10 +178,17 @@ class HandOver:
             self._judge(run, before)
 
     def _beside(self) -> int:
-        """Events that would run again if a suspect killed its process now."""
-        if self._intake is None or not shares_process(self._consumer.pool):
+        """Events that would run again if a suspect killed its process now.
+
+        Among processes of their own, those that it would wait behind: what dies with the worker
+        before it began must not be taken for what ran alone.
+        """
+        pool = self._consumer.pool
+        if self._intake is None:
             return 0
-        return len(self._requests) + self._intake.unsettled
+        if shares_process(pool):
+            return len(self._requests) + self._intake.unsettled
+        return len(self._requests) if len(self._requests) >= slots(pool) else 0
 
     def _judge(self, run: Run, before: int) -> None:
         task = self._task_of(run)
@@ -228,14 +235,15 @@ class HandOver:
         self.waiting.limits.ended(request.task_name, request)
 
     def _still_ours(self, runs: list[Run]) -> list[Run]:
-        lost = self._intake.lost if self._intake else ()
-        if not lost:
+        intake = self._intake
+        if intake is None:
             return runs
-        for run in runs:
-            if run.token in lost:
-                # The settlement will say so.
-                self._end(run, Outcome(retry_after=0.0))
-        return [run for run in runs if run.token not in lost]
+        doubtful = [run for run in runs if not intake.ours(run)]
+        if not doubtful:
+            return runs
+        # If another worker has taken one over, the settlement will say so.
+        intake.give_back(doubtful)
+        return [run for run in runs if run not in doubtful]
 
     def _set_alarm(self, wait: float | None) -> None:
         """Hand over again in so many seconds at the latest."""
@@ -255,10 +263,11 @@ class HandOver:
         self.hand_over()
 
     def _finish(self, request: EventRequest, outcomes: Sequence[Outcome], longest: float) -> None:
-        self._forget(request)
         self._bundles.ran(request.task_name, longest)
         for run, outcome in zip(request.runs, outcomes, strict=False):
             self._end(run, outcome)
+        # Not before, or a suspect could start while nobody counts what just ended.
+        self._forget(request)
         self.waiting.put_back(request.runs[len(outcomes) :])
         self.ring()
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -44,11 +45,21 @@ DUE_PERIOD = 0.25
 PAUSED_BLOCK = 0.1
 """Seconds of the same while a limited stream is left alone, for it may have room again soon."""
 
+FETCH_DELAY = 0.02
+"""Seconds between two of them at least, however many are due."""
+
 SWEEP_PERIOD = 60.0
 """Seconds between looks for consumers whose workers are gone."""
 
 SETTLE_DELAY = 0.005
 """Seconds to gather outcomes; settled one by one they would cost ten times as much."""
+
+
+@dataclass(slots=True)
+class _Held:
+    run: Run
+    until: float
+    """Monotonic seconds until which the claim is ours for sure."""
 
 
 class Intake:
@@ -88,18 +99,21 @@ class Intake:
         self._waiting = waiting
         self._wake = wake
         self._window = Window(time.monotonic())
-        self._held: dict[str, Run] = {}
+        self._held: dict[str, _Held] = {}
         self._entries: set[tuple[str, str]] = set()
         self._ended: deque[Settlement] = deque()
         self._settling = 0
         self._room = threading.Condition()
         self._any_ended = threading.Event()
+        self._any_settled = threading.Event()
+        self._early: dict[tuple[str, str], Pending] = {}
+        self._fetching = threading.Lock()
         self._troubled: dict[str, str] = {}
+        self._in_doubt = threading.Event()
         self._stopping = threading.Event()
         self._closing = threading.Event()
+        self._complete = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.lost: set[str] = set()
-        """Tokens of claims that another worker has taken over: do not start them."""
         self.slots = 1
         self.settled = 0
         self.duplicates = 0
@@ -132,6 +146,18 @@ class Intake:
         """Entries read and not yet settled."""
         return len(self._held)
 
+    def ours(self, run: Run) -> bool:
+        """Whether the claim is ours for sure: what another may have taken over must not start.
+
+        Reckoned from before each call to Redis, our lease ends before Redis' does, however late
+        the answer came.
+        """
+        held = self._held.get(run.token)
+        return held is not None and time.monotonic() < held.until
+
+    def _runs(self) -> list[Run]:
+        return [each.run for each in list(self._held.values())]
+
     @property
     def unsettled(self) -> int:
         """Attempts that ended, of which Redis does not know yet."""
@@ -144,20 +170,31 @@ class Intake:
             self._room.notify()
         self.give_back(self._waiting.drain())
         self._threads[0].join(BLOCK + 5)
-        # What the last read brought.
+        if self._fetching.acquire(timeout=BLOCK):
+            self._fetching.release()
+        # What the last read brought, and the last look for others.
         self.give_back(self._waiting.drain())
 
     def close(self) -> None:
         """Settle what ended, and leave the groups; attempts cut off are for retry at once."""
-        self.give_back(self._waiting.drain())
-        for run in list(self._held.values()):
-            cut_off = Outcome(retry_after=0.0, error="the worker was stopped in the middle")
-            if all(ended.run is not run for ended in list(self._ended)):
-                self._ended.append(Settlement(run, cut_off))
+        if not self._threads:
+            return
+        self._stopping.set()
         self._closing.set()
-        self._any_ended.set()
-        for thread in self._threads:
+        self._any_settled.set()
+        read, settle, keep = self._threads
+        # First those that claim, then who settles what they claimed.
+        for thread in (keep, read):
             thread.join(5)
+        self.give_back(self._waiting.drain())
+        ended = {each.run.token for each in list(self._ended)}
+        cut_off = Outcome(retry_after=0.0, error="the worker was stopped in the middle")
+        self._ended.extend(
+            Settlement(run, cut_off) for run in self._runs() if run.token not in ended
+        )
+        self._complete.set()
+        self._any_ended.set()
+        settle.join(5)
         self._leave()
         self._spans.close()
 
@@ -178,23 +215,18 @@ class Intake:
 
     def _read(self) -> None:
         followed = 0.0
-        lost_reply = False
         while not self._stopping.is_set():
             room = self._wait_for_room()
             if not room:
                 continue
-            healthy = False
             with self._outage("read"):
                 if not self._reader.streams or time.monotonic() - followed > BLOCK:
                     self._reader.follow(self._streams())
                     followed = time.monotonic()
-                if lost_reply:
+                if self._in_doubt.is_set():
+                    self._in_doubt.clear()
                     self._accept(self._reader.own_pending())
-                    lost_reply = False
                 self._read_once(room)
-                healthy = True
-            # A read whose answer was lost has left entries with us that `read` will not give again.
-            lost_reply = lost_reply or not healthy
 
     def _read_once(self, room: int) -> None:
         streams = self._reader.streams
@@ -216,16 +248,16 @@ class Intake:
             return 0
 
     def _accept(self, items: Iterable[Pending]) -> None:
-        new = [item for item in items if (item.stream, item.entry_id) not in self._entries]
+        new = [item for item in items if _place(item) not in self._entries]
         if not new:
             return
-        started = time.time_ns()
+        started, asked = time.time_ns(), time.monotonic()
         claims = self._guard.claim(new)
         runs = [claim for claim in claims if isinstance(claim, Run)]
         self._spans.claimed(runs, started, time.time_ns())
         for run in runs:
-            self._held[run.token] = run
-            self._entries.add((run.pending.stream, run.pending.entry_id))
+            self._held[run.token] = _Held(run, asked + self._event_lease)
+            self._entries.add(_place(run.pending))
         self._waiting.add(runs)
         self._wake()
         self._set_aside(claims)
@@ -241,9 +273,9 @@ class Intake:
                 self._reader.postpone(claim.pending, claim.left)
 
     def _settle(self) -> None:
-        while not (self._closing.is_set() and not self._ended):
+        while not (self._complete.is_set() and not self._ended):
             self._any_ended.wait()
-            self._closing.wait(SETTLE_DELAY)
+            self._complete.wait(SETTLE_DELAY)
             self._any_ended.clear()
             self._settling = len(self._ended)
             batch = [self._ended.popleft() for _ in range(self._settling)]
@@ -254,7 +286,7 @@ class Intake:
                     self._spans.settled(batch, started, time.time_ns())
                     self._settled(batch, recorded)
                     batch = []
-                if batch and self._closing.is_set():
+                if batch and self._complete.is_set():
                     # Redis is away at shutdown: another worker will run these again.
                     log.error("settle.given_up", count=len(batch))
                     break
@@ -264,7 +296,7 @@ class Intake:
         for settlement, kept in zip(batch, recorded, strict=True):
             run = settlement.run
             self._held.pop(run.token, None)
-            self._entries.discard((run.pending.stream, run.pending.entry_id))
+            self._entries.discard(_place(run.pending))
             if kept and settlement.outcome.verdict == "dead":
                 self._log_dead(settlement)
             if debugging:
@@ -283,6 +315,7 @@ class Intake:
         if self._waiting.suspects.reserved:
             self._wake()
         self._window.settled(len(batch), time.monotonic())
+        self._any_settled.set()
         with self._room:
             self._room.notify()
 
@@ -299,34 +332,52 @@ class Intake:
         )
 
     def _keep(self) -> None:
-        renewed, swept = 0.0, time.monotonic()
-        while not self._closing.wait(DUE_PERIOD):
+        renewed, looked, swept = 0.0, 0.0, time.monotonic()
+        while not self._closing.is_set():
+            self._any_settled.clear()
+            more = False
             with self._outage("keep"):
-                if time.monotonic() - renewed >= self._event_lease / 3:
-                    renewed = time.monotonic()
+                now = time.monotonic()
+                if now - renewed >= self._event_lease / 3:
                     self._renew()
-                    self._fetch(self._reader.take_over)
-                self._fetch(self._reader.due)
-                if time.monotonic() - swept >= SWEEP_PERIOD:
-                    swept = time.monotonic()
+                    renewed = now
+                if now - looked >= self._event_lease / 3:
+                    more = self._fetch(self._reader.take_over)
+                    looked = looked if more else now
+                more = self._fetch(self._reader.due) or more
+                if now - swept >= SWEEP_PERIOD:
+                    swept = now
                     self._reader.sweep()
+            self._closing.wait(FETCH_DELAY)
+            # What there was no room for is taken as soon as there is some.
+            (self._any_settled if more else self._closing).wait(DUE_PERIOD)
 
     def _renew(self) -> None:
-        runs = list(self._held.values())
-        if not runs:
-            self.lost = set()
+        held = list(self._held.values())
+        if not held:
             return
+        runs, asked = [each.run for each in held], time.monotonic()
         kept = self._guard.renew(runs)
-        gone = [run.token for run, ours in zip(runs, kept, strict=True) if not ours]
-        self.lost = {token for token in gone if token in self._held}
+        for each, ours in zip(held, kept, strict=True):
+            each.until = asked + self._event_lease if ours else 0.0
         self._reader.renew(run.pending for run, ours in zip(runs, kept, strict=True) if ours)
 
-    def _fetch(self, source: Callable[[int, Caps], list[Pending]]) -> None:
+    def _fetch(self, source: Callable[[int, Caps], list[Pending]]) -> bool:
+        """Claim what a source has for us; True if it may have more."""
         size = self._window.size(self.slots)
         # Half a window more than `_read` fills: in a backlog nothing would be left for retries.
         room = size + (size + 1) // 2 - self._in_the_way
-        if room > 0 and self._reader.streams and not self._stopping.is_set():
-            self._accept(source(room, self._waiting.limits.caps(self._reader.streams)))
+        with self._fetching:
+            if self._stopping.is_set():
+                return False
+            if room <= 0 or not self._reader.streams:
+                return True
+            found = source(room, self._waiting.limits.caps(self._reader.streams))
+            items = self._early | {_place(item): item for item in found}
+            # A retry may be due before `_settled` has seen that the last attempt is over.
+            self._early = {place: item for place, item in items.items() if place in self._entries}
+            self._accept(items.values())
+        return bool(found)
 
     @property
     def _in_the_way(self) -> int:
@@ -350,6 +401,8 @@ class Intake:
                 log.info("redis.recovered")
 
     def _unwell(self, event: str, doing: str, error: Exception) -> None:
+        # An answer that was lost has left entries with us that nothing will give again.
+        self._in_doubt.set()
         reason = str(error) or type(error).__name__
         if isinstance(error, RedisTimeoutError):
             # Their way may be gone for all connections alike, and each would time out by itself.
@@ -358,7 +411,11 @@ class Intake:
             log.warning(event, doing=doing, error=reason)
         self._troubled[doing] = reason
         # Not `_stopping`: while the last handlers end, settling must not ask without a pause.
-        self._closing.wait(DUE_PERIOD)
+        self._complete.wait(DUE_PERIOD)
+
+
+def _place(item: Pending) -> tuple[str, str]:
+    return item.stream, item.entry_id
 
 
 def _log_settled(settlement: Settlement, *, recorded: bool) -> None:

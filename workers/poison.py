@@ -98,15 +98,18 @@ class Suspects:
         Args:
             beside: events that would suffer from a crash: in the pool, or not settled yet.
         """
+        # Before `_since` is read, for `add` sets that first.
+        anyone = bool(self.waiting)
         late = self._clock() - self._since > PATIENCE
         if beside and not late:
             return None
-        self._alone = False
-        if not self.waiting:
+        # Who is not alone anyway keeps nobody out: what it runs beside may never end.
+        self._alone = anyone and not beside
+        if not anyone:
             return None
         if beside:
             log.warning("suspect.not_alone", beside=beside, hint="does a handler hang?")
-        self._alone, self._since = True, self._clock()
+        self._since = self._clock()
         return self.waiting.popleft()
 
     @property

@@ -25,6 +25,9 @@ FULL_READ_EVERY = 4
 PAGE = 100
 """Pending entries that one call looks at, at most."""
 
+START = b"0-0"
+"""Where a look through pending entries begins, and what it says at their end."""
+
 SWEEP_AFTER = 3_600.0
 """Seconds, at least, of idleness after which a consumer's worker counts as gone."""
 
@@ -59,6 +62,7 @@ class StreamReader:
         self._subscribed: frozenset[str] = frozenset()
         self._grouped: set[str] = set()
         self._unreadable: set[str] = set()
+        self._full_at: dict[str, bytes] = {}
         self._busy: list[str] = []
         self._reads = 0
         self.streams: tuple[str, ...] = ()
@@ -122,7 +126,10 @@ class StreamReader:
         return [item for stream in self.streams for item in self._recover("own", stream)]
 
     def take_over(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
-        """Entries whose worker has not renewed them for an event lease."""
+        """Entries whose worker has not renewed them for an event lease.
+
+        If there are more than fit, the next call goes on behind them.
+        """
         found: list[Pending] = []
         for stream in self.streams:
             left = room - len(found)
@@ -170,6 +177,8 @@ class StreamReader:
 
     def sweep(self) -> None:
         """Remove the consumers of workers that are gone, once all they held was taken over."""
+        # To be told again: a fail-over may have lost it though the groups are there.
+        self._subscribed = frozenset()
         told = (self._group, self._consumer, self._sweep_ms)
         for stream, removed in self._on_each_stream("sweep", *told):
             if removed:
@@ -209,9 +218,9 @@ class StreamReader:
     ) -> list[Pending]:
         """Pending entries of a stream once more, `room` at most."""
         found: list[Pending] = []
-        cursor = b"0-0"
+        cursor = self._full_at.pop(stream, START) if whose == "idle" else START
         while (left := room - len(found)) > 0:
-            told = (self._group, self._consumer, self._lease_ms, min(PAGE, left), whose, cursor)
+            told = (self._group, self._consumer, self._lease_ms, PAGE, whose, cursor, left)
             call = Call(load("recover"), (stream, self._keys.retries(self._group)), told)
             (answer,) = run_all(self._redis, [call])
             if isinstance(answer, Exception):
@@ -220,8 +229,10 @@ class StreamReader:
             for entry_id in gone:
                 _missing(stream, entry_id.decode())
             found += self._pending(stream, [(id_, _pairs(flat)) for id_, flat in entries])
-            if cursor == b"0-0":
-                break
+            if cursor == START:
+                return found
+        if whose == "idle":
+            self._full_at[stream] = cursor
         return found
 
     def _claim(self, ids: dict[str, list[str]]) -> list[Pending]:

@@ -50,6 +50,11 @@ def test_a_claimed_event_is_busy_for_everyone_else(guard, other_guard, pending):
     assert 29 < answer.left <= 30
 
 
+def test_a_lock_without_an_end_is_not_asked_after_all_the_time(guard, redis, keys, pending):
+    redis.set("lock:" + keys.lock_name("workers", "ev1"), "by hand")
+    assert guard.claim([pending]) == [Busy(pending, 30.0)]
+
+
 def test_an_event_that_is_done_is_a_duplicate_and_acknowledged(guard, other_guard, redis, pending):
     assert guard.settle([Settlement(claim(guard, pending), Outcome(finished=("H",)))]) == [True]
     assert unacknowledged(redis, pending) == 0

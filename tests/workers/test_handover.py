@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from workers.guard import Pending, Run
 from workers.handover import HandOver
 from workers.limits import MOST
 from workers.outcomes import Outcome
+from workers.poison import PATIENCE
 from workers.routing import Routing
 
 DONE = Outcome(finished=("H",))
@@ -50,10 +52,13 @@ class Intake:
     slots = 1
 
     def __init__(self) -> None:
-        self.lost: set[str] = set()
+        self.doubtful: set[str] = set()
         self.unsettled = 0
         self.given_back: list[str] = []
         self.ends: list[tuple[str, Outcome]] = []
+
+    def ours(self, run: Run) -> bool:
+        return run.token not in self.doubtful
 
     def give_back(self, runs: Sequence[Run], after: float = 0.0) -> None:
         self.given_back += [run.token for run in runs]
@@ -280,6 +285,24 @@ def test_a_suspect_has_a_shared_process_to_itself(stage):
     assert stage.alarms
 
 
+def test_what_ends_is_in_the_way_of_a_suspect_until_it_is_settled(stage, monkeypatch):
+    beside: list[int] = []
+    monkeypatch.setattr(stage.intake, "end", lambda *_: beside.append(stage.pool.requests))
+    stage.hand_over(run("a"))
+    stage.requests[0].finish([DONE], 0.1)
+    assert beside == [1]
+    assert stage.pool.requests == 0
+
+
+def test_others_go_on_while_a_suspect_runs_beside_one_that_hangs(stage, monkeypatch):
+    stage.share_a_process()
+    stage.hand_over(run("hangs"))
+    assert stage.hand_over(run("suspect", attempt=3, crashes=2)) == []
+    much_later = time.monotonic() + 2 * PATIENCE
+    monkeypatch.setattr(stage.pool.waiting.suspects, "_clock", lambda: much_later)
+    assert stage.hand_over(run("other")) == [["suspect"], ["other"]]
+
+
 def test_in_prefork_what_crashed_before_waits_for_nobody(stage):
     crashed_before = run("again", attempt=3, crashes=2)
     assert stage.hand_over(run("a"), crashed_before) == [["a"], ["again"]]
@@ -304,6 +327,21 @@ def test_what_lost_its_last_attempt_with_a_worker_is_heard_once_more(stage, shar
     assert stage.isolated == ["innocent"]
 
 
+def test_a_last_hearing_waits_for_a_slot_where_it_begins_at_once(stage):
+    stage.hand_over(*(run(f"ev{n}") for n in range(4)))
+    innocent = run("innocent", ONCE, attempt=2, crashes=1)
+    assert stage.hand_over(innocent, run("more")) == []
+    for request in stage.requests[:2]:
+        request.finish([DONE], 0.1)
+        assert stage.hand_over() == []
+    assert stage.isolated == []
+    stage.requests[2].finish([DONE], 0.1)
+    assert stage.hand_over() == [["innocent"]]
+    assert stage.isolated == ["innocent"]
+    stage.requests[3].finish([DONE], 0.1)
+    assert stage.hand_over() == [["more"]]
+
+
 def test_a_suspect_waits_for_redis_and_so_does_everybody_else(stage):
     stage.share_a_process()
     stage.redis_fails = True
@@ -314,9 +352,9 @@ def test_a_suspect_waits_for_redis_and_so_does_everybody_else(stage):
 
 
 def test_an_event_that_another_worker_has_taken_over_is_not_begun(stage):
-    stage.intake.lost = {"lost"}
+    stage.intake.doubtful = {"lost"}
     assert stage.hand_over(run("lost"), run("ours")) == [["ours"]]
-    assert [token for token, _ in stage.intake.ends] == ["lost"]
+    assert stage.intake.given_back == ["lost"]
 
 
 def test_a_request_that_a_thread_ends_at_once_leaves_no_trace(stage):

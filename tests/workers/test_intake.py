@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -136,6 +137,8 @@ class Guard:
         return [each.run.token not in self.taken for each in settlements]
 
     def renew(self, runs: Sequence[Run]) -> list[bool]:
+        if self.away:
+            raise RedisConnectionError("gone")
         return [each.token not in self.taken for each in runs]
 
     def settled(self) -> dict[str, Settlement]:
@@ -265,6 +268,63 @@ def test_a_worker_full_of_new_events_has_room_for_some_retries(intake, reader):
     assert not reader.called("due")
 
 
+@pytest.mark.parametrize("source", ["due", "take_over"])
+def test_what_waited_for_long_is_taken_as_fast_as_it_ends(
+    intake, waiting, reader, monkeypatch, source
+):
+    monkeypatch.setattr("workers.intake.DUE_PERIOD", 1.0)
+    monkeypatch.setattr(intake, "_event_lease", 3.0)
+    old = [item(f"ev{number}") for number in range(200)]
+
+    def take(room: int, caps: Mapping[str, int]) -> list[Pending]:
+        taken, old[:] = old[:room], old[room:]
+        return taken
+
+    def work() -> bool:
+        while waiting.ready:
+            intake.end(waiting.ready.popleft(), DONE)
+        return intake.settled == 200
+
+    monkeypatch.setattr(reader, source, take)
+    until(work)
+
+
+def test_a_retry_that_is_due_before_its_last_attempt_is_off_the_books_is_not_forgotten(
+    intake, waiting, reader, guard, monkeypatch
+):
+    reader.new.append([item("ev1")])
+    until(lambda: waiting.ready)
+    settle = guard.settle
+
+    def late(settlements: Sequence[Settlement]) -> list[bool]:
+        recorded = settle(settlements)
+        monkeypatch.setattr(guard, "settle", settle)
+        reader.retries = [item("ev1")]
+        reader.calls.clear()
+        until(lambda: len(reader.called("due")) >= 2)
+        return recorded
+
+    monkeypatch.setattr(guard, "settle", late)
+    intake.end(waiting.ready.popleft(), Outcome(retry_after=0.0))
+    until(lambda: guard.claimed == ["ev1", "ev1"])
+
+
+def test_a_renewal_that_failed_is_repeated_soon(intake, reader, guard, monkeypatch):
+    monkeypatch.setattr(intake, "_event_lease", 3.0)
+    asked: list[float] = []
+
+    def renew(runs: Sequence[Run]) -> list[bool]:
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            raise RedisConnectionError("gone")
+        return [True for _ in runs]
+
+    monkeypatch.setattr(guard, "renew", renew)
+    reader.new.append([item("ev1")])
+    until(lambda: len(asked) == 2)
+    assert asked[1] - asked[0] < 0.5
+
+
 def test_a_settlement_that_redis_did_not_take_is_sent_until_it_does(intake, waiting, reader, guard):
     guard.failures.extend([RedisConnectionError("gone"), RedisConnectionError("gone")])
     reader.new.append([item("ev1")])
@@ -281,6 +341,19 @@ def test_what_a_lost_reply_held_is_found_and_nothing_is_claimed_twice(intake, re
     reader.failures.append(RedisConnectionError("gone"))
     until(lambda: intake.held == 2)
     assert sorted(guard.claimed) == ["ev1", "lost"]
+
+
+def test_what_a_lost_look_for_retries_left_with_us_is_found_too(intake, reader, guard):
+    until(lambda: reader.called("due"))
+    due = reader.due
+
+    def fail(room: int, caps: Mapping[str, int]) -> list[Pending]:
+        reader.due = due
+        raise RedisConnectionError("gone")
+
+    reader.lost = [item("lost")]
+    reader.due = fail
+    until(lambda: guard.claimed == ["lost"])
 
 
 @pytest.mark.parametrize(
@@ -332,14 +405,26 @@ def test_who_waits_for_a_limit_is_renewed_and_given_back_at_the_end(intake, wait
     assert all(each.returned for each in guard.settlements)
 
 
-def test_what_another_worker_took_is_known_until_it_is_settled(intake, waiting, reader, guard):
+def test_what_another_worker_took_is_not_ours(intake, waiting, reader, guard):
     reader.new.append([item("ours"), item("lost")])
     until(lambda: intake.held == 2)
+    ours, lost = waiting.ready
+    assert intake.ours(lost)
     guard.taken = {"token-lost"}
-    until(lambda: intake.lost == {"token-lost"})
-    for _ in range(2):
-        intake.end(waiting.ready.popleft(), DONE)
-    until(lambda: not intake.held and not intake.lost)
+    until(lambda: not intake.ours(lost))
+    assert intake.ours(ours)
+    intake.end(ours, DONE)
+    until(lambda: not intake.ours(ours))
+
+
+def test_a_claim_is_ours_only_as_long_as_redis_confirmed_it_in_time(intake, waiting, reader, guard):
+    reader.new.append([item("ev1")])
+    until(lambda: intake.held == 1)
+    (held,) = waiting.ready
+    guard.away = True
+    until(lambda: not intake.ours(held))
+    guard.away = False
+    until(lambda: intake.ours(held))
 
 
 def test_claims_that_were_lost_are_told_of_in_one_line(intake, waiting, reader, guard):
@@ -472,6 +557,24 @@ def test_who_stops_gives_back_what_has_not_begun_before_anything_else(
     intake.close()
     assert "new" not in guard.claimed
     assert reader.called("leave")
+
+
+def test_what_is_found_while_a_worker_stops_is_given_back(intake, reader, guard):
+    looking = threading.Event()
+
+    def find(room: int, caps: Mapping[str, int]) -> list[Pending]:
+        looking.set()
+        intake._threads[0].join()
+        intake._closing.wait(0.3)
+        reader.due = due
+        return [item("late")]
+
+    due = reader.due
+    reader.due = find
+    assert looking.wait(5)
+    intake.stop()
+    intake.close()
+    assert guard.settled()["late"].returned
 
 
 def test_what_came_back_to_a_worker_that_stops_is_given_back_as_not_begun(

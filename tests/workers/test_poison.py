@@ -84,6 +84,40 @@ def test_a_note_is_kept_with_the_state_for_the_next_worker(
     assert isolate(redis, keys, "workers", third) == 2
 
 
+def test_a_note_of_an_attempt_that_never_began_is_taken_back(
+    redis: Redis, keys: Keys, guard: Guard, other_guard: Guard
+) -> None:
+    pending = run().pending
+    (first,) = guard.claim([pending])
+    assert isinstance(first, Run)
+    isolate(redis, keys, "workers", first)
+    guard.settle([Settlement(first, Outcome(retry_after=0.0), returned=True)])
+    other_guard.claim([pending])
+    redis.delete("lock:" + keys.lock_name("workers", "ev"))  # as if its worker had died
+    (third,) = guard.claim([pending])
+    assert isinstance(third, Run)
+    assert third.attempt == 2
+    assert isolate(redis, keys, "workers", third) == 0
+    guard.settle([Settlement(third, Outcome(retry_after=0.0), returned=True)])
+    assert redis.hget(keys.state("workers", "ev"), "alone") is None
+
+
+def test_a_note_of_an_earlier_attempt_outlives_one_that_never_began(
+    redis: Redis, keys: Keys, guard: Guard
+) -> None:
+    pending = run().pending
+    (first,) = guard.claim([pending])
+    assert isinstance(first, Run)
+    isolate(redis, keys, "workers", first)
+    redis.delete("lock:" + keys.lock_name("workers", "ev"))
+    (second,) = guard.claim([pending])
+    assert isinstance(second, Run)
+    guard.settle([Settlement(second, Outcome(retry_after=0.0), returned=True)])
+    (third,) = guard.claim([pending])
+    assert isinstance(third, Run)
+    assert isolate(redis, keys, "workers", third) == 1
+
+
 def test_a_note_makes_no_state_where_there_is_none(redis: Redis, keys: Keys) -> None:
     assert isolate(redis, keys, "workers", run()) == -1
     assert not redis.exists(keys.state("workers", "ev"))
@@ -112,7 +146,19 @@ def test_a_handler_that_hangs_does_not_stop_the_worker_for_ever() -> None:
     with structlog.testing.capture_logs() as lines:
         assert suspects.take(1) == run("a")
     assert lines[0]["event"] == "suspect.not_alone"
+    assert not suspects.reserved
+
+
+def test_suspects_that_cannot_be_alone_start_at_intervals() -> None:
+    clock = Clock()
+    suspects = Suspects(clock)
+    suspects.add(run("a"))
+    suspects.add(run("b"))
+    clock.now = PATIENCE + 1
+    assert suspects.take(1) == run("a")
+    assert suspects.take(2) is None
     assert suspects.reserved
     clock.now += PATIENCE + 1
+    assert suspects.take(1) == run("b")
     assert suspects.take(2) is None
     assert not suspects.reserved

@@ -149,6 +149,30 @@ def test_no_more_is_taken_over_than_about_the_room(redis, keys, publish):
     assert len(set(ids(taken))) == 150
 
 
+def test_what_there_was_no_room_for_can_be_taken_over_at_once(redis, keys, publish):
+    publish(*(f"ev{number}" for number in range(10)))
+    dead = follower(redis, keys, "dead")
+    for held in dead.read(20, SOON):
+        long_ago(redis, keys, "dead", held.entry_id)
+    taker, other = follower(redis, keys, "c1"), follower(redis, keys, "c2")
+    taken = [*taker.take_over(3), *taker.take_over(3), *other.take_over(3), *taker.take_over(3)]
+    assert sorted(ids(taken)) == [f"ev{number}" for number in range(10)]
+    assert taker.take_over(3) == []
+
+
+def test_far_retries_cost_a_look_no_more_for_little_room(redis, keys, publish):
+    publish(*(f"ev{number}" for number in range(1000)))
+    dead = follower(redis, keys, "dead")
+    held = dead.read(2000, SOON)
+    for each in held:
+        long_ago(redis, keys, "dead", each.entry_id)
+    far_retries(redis, keys, held)
+    taker = follower(redis, keys, "c1")
+    redis.config_resetstat()
+    assert taker.take_over(1) == []
+    assert redis.info("commandstats")["cmdstat_xautoclaim"]["calls"] <= 20
+
+
 def test_renewing_keeps_an_entry_from_being_taken_over(redis, keys, reader, publish):
     entry_id = publish("ev1")
     items = reader.read(10, 0.01)

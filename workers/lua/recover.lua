@@ -3,7 +3,7 @@
 -- What waits for a retry more than an event lease away is left out: `due` brings it, and there may be very many.
 -- KEYS[1] stream  KEYS[2] retries (zset: due ms -> "stream|entry id")
 -- ARGV[1] group  ARGV[2] consumer  ARGV[3] event lease, ms  ARGV[4] how many to look at  ARGV[5] own or idle
--- ARGV[6] where to go on: '0-0' at first, then as returned
+-- ARGV[6] where to go on: '0-0' at first, then as returned  ARGV[7] how many to give at most
 -- Returns {where to go on, '0-0' at the end; ids of entries that are no longer in the stream; entries}
 local key, group, consumer, lease, count = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local now = redis.call('TIME')
@@ -28,6 +28,20 @@ for _, id in ipairs(ids) do
   if not due or due - now <= tonumber(lease) then
     wanted[#wanted + 1] = id
   end
+end
+
+-- What is too much stays as idle as it was, for whoever has room.
+local most = tonumber(ARGV[7])
+if #wanted > most then
+  cursor = wanted[most + 1]
+  if ARGV[5] == 'idle' then
+    local rest = {unpack(wanted, most + 1)}
+    for _, option in ipairs({'IDLE', lease, 'JUSTID'}) do
+      rest[#rest + 1] = option
+    end
+    redis.call('XCLAIM', key, group, consumer, 0, unpack(rest))
+  end
+  wanted = {unpack(wanted, 1, most)}
 end
 
 -- XCLAIM takes an entry that is gone off the pending list and leaves it out.

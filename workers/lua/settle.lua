@@ -5,7 +5,7 @@
 -- ARGV[1] token  [2] verdict: done, retry, crash, dead or return  [3] group  [4] entry id  [5] ms until the retry
 -- ARGV[6] reason  [7] error  [8] handler  [9] seconds a done or dead mark is kept, [10] an unsettled state
 -- ARGV[11] how many arguments follow for marks: handler, mark, ...; then, for dead, the entry as the worker has it
--- `return` undoes the claim: the attempt does not count. `crash` is a retry after an attempt whose process died.
+-- `return` undoes the claim: the attempt does not count, nor did it run alone. `crash` is a retry after an attempt whose process died.
 -- A dead letter also names the handlers that had succeeded, one a line: a replay leaves them out, when their marks are
 -- long gone. Returns 1 if recorded, 0 if the claim was lost.
 local state, owner, attempts = unpack(redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts'))
@@ -46,6 +46,9 @@ elseif verdict == 'dead' then
 else
   if verdict == 'return' then
     redis.call('HINCRBY', KEYS[1], 'attempts', -1)
+    if redis.call('HGET', KEYS[1], 'alone') == attempts then
+      redis.call('HDEL', KEYS[1], 'alone')
+    end
   elseif verdict == 'crash' then
     redis.call('HINCRBY', KEYS[1], 'crashes', 1)
   end
