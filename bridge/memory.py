@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError
 
 from bridge.cancellation import heed_cancellation
 from bridge.headroom import NOT_MEASURED, Headroom, Memory
@@ -66,17 +66,17 @@ class MemoryWatch:
         try:
             async with asyncio.timeout(_PATIENCE):
                 memory = _memory(await self._redis.info("memory"))
-        except ResponseError as error:  # a managed Redis may forbid INFO, or not have it
+        except (RedisError, OSError) as error:
+            heed_cancellation()
+            if not _is_lasting(error):
+                return  # no news; what is published meanwhile fails by itself
             self._forbidden(error)
             memory = NOT_MEASURED
-        except (RedisError, OSError):  # no news; what is published meanwhile fails by itself
-            heed_cancellation()
-            return
         heed_cancellation()
         self.headroom.measured(memory, self._clock())
         self._say()
 
-    def _forbidden(self, error: ResponseError) -> None:
+    def _forbidden(self, error: Exception) -> None:
         if not self._forbade:
             self._forbade = True
             cure = "allow INFO to this user; until then Redis counts as full only when it says so"
@@ -105,3 +105,8 @@ def _memory(info: Mapping[str, Any]) -> Memory:
     """Redis: buffers of replicas and of the append-only file do not count against `maxmemory`."""
     exempt = int(info.get("mem_not_counted_for_evict", 0))
     return Memory(int(info["used_memory"]) - exempt, int(info.get("maxmemory", 0)))
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Whether INFO is forbidden to us, or a managed Redis does not have it; BUSY passes."""
+    return isinstance(error, NoPermissionError) or "unknown command" in str(error)

@@ -149,7 +149,8 @@ class Watch:
     async def is_told_once(self, trouble: set[str], recovery: set[str]) -> None:
         """A line for the trouble and one for its end, for each actor."""
         await eventually(lambda: recovery <= self.told().keys())
-        assert self.told() == dict.fromkeys(trouble | recovery, 1)
+        told = self.told()
+        assert told == dict.fromkeys(trouble | recovery, 1), told
         assert self.of_celery() <= CELERY_LINES
         assert not self._bridge.lines("raw") + self._worker.lines("raw")
 
