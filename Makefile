@@ -14,7 +14,7 @@ demo: .venv/.installed
 	$(BIN)/flybridge demo
 
 test: .venv/.installed .venv-interop/.installed
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(TESTS)
 
 bench: .venv/.installed .venv-interop/.installed
 	$(BIN)/python tests/benchmarks/run.py $(BENCH)

@@ -89,7 +89,7 @@ async def handlers_take_longer_than_the_lease(play: Play) -> None:
         play.generator.push("chaos.slow", seconds=3.5 * play.settings["event_lease"])
         if await play.until(lambda: _busy(play) == set(play.cast.workers), 0.3):
             break
-    assert await play.until(lambda: not play.deeds.open, 15.0)
+    assert await play.until(lambda: not play.deeds.open, 35.0)
 
 
 FENCE = (

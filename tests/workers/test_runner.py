@@ -113,7 +113,7 @@ def test_an_event_too_old_for_a_handler_is_not_begun_for_it(
     assert either(table, ENVELOPE, 1, {}, since=now_ms(ago=7000)).finished == ()
 
 
-@pytest.mark.parametrize("since", [0, now_ms(ago=-3600)])
+@pytest.mark.parametrize("since", [0, now_ms(ago=-3600)], ids=["unknown", "ahead"])
 def test_an_age_that_nobody_knows_or_that_lies_ahead_is_no_age(
     either: Runner, table: Registry, since: int
 ) -> None:
