@@ -61,7 +61,7 @@ def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]
         "worker_hijack_root_logger": False,
         "worker_send_task_events": False,
         # Slept through to its end, after a second signal.
-        "worker_soft_shutdown_timeout": 3,
+        "worker_soft_shutdown_timeout": 2,
         **broker.configuration(settings),
     }
 
