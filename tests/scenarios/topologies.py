@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from redis import Redis
+from redis.backoff import ConstantBackoff
 from redis.crc import key_slot
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, RedisError
+from redis.retry import Retry
 
 from bridge.local.feishu import APP_ID
 from bridge.processes import die_with_parent
@@ -217,11 +219,16 @@ class ClusterRedis:
 
 
 class FollowingStage(Stage):
-    """A stage whose own client follows the primary too."""
+    """A stage whose own client follows the primary too.
+
+    While Sentinels still disagree it asks again for some seconds: our actors do so by themselves.
+    """
 
     @contextmanager
     def redis(self) -> Iterator[Redis]:
         client = sync_client(self.redis_server.url, app_id=APP_ID)
+        patient = Retry(ConstantBackoff(0.1), 50, (ConnectionError,))
+        client.connection_pool.connection_kwargs["retry"] = patient
         try:
             yield client
         finally:
