@@ -18,6 +18,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from bridge.errors import RedisUnfit, RedisUnreachable
 from bridge.pipe import pack
+from bridge.redis_client import text
 
 LANES = 24
 """Connections that may wait at once: ten batches a second, each for the budget of two."""
@@ -121,7 +122,7 @@ async def _look_at_aof(redis: Redis) -> None:
         cure = f"make sure yourself that {' and '.join(map(' is '.join, ON_DISK.items()))}"
         log.warning("durability.unchecked", profile="aof", error=str(error), cure=cure)
         return
-    found = {_text(name): _text(value) for name, value in config.items()}
+    found = {text(name): text(value) for name, value in config.items()}
     wrong = [name for name, value in ON_DISK.items() if found.get(name) != value]
     if wrong:
         raise RedisUnfit(
@@ -172,7 +173,7 @@ async def _look_for_replicas(durability: Durability, redis: Redis) -> None:
     try:
         connected = int((await redis.info("replication")).get("connected_slaves", 0))
     except ResponseError as error:
-        cure = f"make sure yourself that {durability.wanted} replicas are connected"
+        cure = f"make sure yourself that enough replicas are connected: {durability.wanted}"
         log.warning("durability.unchecked", profile=durability.profile, error=str(error), cure=cure)
         return
     if connected < durability.wanted:
@@ -184,7 +185,3 @@ async def _look_for_replicas(durability: Durability, redis: Redis) -> None:
             cure="start the missing replicas; until then every event is answered 500 and comes "
             "again from Feishu",
         )
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -159,7 +159,7 @@ def _judge_info(info: Mapping[str, Any], where: str) -> None:
 
 
 def _judge_policy(config: Mapping[Any, Any], eviction: Eviction) -> None:
-    policies = [_text(value) for name, value in config.items() if _text(name) == _POLICY]
+    policies = [text(value) for name, value in config.items() if text(name) == _POLICY]
     if not policies or policies == ["noeviction"]:
         return
     if eviction == "accept":
@@ -193,5 +193,6 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2])
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A reply as text, whether it came decoded or not."""
     return value.decode() if isinstance(value, bytes) else str(value)
