@@ -6,20 +6,26 @@ import random
 from collections.abc import Callable
 
 FIRST = 1.0
-"""Seconds; upper bound of the first delay. The SDKs wait up to 30 s: a needless gap at each routine
-close."""
+"""Seconds; upper bound of the first delay, unless another is set. The SDKs wait up to 30 s: a
+needless gap at each routine close."""
 
 LONGEST = 120.0
 """Seconds; no delay is longer, whatever the server asks for."""
 
 
 class Backoff:
-    """The delays of one run of failures; `reset` after a success."""
+    """The delays of one run of failures; `reset` after a success.
 
-    def __init__(self, chance: Callable[[], float] = random.random) -> None:
+    Args:
+        first: seconds; upper bound of the first delay.
+    """
+
+    def __init__(
+        self, chance: Callable[[], float] = random.random, *, first: float = FIRST
+    ) -> None:
         self.cap = LONGEST
         self._chance = chance
-        self._bound = FIRST
+        self._first = self._bound = min(first, LONGEST)
 
     def next(self) -> float:
         """Seconds to wait: anything from 0 to a bound that doubles each time up to `cap`."""
@@ -28,8 +34,8 @@ class Backoff:
         return self._chance() * bound
 
     def reset(self) -> None:
-        self._bound = FIRST
+        self._bound = self._first
 
     def limit(self, interval: float) -> None:
-        """Take the server's ReconnectInterval as a cap; at least `FIRST`, at most `LONGEST`."""
-        self.cap = min(max(interval, FIRST), LONGEST)
+        """Take the server's ReconnectInterval as a cap; at least `first`, at most `LONGEST`."""
+        self.cap = min(max(interval, self._first), LONGEST)

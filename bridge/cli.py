@@ -16,6 +16,7 @@ import click
 
 from bridge.cli_events import complete_types, events
 from bridge.cli_groups import groups
+from bridge.cli_handlers import handlers
 from bridge.cli_letters import dlq, replay
 from bridge.cli_settings import begin
 from bridge.errors import BridgeError, PluginBroken
@@ -40,8 +41,15 @@ examples:
   $ FLYBRIDGE_DOMAIN=http://127.0.0.1:8719 flybridge run
   $ flybridge trigger im.message.receive_v1 --set message.content=hello
 \b
+  # a local gateway that speaks JSON text, and a bridge that does
+  $ flybridge local --text
+  $ FLYBRIDGE_DOMAIN=http://127.0.0.1:8719 FLYBRIDGE_TEXT_DIALECT=true flybridge run
+\b
   # what Feishu does when an ack is lost: the same event three times
   $ flybridge trigger im.message.receive_v1 --same-id --count 3
+\b
+  # a handler more, in all running workers
+  $ flybridge handlers register myapp.surveys
 \b
   # what handlers gave up, and once more with the handler mended
   $ flybridge dlq list
@@ -66,7 +74,7 @@ class Commands(click.Group):
 )
 @click.option("--env-file", type=click.Path(path_type=Path), help="Read instead of ./.env.")
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="[default: by terminal]")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error", "off"]))
 @click.version_option(package_name="flybridge", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, /, **options: Any) -> None:
@@ -80,7 +88,7 @@ def cli(ctx: click.Context, /, **options: Any) -> None:
 @cli.command()
 @click.option("--domain", help="feishu, lark, or a base URL.")
 @click.option("--redis-url", help="Where the streams are.")
-@click.option("--ops-port", type=int, help="Health and status by HTTP; 0: none.")
+@click.option("--ops-port", type=int, help="Health, status, metrics by HTTP; 0: none.")
 @click.pass_obj
 def run(common: dict[str, Any], /, **flags: Any) -> None:
     """Run one bridge: standby until it holds the lease, then leader.
@@ -141,14 +149,30 @@ def worker(
     "--host", default="127.0.0.1", show_default=True, help="Anyone who reaches it may push."
 )
 @click.option("--port", default=LOCAL_PORT, show_default=True)
+@click.option(
+    "--text", "text_dialect", is_flag=True, help="Be a gateway that speaks JSON text instead."
+)
+@click.option("--text-token", default="", help="With --text: what a bridge must send to get in.")
 @click.pass_obj
-def local(common: dict[str, Any], /, host: str, port: int) -> None:
-    """Serve a local Feishu on the real protocol, for trying things out and for tests."""
+def local(
+    common: dict[str, Any], /, host: str, port: int, text_dialect: bool, text_token: str
+) -> None:
+    """Serve a local Feishu on the real protocol, for trying things out and for tests.
+
+    \b
+    With --text it stands in for a gateway that is not Feishu, as for FLYBRIDGE_TEXT_DIALECT:
+      $ flybridge local --text --text-token t-1
+      $ FLYBRIDGE_DOMAIN=http://127.0.0.1:8719 FLYBRIDGE_TEXT_DIALECT=true \\
+        FLYBRIDGE_TEXT_TOKEN=t-1 flybridge run
+    """
     from bridge import logs
     from bridge.run import run_local
 
+    if text_token and not text_dialect:
+        raise click.UsageError("--text-token is for gateways that speak text; give --text, too.")
     logs.configure(common["log_level"] or "info", common["log_format"] or "console")
-    asyncio.run(run_local(host, port, click.echo))
+    serving = run_local(host, port, click.echo, text_dialect=text_dialect, text_token=text_token)
+    asyncio.run(serving)
 
 
 def _default_url() -> str:
@@ -234,6 +258,7 @@ def demo() -> None:
 cli.add_command(events)
 cli.add_command(dlq)
 cli.add_command(groups)
+cli.add_command(handlers)
 cli.add_command(replay)
 
 
@@ -254,8 +279,8 @@ def _read_envelope(file: IO[bytes]) -> dict[str, Any]:
 
 
 def _sample(control: Any, event_type: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
-    from bridge.local.samples import sample
     from bridge.trigger import overrides
+    from handlers.samples import sample
 
     if event_type is None:
         raise click.UsageError("Give a TYPE, like im.message.receive_v1, or --file.")

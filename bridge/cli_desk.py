@@ -113,7 +113,7 @@ def open_desk(
     settings = begin(WorkerSettings, common, {**flags, "group": ours})
     redis = sync_client(settings.redis_url, app_id=settings.app_id)
     try:
-        yield Desk(settings, redis, Keys(settings.app_id), group or settings.group, _who())
+        yield Desk(settings, redis, Keys(settings.app_id), group or settings.group, who())
     except (RedisError, OSError) as error:
         raise _trouble(redis, error, again=REPEAT if changes else "") from error
     finally:
@@ -251,7 +251,8 @@ def _trouble(redis: Redis, error: Exception, *, again: str) -> BridgeError:
     )
 
 
-def _who() -> str:
+def who() -> str:
+    """user@host, for logs and the audit."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user id without a name

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,9 +19,14 @@ def complete_types(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """The types that have a sample, for the shell."""
-    from bridge.local.samples import sample_types
+    names = sorted(path.stem for path in _folder_of_samples().glob("*.json"))
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
-    return [CompletionItem(name) for name in sample_types() if name.startswith(incomplete)]
+
+def _folder_of_samples() -> Path:
+    """Found without importing `handlers`, which would take longer than a shell may wait."""
+    found = find_spec("handlers")
+    return Path(found.origin).with_name("samples") if found and found.origin else Path()
 
 
 @click.command()
@@ -68,7 +75,7 @@ def _schema(event_type: str) -> dict[str, Any]:
 
 
 def _sample(event_type: str) -> dict[str, Any]:
-    from bridge.local.samples import sample, sample_types
+    from handlers.samples import sample, sample_types
     from handlers.types import canonical
 
     if canonical(event_type) not in sample_types():
@@ -80,7 +87,7 @@ def _sample(event_type: str) -> dict[str, Any]:
 
 
 def _rows(*, every: bool) -> list[dict[str, Any]]:
-    from bridge.local.samples import sample_types
+    from handlers.samples import sample_types
     from handlers.types import ALIASES, KNOWN_TYPES, domain
 
     return [

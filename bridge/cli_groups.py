@@ -6,12 +6,15 @@ Part of the command line, and so of the composition root.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bridge.cli_desk import open_desk
 from bridge.errors import BridgeError
+
+if TYPE_CHECKING:
+    from workers.groups import Groups, GroupState
 
 
 class GroupInUse(BridgeError):
@@ -27,16 +30,16 @@ def groups() -> None:
 @click.option("--redis-url", help="Where the streams are.")
 @click.pass_obj
 def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
-    """List the groups: streams joined, events delivered and not settled, not read; workers."""
+    """List the groups: streams joined, events delivered and not settled, not read; workers at
+    work, and what trimming keeps for the group."""
     from workers.groups import Groups
 
     with open_desk(common, {**flags, "group": None}) as desk:
         states = Groups(desk.redis, desk.keys, desk.who).states()
-    click.echo(f"{'GROUP':24} {'STREAMS':>7} {'PENDING':>8} {'UNREAD':>8} {'WORKERS':>7}")
+    click.echo(f"{'GROUP':24} {'STREAMS':>7} {'PENDING':>8} {'UNREAD':>8} {'WORKERS':>7}  READS")
     for each in states:
-        click.echo(
-            f"{each.name:24} {each.streams:7} {each.pending:8} {each.unread:8} {each.active:7}"
-        )
+        counts = f"{each.streams:7} {each.pending:8} {each.unread:8} {len(each.workers):7}"
+        click.echo(f"{each.name:24} {counts}  {' '.join(each.reads) or '-'}")
 
 
 @groups.command()
@@ -50,18 +53,33 @@ def forget(common: dict[str, Any], /, name: str, yes: bool, **flags: Any) -> Non
     Trimming waits for every group. A worker of that group that starts later begins anew, with what
     the streams still hold.
     """
-    from workers.groups import AT_WORK, Groups
+    from workers.groups import Groups
 
     with open_desk(common, {**flags, "group": None}) as desk:
         known = Groups(desk.redis, desk.keys, desk.who)
-        state = next((each for each in known.states() if each.name == name), None)
-        if state is None:
-            raise GroupInUse(f"there is no group {name}; see them with: flybridge groups list")
-        if state.active:
-            raise GroupInUse(
-                f"group {name} has {state.active} workers at work; stop them and wait {AT_WORK:g} s"
-            )
-        question = f"Forget {name} and the {state.unhandled:,} events it has not handled?"
+        question = (
+            f"Forget {name} and the {_idle(known, name).unhandled:,} events it has not handled?"
+        )
         if not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
             raise GroupInUse(f"nothing was forgotten ({question}); say that you mean it with --yes")
+        _idle(known, name)
         click.echo(f"{name} has left {known.forget(name)} streams")
+
+
+def _idle(known: Groups, name: str) -> GroupState:
+    """How far a group is that has no workers at work.
+
+    Raises:
+        GroupInUse: it has some, or there is no such group.
+    """
+    from workers.presence import AT_WORK
+
+    state = next((each for each in known.states() if each.name == name), None)
+    if state is None:
+        raise GroupInUse(f"there is no group {name}; see them with: flybridge groups list")
+    if state.workers:
+        raise GroupInUse(
+            f"group {name} has {len(state.workers)} workers at work ({' '.join(state.workers)}); "
+            f"stop them; those that were killed count for {AT_WORK:g} s"
+        )
+    return state

@@ -24,11 +24,15 @@ def begin(kind: type[Loaded], common: dict[str, Any], flags: dict[str, Any]) -> 
     import structlog
 
     from bridge import logs
-    from bridge.settings import unknown_variables
+    from bridge.environment import unknown_variables
+    from bridge.settings import BridgeSettings
+    from bridge.unwise import warn
 
     settings = kind.load(**common, **flags)
     logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
     log = structlog.get_logger("bridge.settings")
-    for name, near in unknown_variables(env_file=common["env_file"]).items():
+    known = BridgeSettings.model_fields  # a worker's are among them
+    for name, near in unknown_variables(known, env_file=common["env_file"]).items():
         log.warning("setting.unknown", variable=name, did_you_mean=near or None)
+    warn(settings.unwise)
     return settings

@@ -1,4 +1,5 @@
-"""One WebSocket to Feishu, from the upgrade to its end. What frames mean is `bridge/protocol.py`'s.
+"""One WebSocket to Feishu, from the upgrade to its end. What frames mean is `bridge/protocol.py`'s,
+and how the WebSocket is opened, or refused, `bridge/upgrade.py`'s.
 
 It never reconnects: the URL of an endpoint is good once, and who may connect is the lease's matter.
 """
@@ -7,40 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import structlog
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from bridge import frames
-from bridge.endpoint import Endpoint, refusal
-from bridge.errors import FeishuRefused, FeishuUnavailable
-from bridge.heartbeat import Heartbeat
+from bridge import outgoing
+from bridge.delivery import Delivery, Rejected
+from bridge.endpoint import Endpoint
+from bridge.errors import NotConnected
+from bridge.heartbeat import Heartbeat, Pulse
 from bridge.liveness import PONG_TIMEOUT, Dead
-from bridge.protocol import Delivery, Protocol, Rejected
-from bridge.settings import is_loopback
+from bridge.outgoing import Outgoing
+from bridge.protocol import Protocol
 from bridge.text_dialect import TextDialect
+from bridge.upgrade import OPEN_TIMEOUT, open_websocket
 
-OPEN_TIMEOUT = 10.0
-"""Seconds for DNS, TCP, proxy, TLS and upgrade together."""
 CLOSE_TIMEOUT = 1.0
 WRITE_TIMEOUT = 20.0
 """Seconds that Feishu may take no bytes from us before the connection counts as dead."""
-WRITE_LIMIT = 1024 * 1024
-"""Unsent bytes above which reading waits; some 4,000 acks."""
 
 log = structlog.get_logger("bridge.connection")
-
-# At debug level the library logs the upgrade request, and the URL in it is a secret.
-_library_log = logging.getLogger("bridge.connection.websockets")
-_library_log.setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +54,7 @@ class Connection:
         protocol: Protocol,
         on_delivery: Callable[[Delivery], None],
         on_rejected: Callable[[Rejected], None],
+        on_heartbeat: Callable[[Pulse], None],
     ) -> None:
         self.protocol = protocol
         """Counts, config and heartbeat; its times are of the event loop's clock."""
@@ -68,12 +62,23 @@ class Connection:
         self._transport = websocket.transport
         self._on_delivery = on_delivery
         self._on_rejected = on_rejected
+        self._on_heartbeat = on_heartbeat
         self._loop = asyncio.get_running_loop()
-        self._outgoing: list[bytes | str] = []
+        self._outgoing = Outgoing(websocket)
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
-        self._congested = False
         self._reason = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something can be sent; False from the first step of its end on."""
+        is_closing = bool(self._reason) or self._transport.is_closing()
+        return self._websocket.protocol.state is State.OPEN and not is_closing
+
+    @property
+    def ended(self) -> Closed:
+        """How it ended as far as is known, for who does not wait for `run`."""
+        return Closed(self._reason or "left by us", self._websocket.close_code or 1006)
 
     async def run(self) -> Closed:
         """Read until the connection ends, whoever ends it, and say why.
@@ -87,7 +92,7 @@ class Connection:
         try:
             while True:
                 self._receive(await self._websocket.recv())
-                if self._congested:
+                if self._outgoing.congested:
                     await self._drain()
         except ConnectionClosed as error:
             closed = self._closed(error)
@@ -105,24 +110,34 @@ class Connection:
         """
         frame = self.protocol.ack(delivery, code, self._loop.time(), data)
         if frame is not None:
-            self._send(frame)
+            self._outgoing.add(frame)
+
+    async def send(self, data: str | bytes) -> None:
+        """Send a text or a binary message as it is; wait while Feishu takes nothing.
+
+        Raises:
+            NotConnected: the connection has ended, or ends now.
+            UnicodeEncodeError: the text holds half a character.
+        """
+        if isinstance(data, str):
+            data.encode()  # in `Outgoing` it would cost others their acks
+        if self.is_open:
+            self._outgoing.add(data)
+            self._outgoing.flush()
+            with contextlib.suppress(OSError):
+                await self._websocket.drain()
+        if not self.is_open:
+            raise NotConnected("The connection to Feishu has ended; send again on the next one.")
 
     def pause(self) -> None:
-        """Stop reading; what has been read already, some 256 KiB, is still delivered."""
+        """Stop reading for good; what has been read, some 256 KiB, is still delivered."""
         self._paused = True
         self.protocol.pause(self._loop.time())
         self._transport.pause_reading()
 
-    def resume(self) -> None:
-        """Go on reading."""
-        self._paused = False
-        self.protocol.resume(self._loop.time())
-        self._transport.resume_reading()
-        self._arm()
-
     async def close(self) -> None:
         """Send waiting acks, say goodbye, close, within a second. Nothing is delivered any more."""
-        self._flush()
+        self._outgoing.flush()
         self._reason = self._reason or "closed by us"
         self._transport.resume_reading()  # for Feishu's part of the goodbye
         try:
@@ -155,6 +170,8 @@ class Connection:
     def _receive_rest(self) -> None:
         for rejected in self.protocol.take_rejected():
             self._on_rejected(rejected)
+        if (pulse := self.protocol.take_pulse()) is not None:
+            self._on_heartbeat(pulse)
         self._answer()
         # A pong or a piece may have brought a timer forward; whole events, nearly all, never do.
         self._arm()
@@ -172,28 +189,9 @@ class Connection:
 
     # Writing
 
-    def _send(self, data: bytes | str) -> None:
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(data)
-
     def _answer(self) -> None:
         for text in self.protocol.take_answers():
-            self._send(text)
-
-    def _flush(self) -> None:
-        """Everything waiting in one write: a quarter of what the library's `send` costs per ack."""
-        outgoing, self._outgoing = self._outgoing, []
-        websocket = self._websocket.protocol
-        if not outgoing or websocket.state is not State.OPEN or self._transport.is_closing():
-            return
-        for data in outgoing:
-            if isinstance(data, str):
-                websocket.send_text(data.encode())
-            else:
-                websocket.send_binary(data)
-        self._transport.write(b"".join(websocket.data_to_send()))
-        self._congested = self._transport.get_write_buffer_size() > WRITE_LIMIT
+            self._outgoing.add(text)
 
     async def _drain(self) -> None:
         """Read nothing until Feishu has taken what we wrote, so that acks cannot pile up."""
@@ -206,7 +204,7 @@ class Connection:
         except OSError:
             pass  # lost meanwhile, which `recv` tells next
         finally:
-            self._congested = False
+            self._outgoing.congested = False
             if not self._paused:
                 self._transport.resume_reading()
 
@@ -235,12 +233,12 @@ class Connection:
             return
         self._answer()
         if due is not None:
-            self._send(due)
+            self._outgoing.add(due)
         self._arm()
 
 
-def _ignore(rejected: Rejected) -> None:
-    """Rejected frames are counted, which is enough for some callers."""
+def _ignore(seen: Rejected | Pulse) -> None:
+    """Rejected frames and heartbeats are counted, which is enough for some callers."""
 
 
 @contextlib.asynccontextmanager
@@ -249,89 +247,49 @@ async def connect(
     on_delivery: Callable[[Delivery], None],
     *,
     on_rejected: Callable[[Rejected], None] = _ignore,
+    on_heartbeat: Callable[[Pulse], None] = _ignore,
     open_timeout: float = OPEN_TIMEOUT,
     pong_timeout: float = PONG_TIMEOUT,
     counts: Counter[str] | None = None,
     heartbeat: Heartbeat | None = None,
     text_dialect: TextDialect | None = None,
+    receive_buffer_size: int = 0,
 ) -> AsyncIterator[Connection]:
     """Open the endpoint's WebSocket, through the proxy of the environment if there is one.
 
     Args:
-        on_delivery: called for each complete push; neither it nor `on_rejected` may block.
+        on_delivery: called for each complete push; neither it nor the other two may block.
+        on_heartbeat: called for each pong, and each heartbeat of the text dialect.
         open_timeout: seconds for everything up to the upgrade.
         pong_timeout: seconds from a ping to any frame.
         counts: the counter to go on with, so that it outlives the connection.
         heartbeat: the statistics to go on with, likewise.
         text_dialect: speak text as well, to servers other than Feishu; None: ignore it.
+        receive_buffer_size: bytes the kernel keeps for us to read; 0: what the system thinks best.
 
     Raises:
         FeishuUnavailable: a passing fault; discover again and retry with backoff.
         FeishuBusy: the connection limit; retry slowly.
         FeishuRefused: Feishu forbids the connection.
     """
-    websocket = await _open(endpoint.url, open_timeout)
+    websocket = await open_websocket(
+        endpoint.url,
+        open_timeout=open_timeout,
+        close_timeout=CLOSE_TIMEOUT,
+        write_limit=outgoing.LIMIT,
+    )
+    if receive_buffer_size:
+        raw = websocket.transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it has ended already, as `run` is going to say
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_size)
     now = asyncio.get_running_loop().time()
     protocol = Protocol(
         endpoint.service_id, endpoint.config, now, pong_timeout=pong_timeout, counts=counts,
         heartbeat=heartbeat, text_dialect=text_dialect,
     )  # fmt: skip
-    connection = Connection(websocket, protocol, on_delivery, on_rejected)
+    connection = Connection(websocket, protocol, on_delivery, on_rejected, on_heartbeat)
     log.debug("connection.opened", device_id=endpoint.device_id)
     try:
         yield connection
     finally:
         await connection.close()
-
-
-async def _open(url: str, open_timeout: float) -> ClientConnection:
-    try:
-        return await open_websocket(
-            url,
-            proxy=None if is_loopback(urlsplit(url)) else True,
-            compression=None,
-            user_agent_header="flybridge",
-            open_timeout=open_timeout,
-            ping_interval=None,  # our own pings prove more: that Feishu's service answers
-            close_timeout=CLOSE_TIMEOUT,
-            max_size=frames.MAX_FRAME,
-            max_queue=None,  # the transport is paused instead, see `pause`
-            write_limit=WRITE_LIMIT,
-            logger=_library_log,
-        )
-    except InvalidStatus as error:
-        raise upgrade_refusal(error.response.status_code, error.response.headers) from None
-    except OSError as error:
-        reason = str(error) or "timed out"
-    except (WebSocketException, ImportError) as error:
-        # The text of these may hold the URL or a proxy's password.
-        reason = type(error).__name__
-    raise FeishuUnavailable(f"no WebSocket ({reason}); check network, DNS, proxy and TLS")
-
-
-def upgrade_refusal(status: int, headers: Mapping[str, str]) -> FeishuRefused:
-    """The error for an upgrade that Feishu answered with an HTTP `status`.
-
-    Feishu: `Handshake-Status` 514 is failed authentication, of which `Handshake-Autherrcode`
-    1000040350 is the connection limit and the rest a stale ticket; 403 is final.
-    """
-    handshake = _number(headers, "Handshake-Status")
-    code = _number(headers, "Handshake-Autherrcode")
-    said = ascii(headers.get("Handshake-Msg", ""))[:200]
-    if handshake == 514 and code == 1000040350:
-        return refusal(code, said)
-    if handshake == 403:
-        return FeishuRefused(
-            f"Feishu forbids the connection {said}; check in the developer console that the app is "
-            "enabled and its subscription mode is the long connection",
-            403,
-        )
-    known = handshake or status
-    return FeishuUnavailable(f"the upgrade was refused with {known} {said}; retry", code or known)
-
-
-def _number(headers: Mapping[str, str], name: str) -> int:
-    try:
-        return int(headers.get(name, ""))
-    except (ValueError, LookupError):  # LookupError: the header came twice
-        return 0

@@ -25,9 +25,9 @@ from bridge.local.actors import Actor
 from bridge.local.collector import LocalCollector
 from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
 from bridge.local.pushes import Push
-from bridge.local.samples import sample
 from bridge.local.valkey import EmbeddedRedis
 from bridge.streams import Keys
+from handlers.samples import sample
 
 GROUP = "workers"
 TYPES = ("im.message.receive_v1", "im.chat.updated_v1", "contact.user.created_v3")

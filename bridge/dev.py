@@ -127,6 +127,9 @@ Feishu:    {feishu}   local, on the real protocol
 Handlers:  {handlers}
 Processes: {pids}
 
-Ready. Elsewhere: flybridge trigger im.message.receive_v1 --url {feishu}
-^C ends it.
+Elsewhere: flybridge trigger im.message.receive_v1 --url {feishu}
+For `flybridge handlers`, `dlq`, `groups` and `replay` there:
+  export FLYBRIDGE_APP_ID={APP_ID} FLYBRIDGE_REDIS_URL={cast.environment["FLYBRIDGE_REDIS_URL"]}
+
+Ready. ^C ends it.
 """

@@ -21,9 +21,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from bridge.client_config import ClientConfig
 from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
-from bridge.protocol import ClientConfig
-from bridge.settings import is_loopback
+from bridge.loopback import is_loopback
 
 PATH = "/callback/ws/endpoint"
 TIMEOUT = 10.0

@@ -10,6 +10,10 @@
     * :exc:`FeishuUnavailable`: a passing fault; retry with backoff
     * :exc:`FeishuBusy`: a fault that heals elsewhere (console, other clients); retry slowly
 
+  * :exc:`ConnectionOver`: no connection any more, and the settings allow no further attempt
+  * :exc:`NotConnected`: there is no connection to Feishu that this could use
+  * :exc:`Misused`: a call that makes no sense now; a mistake of the calling program
+  * :exc:`TaskFailed`: a task without which this is no bridge ended by a mistake of ours
   * :exc:`LeaseLost`: another process may lead from now on
   * :exc:`PluginBroken`: a handler module failed to import
   * :exc:`FrameInvalid`: bytes that are not a Feishu frame
@@ -28,6 +32,7 @@ EXIT_REDIS = 4
 EXIT_FEISHU = 5
 EXIT_LEASE = 6  # the event loop was stuck past the renew deadline; restart the process
 EXIT_PLUGIN = 7
+EXIT_TASK = 8  # a mistake of ours; the log has the traceback
 
 
 class BridgeError(Exception):
@@ -79,6 +84,26 @@ class FeishuUnavailable(FeishuRefused):
 
 class FeishuBusy(FeishuRefused):
     """A refusal that heals elsewhere, e.g. the connection limit; retry slowly."""
+
+
+class ConnectionOver(BridgeError):
+    """The connection has ended, or could not be made, and no further attempt is allowed."""
+
+    exit_code = EXIT_FEISHU
+
+
+class NotConnected(BridgeError):
+    """There is no connection to Feishu now, or this bridge is not the one to have it."""
+
+
+class Misused(BridgeError):
+    """A call that makes no sense at this moment, or with these settings."""
+
+
+class TaskFailed(BridgeError):
+    """A task that must not end did, by a mistake of ours."""
+
+    exit_code = EXIT_TASK
 
 
 class LeaseLost(BridgeError):

@@ -14,9 +14,9 @@ from typing import Protocol
 
 import structlog
 
+from bridge.delivery import Delivery, Rejected
 from bridge.envelope import Header, header
 from bridge.errors import EnvelopeInvalid
-from bridge.protocol import Delivery, Rejected
 from bridge.published import Published, PublishRefused
 from bridge.publisher import Publisher
 from bridge.spans import EventSpans, begin

@@ -21,7 +21,7 @@ SET_TTL = 30.0
 
 
 class PieceRefused(Exception):
-    """A piece that fits nowhere; `reason` is one of the outcomes of `bridge/protocol.py`."""
+    """A piece that fits nowhere; `reason` is a `FrameOutcome` of `bridge/delivery.py`."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

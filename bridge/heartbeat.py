@@ -65,6 +65,18 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
+class Pulse:
+    """A sign of life that came in: a pong, or a heartbeat of the text dialect."""
+
+    interval: float | None
+    """Seconds to the next one: our own ping interval, or what the heartbeat says; None: nothing."""
+    status: str
+    """Our own rhythm, or what the heartbeat says."""
+    round_trip: float | None = None
+    """Seconds; None when no ping waited for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class HeartbeatStatistics:
     """The heartbeat of a link at one moment. Durations are seconds; None: no pong to tell from."""
 
@@ -160,7 +172,7 @@ class Heartbeat:
         self._reading = _Reading()
 
     def started(self, now: float) -> None:
-        """A connection is read from now on, a new one or one that was paused."""
+        """A new connection is read from now on."""
         self._reading = _Reading()
         self._silent_since = now - self._silent_for
 
@@ -181,7 +193,7 @@ class Heartbeat:
             reading.unanswered, reading.ping_before = now, reading.last_ping
         reading.last_ping = now
 
-    def ponged(self, now: float) -> None:
+    def ponged(self, now: float) -> Pulse:
         """A pong came in; one that nobody asked for ends a silence and tells nothing else."""
         self._silent_for = 0.0
         if self._silent_since is not None:
@@ -190,6 +202,8 @@ class Heartbeat:
         if first is not None and last is not None:
             self._answered(now, first, last)
         self._assess(now)
+        round_trip = self.round_trip if first is not None else None
+        return Pulse(self.interval.seconds, self.rhythm, round_trip)
 
     def given_up(self, now: float) -> None:
         """The connection counts as dead: the ping that waits for a pong was missed."""

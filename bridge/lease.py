@@ -67,6 +67,10 @@ class LeaseElector:
         """Set from a loss until the next leadership."""
         self.on_lost: Callable[[Lost], None] = lambda lost: None
         """Called at once, before anything else runs: close the socket here."""
+        self.on_asked: Callable[[], None] = lambda: None
+        """Called after every call of a standby, answered or not."""
+        self.watch: Callable[[asyncio.Task[None]], None] = lambda task: None
+        """Called with the task that renews the lease; it must not end by an exception."""
         self.answered_at: float | None = None
         """When Redis last answered, by `clock`."""
         self.renew_seconds = 0.0
@@ -110,6 +114,7 @@ class LeaseElector:
         """Ask until the lease is ours, and return the term. Nobody renews it yet; see `lead`."""
         while True:
             left = await self._ask()
+            self.on_asked()
             if self.term:
                 return self.term
             await asyncio.sleep(self._election.delay(random.random(), left))  # noqa: S311
@@ -126,6 +131,7 @@ class LeaseElector:
             term = await self.wait_until_leading()
             async with scope:
                 keeper = asyncio.create_task(self._keep(), name="lease-keeper")
+                self.watch(keeper)
                 self._scope = scope
                 try:
                     yield term

@@ -24,17 +24,32 @@ from dataclasses import dataclass
 
 import structlog
 
+from bridge.attempts import Attempts
 from bridge.backoff import Backoff
-from bridge.connection import Connection
+from bridge.client_config import ClientConfig
+from bridge.connection import Closed, Connection
+from bridge.delivery import Delivery
 from bridge.endpoint import REFUSALS, Endpoint
-from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
+from bridge.errors import ConnectionOver, FeishuBusy, FeishuRefused, FeishuUnavailable
 from bridge.feed import Feed
-from bridge.protocol import ClientConfig
+from bridge.heartbeat import Pulse
+from bridge.lifecycle import (
+    Connected,
+    Disconnected,
+    Errored,
+    HeartbeatReceived,
+    MessageReceived,
+)
 from bridge.publisher import Publisher
+from bridge.status import now_ms
+from bridge.subscribers import Subscribers
 from bridge.tally import Tally
 
 GOODBYE = 0.3
 """Seconds that Feishu may take for its part of a goodbye when the process stops."""
+
+LAST_PUBLISHES = 1.0
+"""Seconds for what was read from a connection that was the last one."""
 
 log = structlog.get_logger("bridge.link")
 
@@ -51,7 +66,7 @@ class Pace:
     busy_retry: float = 30.0
     refused_retry: float = 300.0
     steady: float = 10.0
-    """A connection that lived so long was a success: the backoff starts anew."""
+    """A connection that lived so long was a success: backoff and count of failures start anew."""
 
 
 class Link:
@@ -60,8 +75,11 @@ class Link:
     Args:
         discover: `endpoint.discover` with base URL and credentials filled in; called with `config`,
             `refusals`.
-        connect: `connection.connect`; called with endpoint, `on_delivery`, `on_rejected`, `counts`.
+        connect: `connection.connect`; called with endpoint, `on_delivery`, `on_rejected`,
+            `on_heartbeat`, `counts`, `heartbeat`.
         feed: makes the feed for a term.
+        attempts: whether to connect again.
+        lifecycle: who is told of connections, deliveries, heartbeats and failed attempts.
         on_change: called when a connection comes or goes.
     """
 
@@ -76,6 +94,8 @@ class Link:
         *,
         on_change: Callable[[], None] = lambda: None,
         backoff: Backoff | None = None,
+        attempts: Attempts | None = None,
+        lifecycle: Subscribers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.connection: Connection | None = None
@@ -92,6 +112,10 @@ class Link:
         self._pace = pace
         self._clock = clock
         self._backoff = backoff or Backoff()
+        self._attempts = attempts or Attempts()
+        self._lifecycle = lifecycle or Subscribers()
+        self._hurry = asyncio.Event()
+        self._ends_by_us = self._brief = False
         self._config: ClientConfig | None = None
         self._refusals = 0
         self._offline_since: float | None = None
@@ -117,6 +141,7 @@ class Link:
 
         Raises:
             FeishuRefused: wrong configuration, and no discovery had ever succeeded.
+            ConnectionOver: the settings allow no further attempt.
         """
         self._offline_since, self._ponged = self._clock(), False
         try:
@@ -124,13 +149,18 @@ class Link:
                 delay = await self._attempt(term)
                 if self.trouble and not self.degraded and self.offline > self._pace.patience:
                     return
-                await asyncio.sleep(delay)
+                await self._pause(delay)
+        except ConnectionOver:
+            # The acks are lost with the connection; what Feishu sends again is a duplicate then.
+            await self._publisher.drain(LAST_PUBLISHES)
+            raise
         finally:
             self._offline_since, self.trouble, self.degraded = None, "", False
 
     def abort(self) -> None:
         """Drop the socket at once: what comes in by it belongs to another leader."""
         if self.connection is not None:
+            self._ends_by_us = True
             self.connection.abort()
             log.info("feishu.aborted")
 
@@ -139,6 +169,7 @@ class Link:
         connection = self.connection
         if connection is None:
             return
+        self._ends_by_us = True
         connection.pause()
         left = await self._publisher.drain(timeout)
         if left:
@@ -147,10 +178,21 @@ class Link:
             async with asyncio.timeout(GOODBYE):
                 await connection.close()
 
+    async def reconnect(self, timeout: float) -> None:
+        """Drain the connection, if there is one, and have `hold` make the next attempt at once."""
+        self._hurry.set()
+        await self.drain(timeout)
+
+    async def _pause(self, delay: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._hurry.wait()
+        self._hurry.clear()
+
     async def _attempt(self, term: int) -> float:
         """One connection, from discovery to its end; returns the seconds until the next attempt."""
         try:
-            await self._session(term)
+            closed = await self._session(term)
         except FeishuUnavailable as error:
             return self._failed(error, self._backoff.next(), degraded=False)
         except FeishuBusy as error:
@@ -162,47 +204,75 @@ class Link:
         except Exception as error:  # a mistake of ours must not end the only bridge
             log.exception("feishu.connection_failed")
             return self._failed(error, self._backoff.next(), degraded=False)
+        if not self._ends_by_us:
+            self._attempts.ended(closed.reason, brief=self._brief)
         return self._backoff.next()
 
-    async def _session(self, term: int) -> None:
+    async def _session(self, term: int) -> Closed:
         endpoint = await self._discover(config=self._config, refusals=self._refusals)
         self._config = endpoint.config
         feed = self._feed(term)
         opening = self._connect(
             endpoint,
-            feed.take,
+            self._taking(feed),
             on_rejected=feed.reject,
+            on_heartbeat=self._beaten,
             counts=self._tally.frames,
             heartbeat=self._tally.heartbeat,
         )
         async with opening as connection:
             feed.connection = connection
             self._connected(connection, endpoint)
+            closed = None
             try:
                 closed = await connection.run()
             finally:
-                self._disconnected(connection)
+                self._disconnected(connection, closed or connection.ended)
         log.info("feishu.closed", reason=closed.reason, code=closed.code)
+        return closed
+
+    def _taking(self, feed: Feed) -> Callable[[Delivery], None]:
+        take, lifecycle = feed.take, self._lifecycle
+
+        def taking(delivery: Delivery) -> None:
+            take(delivery)
+            if lifecycle.wants(MessageReceived):
+                payload, message_id = delivery.payload, delivery.message_id
+                lifecycle.tell(MessageReceived(delivery.kind, payload, message_id, now_ms()))
+
+        return taking
+
+    def _beaten(self, pulse: Pulse) -> None:
+        if self._lifecycle.wants(HeartbeatReceived):
+            interval, status = pulse.interval, pulse.status
+            beat = HeartbeatReceived(now_ms(), interval, status, pulse.round_trip)
+            self._lifecycle.tell(beat)
 
     def _connected(self, connection: Connection, endpoint: Endpoint) -> None:
         self.connection, self.connected_at = connection, self._clock()
         self.trouble, self.degraded = "", False
         self._offline_since, self._refusals = None, 0
         self._tally.connects += 1
+        self._hurry.clear()
+        self._ends_by_us = False
         log.info("feishu.connected", device_id=endpoint.device_id)
         self.on_change()
+        self._lifecycle.tell(Connected(endpoint.device_id, now_ms()))
 
-    def _disconnected(self, connection: Connection) -> None:
+    def _disconnected(self, connection: Connection, closed: Closed) -> None:
         now = self._clock()
         lived = now - (self.connected_at or now)
         self._ponged = self.pong_seen
-        if lived >= self._pace.steady:
+        self._brief = lived < self._pace.steady
+        if not self._brief:
             self._backoff.reset()
+            self._attempts.succeeded()
         self._config = connection.protocol.config
         self._backoff.limit(self._config.reconnect_interval)
         self.connection = self.connected_at = None
         self._offline_since = now
         self.on_change()
+        self._lifecycle.tell(Disconnected(closed.code, closed.reason, now_ms()))
 
     def _failed(self, error: Exception, delay: float, *, degraded: bool) -> float:
         refused = isinstance(error, FeishuRefused) and error.code in REFUSALS
@@ -215,4 +285,6 @@ class Link:
             else:
                 log.warning("feishu.unavailable", reason=self.trouble)
             self.on_change()
+        self._attempts.fail(error)
+        self._lifecycle.tell(Errored(error, now_ms()))
         return delay

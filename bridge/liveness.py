@@ -52,18 +52,11 @@ class Liveness:
             self.next_ping = self._last_ping + interval
 
     def pause(self) -> None:
-        """Reading stops by our own will: silence proves nothing until `resume`. Pings go on."""
+        """Reading stops for good, by our own will: silence proves nothing. Pings go on."""
         self._paused = True
 
-    def resume(self, now: float) -> None:
-        """Reading goes on; every limit on silence starts anew."""
-        self._paused = False
-        self.last_frame = now
-        if self._silent_since is not None:
-            self._silent_since = now
-
     def deadline(self, interval: float) -> float:
-        """When the connection is dead unless something comes in; infinity while paused."""
+        """When the connection is dead unless something comes in; infinity once paused."""
         if self._paused:
             return float("inf")
         # Very short intervals must not make the idle limit stricter than the pong's.

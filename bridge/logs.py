@@ -11,8 +11,10 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +25,9 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED = "[redacted]"
+
+OFF = logging.CRITICAL + 50
+"""The threshold of level `off`, above everything that is ever logged."""
 
 FLOORS = {
     "asyncio": logging.WARNING,
@@ -90,13 +95,16 @@ def configure(level: str, log_format: str, *, secrets: Iterable[str] = ()) -> No
     """Send structlog and the standard library's logging through one chain to stderr.
 
     Args:
-        level: debug, info, warning or error.
+        level: debug, info, warning, error or off. Even then an exception that nobody catches leaves
+            a sentence.
         log_format: console or json.
         secrets: values that are blanked wherever they occur.
     """
-    threshold = logging.getLevelNamesMapping()[level.upper()]
+    threshold = OFF if level == "off" else logging.getLevelNamesMapping()[level.upper()]
+    redactor = Redactor(secrets)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_formatter(log_format, Redactor(secrets)))
+    handler.setLevel(threshold)  # some libraries set the level of their own loggers
+    handler.setFormatter(_formatter(log_format, redactor))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)
@@ -108,11 +116,11 @@ def configure(level: str, log_format: str, *, secrets: Iterable[str] = ()) -> No
             *_facts(),
             ProcessorFormatter.wrap_for_formatter,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        wrapper_class=structlog.make_filtering_bound_logger(min(threshold, logging.CRITICAL)),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    sys.excepthook = _log_crash
+    sys.excepthook = partial(_say_crash, redactor) if threshold == OFF else _log_crash
 
 
 def add_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -189,3 +197,17 @@ def _log_crash(
         sys.__excepthook__(kind, error, where)
         return
     structlog.get_logger("flybridge").critical("process.crashed", exc_info=(kind, error, where))
+
+
+def _say_crash(
+    redactor: Redactor,
+    kind: type[BaseException],
+    error: BaseException,
+    where: TracebackType | None,
+) -> None:
+    """With the logs off, what nobody caught is the last thing said all the same."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, where)
+        return
+    for line in "".join(traceback.format_exception_only(error)).splitlines():
+        print(f"flybridge: {redactor.text(line)}", file=sys.stderr)

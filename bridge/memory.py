@@ -29,6 +29,7 @@ class MemoryWatch:
     Args:
         headroom: the decision; asked by whoever publishes.
         on_full: called at each look that finds Redis full.
+        on_filled: called when it has become full.
     """
 
     def __init__(
@@ -37,11 +38,12 @@ class MemoryWatch:
         headroom: Headroom,
         *,
         on_full: Callable[[], None] = lambda: None,
+        on_filled: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.headroom = headroom
         self._redis = redis
-        self._on_full = on_full
+        self._on_full, self._on_filled = on_full, on_filled
         self._clock = clock
         self._said = False
         self._forbade = False
@@ -97,6 +99,7 @@ class MemoryWatch:
                 cure="Feishu keeps the events and sends them again; start workers, see "
                 "group.lagging for groups that hold entries, or raise maxmemory",
             )
+            self._on_filled()
         else:
             log.info("redis.relieved", used=memory.used, maxmemory=memory.limit)
 

@@ -1,4 +1,5 @@
-"""Health and status over HTTP: `/livez`, `/readyz`, `/leaderz`, `/status`. It changes nothing.
+"""Health, status and metrics over HTTP: `/livez`, `/readyz`, `/leaderz`, `/status`, `/metrics`. It
+changes nothing.
 
 * `/livez`: the loop turns (it answers), and this is no leader whose lease has long run out. Never
   Redis or Feishu: an outage there must not restart every bridge.
@@ -7,6 +8,7 @@
   than `patience`, since every connection is closed now and then; it is not ready while Feishu
   refuses it.
 * `/leaderz`: 200 for the leader, 404 for the others.
+* `/status`: all that a bridge says of itself, as JSON; `/metrics`: the same for Prometheus.
 
 Machines read the status code; the body says which check failed.
 """
@@ -20,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from bridge.metrics import exposition
 from bridge.status import State, Status
 
 OVERDUE = 5.0
@@ -76,12 +79,17 @@ def application(
     async def show(request: Request) -> Response:
         return Response(status().to_json(), media_type="application/json")
 
+    async def metrics(request: Request) -> Response:
+        body, media_type = exposition(status(), accept=request.headers.get("accept", ""))
+        return Response(body, media_type=media_type)
+
     return Starlette(
         routes=[
             Route("/livez", livez),
             Route("/readyz", readyz),
             Route("/leaderz", leaderz),
             Route("/status", show),
+            Route("/metrics", metrics),
         ]
     )
 

@@ -14,125 +14,20 @@ from __future__ import annotations
 import base64
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
-
-import msgspec
+from dataclasses import replace
 
 from bridge import frames, json_codec
+from bridge.client_config import ClientConfig
+from bridge.delivery import Delivery, FrameOutcome, Rejected
 from bridge.errors import FrameInvalid
 from bridge.fragments import MAX_PIECES, Fragments, PieceRefused
-from bridge.heartbeat import Heartbeat
+from bridge.heartbeat import Heartbeat, Pulse
 from bridge.liveness import PONG_TIMEOUT, Dead, Liveness
 from bridge.text_dialect import TextConversation, TextDialect
 
 MAX_REJECTED = 64
 MAX_REJECTED_BYTES = frames.MAX_FRAME
 """What waits for `take_rejected`; the oldest make room."""
-
-
-class FrameOutcome(StrEnum):
-    """What became of an incoming frame."""
-
-    EVENT = "event"
-    """Delivered, the last piece of a set included."""
-    CARD = "card"
-    """Delivered. Feishu: the legacy callback channel, not meant for long connections."""
-    FRAGMENT = "fragment"
-    """Kept until its set is complete."""
-    PONG = "pong"
-    PING = "ping"
-    """Ignored. Feishu: no SDK answers a ping of the server. Of the text dialect: answered."""
-    HEARTBEAT = "heartbeat"
-    """A sign of life of the text dialect."""
-    AUTH = "auth"
-    """Of the text dialect: we are let in."""
-    CONTROL_UNKNOWN = "control_unknown"
-    """Ignored."""
-    TEXT = "text"
-    """Ignored: a WebSocket text message, which Feishu never sends, without the text dialect."""
-    INVALID = "invalid"
-    """Rejected: not a frame at all; nor a message, if it is text."""
-    METHOD_UNKNOWN = "method_unknown"
-    """Rejected: neither control nor data."""
-    TYPE_UNKNOWN = "type_unknown"
-    """Rejected: data that is neither event nor card."""
-    SUM_INVALID = "sum_invalid"
-    """Rejected: `sum` is no number, or above 256."""
-    SEQ_INVALID = "seq_invalid"
-    """Rejected: `seq` is no number, or not below `sum`."""
-    FRAGMENT_ANONYMOUS = "fragment_anonymous"
-    """Rejected: a piece without `message_id`."""
-    FRAGMENT_REPEATED = "fragment_repeated"
-    """Rejected: that piece is there already; the first one stays."""
-    SUM_CHANGED = "sum_changed"
-    """Rejected: the set began with another `sum`."""
-    SET_TOO_LARGE = "set_too_large"
-    """Rejected, and its set dropped: above 16 MiB."""
-    SETS_FULL = "sets_full"
-    """Rejected: 64 sets, or 64 MiB, are incomplete already."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientConfig:
-    """What the server tells its clients, in discovery and in pongs. Seconds; the SDKs' defaults."""
-
-    reconnect_count: int = -1
-    """Attempts before giving up; -1 for ever."""
-    reconnect_interval: int = 120
-    """Between attempts."""
-    reconnect_nonce: int = 30
-    """Upper bound of the random delay before the first attempt."""
-    ping_interval: int = 120
-
-    def updated(self, fields: object) -> ClientConfig:
-        """This config with Feishu's `fields` on top; what is missing or no number stays."""
-        if not isinstance(fields, Mapping):
-            return self
-        return ClientConfig(
-            _clamped(fields.get("ReconnectCount"), -1, 10_000, self.reconnect_count),
-            _clamped(fields.get("ReconnectInterval"), 1, 86_400, self.reconnect_interval),
-            _clamped(fields.get("ReconnectNonce"), 1, 86_400, self.reconnect_nonce),
-            _clamped(fields.get("PingInterval"), 1, 86_400, self.ping_interval),
-        )
-
-    def from_json(self, data: bytes) -> ClientConfig:
-        """`updated` with a JSON object; this config if it is none."""
-        try:
-            return self.updated(msgspec.json.decode(data))
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            return self
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Delivery:
-    """One complete push. It wants exactly one ack, on the connection on which it came."""
-
-    frame: frames.Frame | None = field(repr=False)
-    """The ack is made from it; of a set it is the frame that completed it. None: it came as text,
-    and the text dialect has no ack, hence no way to ask for it again."""
-    kind: str
-    """`event` or `card`."""
-    payload: bytes = field(repr=False)
-    message_id: str
-    """Of this push, not of the event: a retry may have another. May be empty."""
-    trace_id: str
-    received: float
-    """The `now` at which it was complete."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rejected:
-    """A frame that makes no delivery, whole, so that it can be buried."""
-
-    reason: str
-    """A `FrameOutcome`."""
-    payload: bytes = field(repr=False)
-    """Of the frame; all that came in if it was no frame."""
-    headers: Mapping[str, str]
-    delivery: Delivery | None = None
-    """To be acked once buried. None: nothing can be echoed, or this is a piece of a set. The ack of
-    a piece would tell Feishu that the whole event is safe; without it Feishu sends it again."""
 
 
 class Protocol:
@@ -169,6 +64,7 @@ class Protocol:
         self._liveness = Liveness(now, pong_timeout=pong_timeout)
         self._rejected: deque[Rejected] = deque()
         self._rejected_bytes = 0
+        self._pulse: Pulse | None = None
         self._ping = frames.encode(
             frames.new(service=service_id, method=frames.CONTROL, headers={"type": "ping"})
         )
@@ -220,6 +116,11 @@ class Protocol:
         self._rejected.clear()
         self._rejected_bytes = 0
         return taken
+
+    def take_pulse(self) -> Pulse | None:
+        """The last pong, or heartbeat of the text dialect, if one came since the last call."""
+        pulse, self._pulse = self._pulse, None
+        return pulse
 
     # Sending
 
@@ -273,14 +174,9 @@ class Protocol:
         return None
 
     def pause(self, now: float) -> None:
-        """Tell that reading stops by our own will, so that silence proves nothing. Pings go on."""
+        """Tell that we read no further, so that silence proves nothing. Pings go on."""
         self._liveness.pause()
         self.heartbeat.stopped(now)
-
-    def resume(self, now: float) -> None:
-        """Tell that reading goes on; every limit on silence starts anew."""
-        self._liveness.resume(now)
-        self.heartbeat.started(now)
 
     def end(self, now: float) -> None:
         """Tell that the connection has ended, so that the heartbeat can go on with another."""
@@ -304,7 +200,7 @@ class Protocol:
         if payload:
             self.config = self.config.from_json(payload)
             self.heartbeat.interval.limit(self.config.ping_interval)
-        self.heartbeat.ponged(now)
+        self._pulse = self.heartbeat.ponged(now)
         self._liveness.pace(self.heartbeat.interval.seconds)
 
     def _receive_push(self, frame: frames.Frame, now: float) -> list[Delivery]:
@@ -356,8 +252,10 @@ class Protocol:
             return [Delivery(None, "event", message.envelope, "", "", now)]
         if isinstance(message, json_codec.Pong):
             self._receive_pong(b"", now)
-        else:
-            self.counts[_SIGNS[type(message)]] += 1
+            return []
+        if isinstance(message, json_codec.Heartbeat):
+            self._pulse = Pulse(message.interval, message.status)
+        self.counts[_SIGNS[type(message)]] += 1
         return []
 
     def _reject(self, rejected: Rejected) -> list[Delivery]:
@@ -387,9 +285,3 @@ def _ack_payload(code: int, data: bytes | None) -> bytes:
 def _number(text: str) -> int | None:
     # Nine digits: more mean nothing here, and int() would take its time over a megabyte of them.
     return int(text) if len(text) <= 9 and text.isascii() and text.isdigit() else None
-
-
-def _clamped(value: object, low: int, high: int, otherwise: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return otherwise
-    return int(min(max(value, low), high))

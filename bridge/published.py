@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Refusal = Literal["fenced", "redis", "timeout", "full", "overload", "undurable"]
+Refusal = Literal["fenced", "redis", "timeout", "full", "overload", "capacity", "undurable"]
 """See `PublishRefused`."""
 
 
@@ -25,8 +25,9 @@ class PublishRefused:
     Attributes:
         reason: `fenced`: this process no longer leads; `redis`: an error until the budget was
             spent; `timeout`: no answer until then, or no turn; `full`: Redis has no room, and was
-            perhaps not even asked; `overload`: too much waits already; `undurable`: it is in Redis'
-            memory, but not yet on disk or on the replicas.
+            perhaps not even asked; `overload`: too much waits already; `capacity`: more waits than
+            the settings allow; `undurable`: it is in Redis' memory, but not yet on disk or on the
+            replicas.
     """
 
     reason: Refusal

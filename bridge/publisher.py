@@ -19,6 +19,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, TimeoutError
 
+from bridge.capacity import Capacity
 from bridge.durability import NONE, Durability, Undurable
 from bridge.lane import Lane, Waiting, is_fenced
 from bridge.pipe import pack
@@ -60,11 +61,14 @@ class Publisher:
     Args:
         redis: only its connection settings are used.
         durability: what must hold before an entry counts as published; see `durability.fit`.
+        capacity: how many entries may wait.
         marker_ttl: seconds for which an event that comes again is known.
         full: whether Redis has no room; asked for every entry.
         on_out_of_memory: called when Redis itself said so, once a batch.
         leads: asked right before anything is sent; `LeaseElector.leads`.
         on_fenced: called with the term that Redis knows when it is not the entry's, once a batch.
+        on_outage: called with the error when Redis begins to fail.
+        watch: called with each task of ours; none of them ends by an exception.
         budget: seconds in which an entry is published or refused.
     """
 
@@ -74,15 +78,19 @@ class Publisher:
         keys: Keys,
         *,
         durability: Durability = NONE,
+        capacity: Capacity | None = None,
         marker_ttl: int = MARKER_TTL,
         full: Callable[[], bool] = lambda: False,
         on_out_of_memory: Callable[[], None] = lambda: None,
         leads: Callable[[], bool] = lambda: True,
         on_fenced: Callable[[int], None] = lambda term: None,
+        on_outage: Callable[[RedisError], None] = lambda error: None,
+        watch: Callable[[asyncio.Task[None]], None] = lambda task: None,
         budget: float = BUDGET,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on_fenced, self.on_out_of_memory = on_fenced, on_out_of_memory
+        self.on_outage = on_outage
         self.waiting = 0
         """Entries submitted whose `done` has not been called."""
         self._keys = keys
@@ -90,7 +98,9 @@ class Publisher:
         self._dead = keys.dead(BRIDGE_GROUP)
         self._marker_ttl = marker_ttl
         self._full, self._leads = full, leads
-        self._budget = budget
+        self._watch, self._budget = watch, budget
+        self._capacity = capacity or Capacity()
+        self._flying = 0
         self._clock = clock
         self._queue: deque[Waiting] = deque()
         self._backlog = 0
@@ -152,10 +162,14 @@ class Publisher:
         if self._backlog + len(command) > BACKLOG:
             done(PublishRefused("overload"))
             return
-        self._queue.append(Waiting(command, done, self._clock() + self._budget))
+        now = self._clock()
+        if not self._capacity.takes(self.waiting, now, busy=self._flying == len(self._lanes)):
+            done(PublishRefused("capacity"))
+            return
+        self._queue.append(Waiting(command, done, now + self._budget))
         self._backlog += len(command)
         self.waiting += 1
-        if len(self._idle) == len(self._lanes):
+        if len(self._idle) == len(self._lanes) or not self._capacity.queue:
             self._start()
         elif self._idle and not self._paced:
             self._paced = True
@@ -171,8 +185,10 @@ class Publisher:
             lane = self._idle.pop()
             flushing = self._flush(lane)
             lane.task = asyncio.get_running_loop().create_task(flushing, name="publisher")
+            self._watch(lane.task)
 
     async def _flush(self, lane: Lane) -> None:
+        self._flying += 1
         try:
             while self._take(lane):
                 if not self._leads():
@@ -181,6 +197,7 @@ class Publisher:
                     self._queue.extendleft(reversed(again))
                     await asyncio.sleep(_PAUSE)
         finally:
+            self._flying -= 1
             lane.task = None
             self._idle.append(lane)
 
@@ -237,6 +254,7 @@ class Publisher:
             self._failing = error is not None
             if error is not None:
                 log.warning("publish.failed", error=str(error), cure=_cure(error))
+                self.on_outage(error)
             else:
                 log.info("publish.recovered")
 

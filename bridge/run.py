@@ -1,45 +1,24 @@
 """Composition root of what `flybridge run`, `local` and `dev` start.
 
-Only wiring and signals: what a bridge does is in `supervisor`, what settings mean in `settings`.
+Only wiring: what a bridge does is in `supervisor`, what settings mean in `settings`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
+import shlex
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from functools import partial
-from typing import Any, TypeVar
+from contextlib import AsyncExitStack
+from typing import Any
 
-import structlog
-from redis.asyncio import Redis
-from starlette.applications import Starlette
-
-from bridge import ops, telemetry
-from bridge.connection import connect
+from bridge import telemetry
 from bridge.dev import dev
-from bridge.durability import Durability, fit
-from bridge.election import Timing
-from bridge.endpoint import discover
-from bridge.errors import OK, BridgeError
-from bridge.heartbeat import Heartbeat
-from bridge.lease import LeaseElector, new_identity
+from bridge.errors import OK
 from bridge.local.feishu import LocalFeishu
-from bridge.redis_client import address, async_client, check_server
+from bridge.manager import ConnectionManager
 from bridge.settings import BridgeSettings
-from bridge.streams import Keys
-from bridge.supervisor import Supervisor
-from bridge.text_dialect import TextDialect
-from bridge.web import serving
-
-_T = TypeVar("_T")
-
-log = structlog.get_logger("bridge.run")
-
-
-class PortTaken(BridgeError):
-    """The address to serve on is in use, or not ours."""
+from bridge.signals import stop_on_signals
+from bridge.web import PortTaken, listen
 
 
 async def run_bridge(settings: BridgeSettings) -> int:
@@ -48,44 +27,42 @@ async def run_bridge(settings: BridgeSettings) -> int:
     Raises:
         RedisUnreachable, RedisUnfit: at the start; later outages are waited out.
         FeishuRefused: wrong credentials or domain, as long as no discovery has ever succeeded.
+        ConnectionOver: the settings allow no further attempt to connect.
+        PortTaken: somebody else listens on the port for health and status.
+        TaskFailed: a mistake of ours.
     """
-    async with AsyncExitStack() as stack:
-        traces = telemetry.start(telemetry.BRIDGE)
-        stack.callback(traces.shutdown)
-        redis = async_client(settings.redis_url, app_id=settings.app_id)
-        stack.push_async_callback(redis.aclose)
-        await check_server(redis, settings.eviction)
-        durability = await fit(Durability.parse(settings.durability), redis)
-        supervisor = _supervisor(settings, redis, durability, traced=traces.enabled)
-        if settings.ops_port:
-            where = settings.ops_host, settings.ops_port
-            app = _ops(settings, supervisor)
-            port = await _listen(
-                stack, serving(app, *where), *where, cure="set FLYBRIDGE_OPS_PORT to another port"
-            )
-            log.info("ops.started", host=settings.ops_host, port=port)
-        stop_on_signals(supervisor.stop)
-        log.info(
-            "bridge.started",
-            app_id=settings.app_id,
-            redis=address(redis),
-            durability=durability.profile,
-        )
-        await supervisor.run()
+    traces = telemetry.start(telemetry.BRIDGE)
+    try:
+        manager = ConnectionManager(settings)
+        stop_on_signals(manager.stop_soon)
+        async with manager:
+            await manager.wait()
+    finally:
+        traces.shutdown()
     return OK
 
 
-async def run_local(host: str, port: int, say: Callable[[str], object]) -> None:
+async def run_local(
+    host: str,
+    port: int,
+    say: Callable[[str], object],
+    *,
+    text_dialect: bool = False,
+    text_token: str = "",
+) -> None:
     """Serve a local Feishu until SIGTERM or SIGINT, and say how to reach it.
+
+    Args:
+        text_dialect, text_token: see `LocalFeishu`.
 
     Raises:
         PortTaken: somebody else listens there.
     """
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
-        local = LocalFeishu(host=host, port=port)
-        feishu = await _listen(stack, local, host, port, cure="give another --port")
-        say(_invitation(feishu))
+        local = LocalFeishu(host=host, port=port, text_dialect=text_dialect, text_token=text_token)
+        feishu = await listen(stack, local, host, port, cure="give another --port")
+        say(_text_invitation(feishu, text_token) if text_dialect else _invitation(feishu))
         stop_on_signals(stop.set)
         await stop.wait()
 
@@ -106,70 +83,6 @@ async def run_dev(*, port: int, say: Callable[[str], object], **options: Any) ->
         ) from error
 
 
-def stop_on_signals(stop: Callable[[], object]) -> None:
-    """Have SIGTERM and SIGINT call `stop`, until the running loop is closed.
-
-    A second signal changes nothing: a terminal's ^C reaches the whole process group, and a parent
-    passes it on once more; dying of that would leave the lease to run out.
-    """
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stopping, number, stop)
-
-
-def _stopping(received: signal.Signals, stop: Callable[[], object]) -> None:
-    log.info("process.stopping", signal=received.name)
-    stop()
-
-
-def _supervisor(
-    settings: BridgeSettings, redis: Redis, durability: Durability, *, traced: bool
-) -> Supervisor:
-    keys = Keys(settings.app_id)
-    timing = Timing(settings.lease_duration, settings.renew_deadline, settings.retry_period)
-    ask = partial(
-        discover, settings.base_url, settings.app_id, settings.app_secret.get_secret_value()
-    )
-    elector = LeaseElector(redis, keys, new_identity(), timing)
-    heartbeat = Heartbeat(longest=settings.ping_interval, silence=settings.pong_alarm)
-    return Supervisor(
-        redis, keys, elector, ask, partial(connect, text_dialect=_dialect(settings)),
-        durability=durability, retention=settings.retention, heartbeat=heartbeat,
-        memory_threshold=settings.memory_threshold, traced=traced,
-    )  # fmt: skip
-
-
-def _dialect(settings: BridgeSettings) -> TextDialect | None:
-    if not settings.text_dialect:
-        return None
-    token = settings.text_token.get_secret_value()
-    return TextDialect(token, settings.app_id, settings.text_event_url)
-
-
-def _ops(settings: BridgeSettings, supervisor: Supervisor) -> Starlette:
-    return ops.application(
-        supervisor.status,
-        lease_duration=settings.lease_duration,
-        patience=supervisor.pace.patience,
-    )
-
-
-async def _listen(
-    stack: AsyncExitStack,
-    server: AbstractAsyncContextManager[_T],
-    host: str,
-    port: int,
-    *,
-    cure: str,
-) -> _T:
-    """Enter a server until the stack ends, with a sentence for an address it cannot have."""
-    try:
-        return await stack.enter_async_context(server)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise PortTaken(f"Cannot listen on {host}:{port} ({reason}); {cure}.") from error
-
-
 def _invitation(feishu: LocalFeishu) -> str:
     return f"""\
 Local Feishu: {feishu.url}
@@ -178,6 +91,21 @@ App Secret:   {feishu.app_secret}   (of an app that exists nowhere)
 
   FLYBRIDGE_DOMAIN={feishu.url} FLYBRIDGE_APP_ID={feishu.app_id} \\
   FLYBRIDGE_APP_SECRET={feishu.app_secret} flybridge run
+  flybridge trigger im.message.receive_v1 --url {feishu.url}
+
+Ready. ^C ends it."""
+
+
+def _text_invitation(feishu: LocalFeishu, token: str) -> str:
+    needed = f" FLYBRIDGE_TEXT_TOKEN={shlex.quote(token)}" if token else ""
+    return f"""\
+Local gateway: {feishu.url}   (JSON text, no frames; what it has sent counts as acked)
+App ID:        {feishu.app_id}
+App Secret:    {feishu.app_secret}   (of an app that exists nowhere)
+
+  FLYBRIDGE_DOMAIN={feishu.url} FLYBRIDGE_APP_ID={feishu.app_id} \\
+  FLYBRIDGE_APP_SECRET={feishu.app_secret} \\
+  FLYBRIDGE_TEXT_DIALECT=true{needed} flybridge run
   flybridge trigger im.message.receive_v1 --url {feishu.url}
 
 Ready. ^C ends it."""

@@ -1,87 +1,79 @@
-"""What bridge and worker are told: by flag, else environment, else `.env`, else default.
+"""What bridge and worker are told: by flag, else file or code, else environment, else `.env`.
 
-Not the place of ``OTEL_*``: OpenTelemetry reads those itself. Each field's description is the
-second half of the sentence an operator gets when the value is missing or wrong.
+Below all of these are the defaults. The options of the C# service that this one follows may stand
+everywhere in place of ours, see `bridge/seed_options.py`. Not the place of ``OTEL_*``:
+OpenTelemetry reads those itself. Each field's description is the second half of the sentence an
+operator gets when the value is missing or wrong; those not given here belong to the field's type,
+see `bridge/setting_types.py`.
 """
 
 from __future__ import annotations
 
-import difflib
-import ipaddress
-import os
-import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, Self
 
-from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from bridge import environment
 from bridge.election import contradictions
+from bridge.environment import PREFIX, variable
 from bridge.errors import SettingsInvalid
 from bridge.heartbeat import LONGEST
-from bridge.streams import BRIDGE_GROUP
-from bridge.topology import parse, takes_options
+from bridge.layers import Given, Written, overlay
+from bridge.seed_options import translate
+from bridge.setting_problems import Problem, sentences
+from bridge.setting_types import (
+    DOMAINS,
+    NO_BROKER,
+    BrokerUrl,
+    Count,
+    Delay,
+    Domain,
+    Eviction,
+    Group,
+    LogFormat,
+    LogLevel,
+    Modules,
+    Name,
+    RedisUrl,
+    Retention,
+    Seconds,
+    Switch,
+)
+from bridge.topology import parse
+from bridge.unwise import Unwise, unwise
 
-PREFIX = "FLYBRIDGE_"
-DOMAINS = {"feishu": "https://open.feishu.cn", "lark": "https://open.larksuite.com"}
-
-_NAME = r"^[A-Za-z0-9_-]{1,64}$"
-_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-NO_BROKER = "memory://"
-"""The broker URL of a worker without control commands."""
-
-LONGEST_RETENTION = 315_360_000.0
-"""Seconds. Redis refuses a time to live that is far longer, after the event is in its stream."""
-
-_SECONDS = "give seconds greater than 0; fractions are fine"
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, description=_SECONDS)]
+__all__ = ["NO_BROKER", "PREFIX", "BridgeSettings", "WorkerSettings"]
 
 
-class _ProblemError(ValueError):
-    """A whole sentence for the operator; other errors are put together from the description."""
+LARGEST_BUFFER = 1_073_741_824
+"""Bytes; the kernel takes no more than a 32-bit number, and halves it."""
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(BaseModel):
     """What a worker needs; a bridge needs it too."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=True
-    )
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
-    app_id: str = Field(
-        pattern=_NAME,
+    app_id: Name = Field(
         description="give the App ID that the Feishu developer console shows under Credentials, "
         "like cli_a1b2c3d4e5f6",
     )
-    redis_url: str = Field(
-        "redis://127.0.0.1:6379/0",
-        repr=False,
-        description="give a URL like redis://127.0.0.1:6379/0, rediss://… for TLS, "
-        "unix:///run/redis.sock, redis+sentinel://host:26379,host:26379/service/0 "
-        "or redis+cluster://host:6379,host:6379",
-    )
-    broker_url: str = Field(
-        "",
-        repr=False,
-        description="give the URL of a Redis for Celery's control commands, like "
-        f"redis://127.0.0.1:6379/0 or redis+sentinel://…, but not of a Cluster; {NO_BROKER} to do "
-        f"without them; or leave it out, and they share the Redis of {PREFIX}REDIS_URL",
-    )
-    handlers: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="give importable modules, separated by commas, like myapp.feishu,myapp.audit",
-    )
-    group: str = Field(
-        "workers",
-        pattern=_NAME,
-        description="give 1 to 64 letters, digits, - or _; each group gets every event",
-    )
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
+    broker_url: BrokerUrl = ""
+    handlers: Modules = ()
+    group: Group = "workers"
     event_lease: float = Field(
         30.0,
         ge=1,
@@ -89,26 +81,64 @@ class WorkerSettings(BaseSettings):
         description="give seconds, 1 at least: so long without renewal, and another worker takes "
         "the event over",
     )
-    retention: float = Field(
-        86_400.0,
-        ge=1,
-        le=LONGEST_RETENTION,
-        allow_inf_nan=False,
-        description=f"give seconds, 1 to {LONGEST_RETENTION:.0f} (ten years): an event stays in "
-        "its stream, for replays, until every group has acknowledged it and it is this old",
+    parallel_handlers: Switch = Field(
+        True,
+        description="give true to run the handlers of an event side by side, false for one after "
+        "the other",
     )
-    eviction: Literal["refuse", "accept"] = Field(
-        "refuse",
-        description="give refuse, or accept for a managed Redis whose maxmemory-policy cannot be "
-        "set and which you know will never evict",
+    retention: Retention = 86_400.0
+    eviction: Eviction = "refuse"
+    log_level: LogLevel = "info"
+    log_format: LogFormat = Field(
+        default_factory=lambda: "console" if sys.stderr.isatty() else "json"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="give debug, info, warning or error"
-    )
-    log_format: Literal["console", "json"] = Field(
-        default_factory=lambda: "console" if sys.stderr.isatty() else "json",
-        description="give console or json",
-    )
+
+    _unwise: tuple[Unwise, ...] = PrivateAttr(())
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        env_file: Path | None = None,
+        configured: Iterable[Sequence[Written]] = (),
+        **flags: Any,
+    ) -> Self:
+        """Read every source once; a value of None counts as not given.
+
+        Args:
+            env_file: read instead of `.env` in the working directory; it has to exist.
+            configured: what files and code say, later ones above earlier ones, and all of them
+                above the environment.
+            flags: above everything.
+
+        Raises:
+            SettingsInvalid: naming every problem at once, under the name that was written.
+        """
+        if env_file is not None and not env_file.exists():
+            raise SettingsInvalid([f"--env-file {env_file} is not a file; give the path of one."])
+        fields = cls.model_fields
+        told = [
+            Written(name, value, variable(name) if name in fields else name)
+            for name, value in flags.items()
+        ]
+        named = [translate(each, fields) for each in (*configured, told)]
+        around = [translate(each, fields) for each in environment.layers(env_file)]
+        layers = [*around, *named]
+        problems = [sentence for layer in layers for sentence in layer.problems]
+        problems += [sentence for layer in named for sentence in layer.unknown]
+        return cls._of(overlay(layers), problems)
+
+    @classmethod
+    def _of(cls, given: Mapping[str, Given], problems: list[str]) -> Self:
+        try:
+            settings = cls(**{setting: each.value for setting, each in given.items()})
+        except ValidationError as error:
+            told = sentences(error, cls.model_fields, given)
+            raise SettingsInvalid([*problems, *told]) from None
+        if problems:
+            raise SettingsInvalid(problems)
+        settings._unwise = unwise(given)
+        return settings
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -116,78 +146,10 @@ class WorkerSettings(BaseSettings):
         urls = {self.redis_url, self.broker_url} - {"", NO_BROKER}
         return tuple(secret for url in urls for secret in parse(url).secrets)
 
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_url(cls, value: str) -> str:
-        if not takes_options(parse(value)):
-            raise _ProblemError(
-                f"{PREFIX}REDIS_URL has an option behind its ? that connections to Redis cannot "
-                "take; leave it out, or correct it."
-            )
-        return value
-
-    @field_validator("broker_url")
-    @classmethod
-    def _broker_url(cls, value: str) -> str:
-        _require(value in {"", NO_BROKER} or parse(value).kind != "cluster")
-        return value
-
-    @field_validator("handlers", mode="before")
-    @classmethod
-    def _handlers(cls, value: Any) -> Any:
-        names = value.split(",") if isinstance(value, str) else value
-        modules = tuple(name.strip() for name in names if name.strip())
-        _require(all(map(_MODULE.fullmatch, modules)))
-        return modules
-
-    @field_validator("group")
-    @classmethod
-    def _group(cls, value: str) -> str:
-        if value == BRIDGE_GROUP:
-            raise _ProblemError(
-                f"{PREFIX}GROUP is {value!r}, under which the bridge keeps its own dead letters; "
-                "give the workers another name."
-            )
-        return value
-
-    @field_validator("log_level", "log_format", "eviction", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
-
-    @classmethod
-    def load(cls, *, env_file: Path | None = None, **flags: Any) -> Self:
-        """Read every source once; a flag of None counts as not given.
-
-        Args:
-            env_file: read instead of `.env` in the working directory; it has to exist.
-
-        Raises:
-            SettingsInvalid: naming every problem at once, by variable.
-        """
-        if env_file is not None and not env_file.exists():
-            raise SettingsInvalid([f"--env-file {env_file} is not a file; give the path of one."])
-        given = {name: value for name, value in flags.items() if value is not None}
-        sources: dict[str, Any] = {"_env_file": env_file or Path(".env"), **given}
-        try:
-            return cls(**sources)
-        except ValidationError as error:
-            sentences = "\n".join(cls._problem(found) for found in error.errors())
-            raise SettingsInvalid(sentences.splitlines()) from None
-
-    @classmethod
-    def _problem(cls, found: ErrorDetails) -> str:
-        """One sentence of an operator's words out of one of pydantic's."""
-        name = str(found["loc"][0])
-        field = cls.model_fields[name]
-        cause = found.get("ctx", {}).get("error")
-        if isinstance(cause, _ProblemError):
-            return str(cause)
-        variable = PREFIX + name.upper()
-        if found["type"] == "missing":
-            return f"{variable} is not set; {field.description}."
-        shown = f"is {found['input']!r}" if field.repr else "cannot be used"
-        return f"{variable} {shown}; {field.description}."
+    @property
+    def unwise(self) -> tuple[Unwise, ...]:
+        """What was asked for and serves nobody well; to be warned of once."""
+        return self._unwise
 
 
 class BridgeSettings(WorkerSettings):
@@ -199,11 +161,7 @@ class BridgeSettings(WorkerSettings):
         description="give the App Secret that the Feishu developer console shows beside the "
         f"App ID, or the path of a file that holds it in {PREFIX}APP_SECRET_FILE",
     )
-    domain: str = Field(
-        "feishu",
-        description="give feishu, lark, or a base URL like https://open.feishu.cn; plain http "
-        "only for an address of this machine, like http://127.0.0.1:8719",
-    )
+    domain: Domain = "feishu"
     lease_duration: Seconds = 15.0
     renew_deadline: Seconds = 10.0
     retry_period: Seconds = 2.0
@@ -228,7 +186,26 @@ class BridgeSettings(WorkerSettings):
         "its own interval is shorter, that holds",
     )
     pong_alarm: Seconds = 120.0
-    text_dialect: bool = Field(
+    auto_reconnect: Switch = Field(
+        True, description="give true to connect anew when a connection ends, false to end with it"
+    )
+    max_reconnect_attempts: Count = Field(
+        0,
+        description="give the attempts in a row after which the bridge gives up, or 0 for no end",
+    )
+    reconnect_delay: Delay = 1.0
+    connection_timeout: Seconds = 10.0
+    receive_buffer_size: Count = Field(
+        0, le=LARGEST_BUFFER, description="give bytes, or 0 for what the system thinks best"
+    )
+    message_queue: Switch = Field(
+        True, description="give true to let events wait for Redis, false to refuse them at once"
+    )
+    message_queue_capacity: Count = Field(
+        0,
+        description="give how many events may wait for Redis, or 0 for as many as 32 MiB hold",
+    )
+    text_dialect: Switch = Field(
         False,
         description="give true to speak JSON text with a gateway that is not Feishu, else false",
     )
@@ -240,7 +217,7 @@ class BridgeSettings(WorkerSettings):
         "", description="give the event URL that goes with the gateway's token"
     )
     ops_port: int = Field(
-        0, ge=0, le=65535, description="give a free port for health and status, or 0 for none"
+        0, ge=0, le=65535, description="give a free port for health and metrics, or 0 for none"
     )
     ops_host: str = Field(
         "127.0.0.1", min_length=1, description="give the address to listen on, like 127.0.0.1"
@@ -260,15 +237,17 @@ class BridgeSettings(WorkerSettings):
     @classmethod
     def _app_secret(cls, value: Any, info: ValidationInfo) -> Any:
         given = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(given, str):
+            raise Problem(f"{PREFIX}APP_SECRET is not text; put it in quotes.")
         file: Path | None = info.data.get("app_secret_file")
         if given and file:
-            raise _ProblemError(
+            raise Problem(
                 f"{PREFIX}APP_SECRET and {PREFIX}APP_SECRET_FILE are both set; keep one of them."
             )
         secret = _read_secret(file) if file else given
         if not secret:
             hint = cls.model_fields["app_secret"].description
-            raise _ProblemError(f"{PREFIX}APP_SECRET is not set; {hint}.")
+            raise Problem(f"{PREFIX}APP_SECRET is not set; {hint}.")
         return secret
 
     @field_validator("text_event_url")
@@ -278,26 +257,11 @@ class BridgeSettings(WorkerSettings):
         if info.data.get("text_dialect") is False and (
             value or (token and token.get_secret_value())
         ):
-            raise _ProblemError(
+            raise Problem(
                 f"{PREFIX}TEXT_DIALECT is off, so {PREFIX}TEXT_TOKEN and {PREFIX}TEXT_EVENT_URL go "
                 "nowhere; set it to true, or leave the other two out."
             )
         return value
-
-    @field_validator("domain")
-    @classmethod
-    def _domain(cls, value: str) -> str:
-        if value.lower() in DOMAINS:
-            return value.lower()
-        url = urlsplit(value)
-        _require(url.scheme in {"http", "https"} and url.hostname and url.port != 0)
-        _require(not (url.username or url.password or url.query or url.fragment))
-        if url.scheme == "http" and not is_loopback(url):
-            raise _ProblemError(
-                f"{PREFIX}DOMAIN is {value!r}, and plain http would send the app secret readably "
-                "over the network; give an https URL (http is for 127.0.0.1, ::1 and localhost)."
-            )
-        return value.rstrip("/")
 
     @field_validator("retry_period")
     @classmethod
@@ -305,34 +269,8 @@ class BridgeSettings(WorkerSettings):
         """The three belong together; a wrong one of the others has been reported already."""
         lease, renew = info.data.get("lease_duration"), info.data.get("renew_deadline")
         if lease and renew and (problems := contradictions(lease, renew, value)):
-            raise _ProblemError("\n".join(problems))
+            raise Problem("\n".join(problems))
         return value
-
-
-def is_loopback(url: SplitResult) -> bool:
-    """Whether the host is this machine: 127.0.0.0/8, ::1 or localhost."""
-    host = url.hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def unknown_variables(
-    environ: Mapping[str, str] = os.environ, env_file: Path | None = None
-) -> dict[str, str]:
-    """Variables with our prefix that nothing reads, and the known name nearest to each ('': none).
-
-    A mistyped variable is an operator's classic; but it is no error, since a newer version or a
-    neighbour may read it.
-    """
-    known = [field.upper() for field in BridgeSettings.model_fields]
-    given = {*environ, *dotenv_values(env_file or ".env")}
-    ours = sorted(name.removeprefix(PREFIX) for name in given if name.startswith(PREFIX))
-    near = {name: difflib.get_close_matches(name, known, 1) for name in ours if name not in known}
-    return {PREFIX + name: PREFIX + found[0] if found else "" for name, found in near.items()}
 
 
 def _read_secret(file: Path) -> str:
@@ -340,12 +278,6 @@ def _read_secret(file: Path) -> str:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise _ProblemError(
+        raise Problem(
             f"{PREFIX}APP_SECRET_FILE {file} cannot be read: {reason}; give a readable file."
         ) from None
-
-
-def _require(condition: object) -> None:
-    """Refuse a value whose field description says all there is to say."""
-    if not condition:
-        raise ValueError

@@ -10,8 +10,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from bridge import semconv
+from bridge.delivery import Delivery
 from bridge.envelope import Header
-from bridge.protocol import Delivery
 from bridge.telemetry import format_context
 
 

@@ -43,10 +43,15 @@ class Keys:
     def prefix(self) -> str:
         return f"flybridge:{{{self.app_id}}}"
 
+    @property
+    def events(self) -> str:
+        """What the names of all event streams begin with; that of a type follows."""
+        return f"{self.prefix}:events:"
+
     def stream(self, event_type: str) -> str:
         """The stream of an event type; that of `OTHER` unless it is of `[A-Za-z0-9_.]` only."""
         name = event_type if _TYPE.fullmatch(event_type) else OTHER
-        return f"{self.prefix}:events:{name}"
+        return self.events + name
 
     @property
     def types(self) -> str:
@@ -57,6 +62,11 @@ class Keys:
     def subscriptions(self) -> str:
         """Set of what workers read, see `subscriber`: nothing is trimmed before they have it."""
         return f"{self.prefix}:subscriptions"
+
+    def workers(self, group: str) -> str:
+        """Zset of the group's workers: what one says of itself, a JSON object with `name`, `group`,
+        `host`, `pid`, `started_at` (Unix ms) and `queues`, by Redis' Unix ms of its last sign."""
+        return f"{self.prefix}:workers:{group}"
 
     @property
     def lease(self) -> str:
@@ -69,12 +79,20 @@ class Keys:
     def published(self, event_id: str) -> str:
         return f"{self.prefix}:published:{key_part(event_id)}"
 
+    def states(self, group: str) -> str:
+        """What the names of all `state` keys begin with; `key_part` of an event id follows."""
+        return f"{self.prefix}:state:{group}:"
+
     def state(self, group: str, event_id: str) -> str:
-        return f"{self.prefix}:state:{group}:{key_part(event_id)}"
+        return self.states(group) + key_part(event_id)
+
+    def locks(self, group: str) -> str:
+        """What all lock names begin with; `key_part` of an event id follows."""
+        return f"{self.prefix}:{group}:"
 
     def lock_name(self, group: str, event_id: str) -> str:
         """The name to give to `redis_lock.Lock`, which prefixes it with `lock:`."""
-        return f"{self.prefix}:{group}:{key_part(event_id)}"
+        return self.locks(group) + key_part(event_id)
 
     def retries(self, group: str) -> str:
         return f"{self.prefix}:retries:{group}"
@@ -89,6 +107,14 @@ class Keys:
     def replays(self, group: str) -> str:
         """Set of the type names for which the group has a replay stream."""
         return f"{self.prefix}:replays:{group}"
+
+    def order(self, group: str) -> str:
+        """What the names of the lines begin with: `:<event type>:<key>` follows."""
+        return f"{self.prefix}:order:{group}"
+
+    def business(self, group: str, digest: str) -> str:
+        """Holds the state key of the event that has a business key; digest of handler and key."""
+        return f"{self.prefix}:business:{group}:{digest}"
 
     @property
     def audit(self) -> str:

@@ -7,28 +7,32 @@ On a lost lease the socket is dropped first: a zombie's socket steals events fro
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 
 import structlog
 from redis.asyncio import Redis
 
+from bridge.attempts import Attempts
 from bridge.backoff import Backoff
+from bridge.capacity import Capacity
+from bridge.connection import Connection
 from bridge.durability import NONE, Durability
-from bridge.election import Lost
-from bridge.errors import LeaseLost
+from bridge.election import LossReason, Lost
+from bridge.errors import LeaseLost, NotConnected
 from bridge.feed import Feed
-from bridge.headroom import Headroom
 from bridge.heartbeat import Heartbeat
 from bridge.lease import RELEASE_TIMEOUT, LeaseElector
+from bridge.lifecycle import Errored, Leading, SteppedDown
 from bridge.link import Connect, Discover, Link, Pace
-from bridge.memory import MemoryWatch
 from bridge.publisher import Publisher
+from bridge.self_report import SelfReport
 from bridge.status import Board, State, Status, now_ms
 from bridge.streams import Keys, mark_ttl
-from bridge.tally import ACK_BOUNDS, Tally
-from bridge.trimming import Trimmer
+from bridge.subscribers import Subscribers
+from bridge.tally import Tally
+from bridge.upkeep import Upkeep
+from bridge.vital import Vital
 from bridge.watchdog import Watchdog
 
 DRAIN = 1.0
@@ -47,10 +51,12 @@ class Supervisor:
     Args:
         discover, connect: see `Link`.
         durability: what an ack waits for; see `durability.fit`.
+        capacity: how many events may wait for Redis.
+        attempts: whether to connect again.
         retention: seconds for which streams keep what every group has acknowledged.
         memory_threshold: share of Redis' memory limit from which on nothing more is taken in.
         heartbeat: decides on pings, over all connections.
-        on_state: called with every new state.
+        lifecycle: who is told of what happens.
         traced: whether spans are made.
     """
 
@@ -63,56 +69,97 @@ class Supervisor:
         connect: Connect,
         *,
         durability: Durability = NONE,
+        capacity: Capacity | None = None,
+        attempts: Attempts | None = None,
         retention: float = RETENTION,
         memory_threshold: float = MEMORY_THRESHOLD,
         pace: Pace | None = None,
         backoff: Backoff | None = None,
         heartbeat: Heartbeat | None = None,
-        on_state: Callable[[State], None] = lambda state: None,
+        lifecycle: Subscribers | None = None,
         traced: bool = False,
     ) -> None:
         self.tally = Tally(heartbeat=heartbeat or Heartbeat())
         self.pace = pace or Pace()
         self.state = State.STANDBY
-        self.on_state = on_state
         self._keys = keys
         self._elector = elector
         self._traced = traced
-        self._durability = durability
-        self._trimmer = Trimmer(redis, keys, retention)
-        self._headroom = Headroom(memory_threshold)
-        self._memory = MemoryWatch(redis, self._headroom, on_full=self._trimmer.relieve)
+        self._lifecycle = lifecycle or Subscribers()
+        self._attempts = attempts or Attempts()
+        self._vital = Vital()
+        self._led = 0
+        self._upkeep = Upkeep(
+            redis, keys, retention=retention, memory_threshold=memory_threshold,
+            on_error=self._errored, watch=self._vital.watch,
+        )  # fmt: skip
         self._publisher = Publisher(
-            redis, keys, durability=durability, marker_ttl=mark_ttl(retention),
-            full=lambda: self._headroom.full, on_out_of_memory=self._memory.refused,
-            leads=elector.leads, on_fenced=self._on_fenced,
+            redis, keys, durability=durability, capacity=capacity, marker_ttl=mark_ttl(retention),
+            full=lambda: self._upkeep.headroom.full, on_out_of_memory=self._upkeep.memory.refused,
+            leads=elector.leads, on_fenced=self._on_fenced, on_outage=self._errored,
+            watch=self._vital.watch,
         )  # fmt: skip
         self._board = Board(redis, keys, self.status)
         self._link = Link(
             discover, connect, self._feed, self._publisher, self.tally, self.pace,
-            on_change=self._board.change, backoff=backoff,
+            on_change=self._board.change, backoff=backoff, attempts=self._attempts,
+            lifecycle=self._lifecycle,
         )  # fmt: skip
         self._watchdog = Watchdog(elector.timing.lease_duration, lambda: elector.term > 0)
         self._stopping = asyncio.Event()
-        self._started = self._since = now_ms()
+        self._since = now_ms()
+        self._report = SelfReport(
+            keys.app_id, durability.profile, elector, self._link, self._publisher, self._upkeep,
+            self._watchdog, self.tally,
+        )  # fmt: skip
         elector.on_lost = self._on_lost
+        elector.watch = self._vital.watch
+
+    @property
+    def connection(self) -> Connection | None:
+        """The open connection of a leader; None: there is none."""
+        connection = self._link.connection
+        return connection if connection is not None and connection.is_open else None
+
+    @property
+    def leads(self) -> bool:
+        """Whether it holds the lease, as far as it knows."""
+        return self._elector.term > 0
+
+    @property
+    def failed_attempts(self) -> int:
+        """Attempts to connect that failed, ever."""
+        return self._attempts.failures
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, in words."""
+        if self.state is State.LEADING:
+            return self._link.trouble or "it is about to connect"
+        holder = self._elector.holder or "nobody, as far as it knows,"
+        return f"it is {self.state}, and {holder} leads; only the leader is connected"
 
     async def run(self) -> None:
         """Stand by, lead, stand by … until `stop`; then drain, close and release, in less than 2 s.
 
         Raises:
             FeishuRefused: wrong configuration, and no discovery had ever succeeded.
+            ConnectionOver: the settings allow no further attempt to connect.
+            TaskFailed: a mistake of ours.
         """
         self._watchdog.start()
         board = asyncio.create_task(self._board.run(), name="status-board")
         work = asyncio.create_task(self._work(), name="supervisor")
         stop = asyncio.create_task(self._stopping.wait(), name="stop")
+        failed = asyncio.create_task(self._vital.failed.wait(), name="failed")
+        self._vital.watch(board)
         try:
-            await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, stop, failed}, return_when=asyncio.FIRST_COMPLETED)
             self._enter(State.DRAINING)
             await self._link.drain(DRAIN)
         finally:
-            await self._end(work, board, stop)
+            await self._end(work, board, stop, failed, *self._upkeep.tasks)
+        self._vital.check()
         if not work.cancelled():
             work.result()
 
@@ -120,53 +167,25 @@ class Supervisor:
         """Have `run` end; for a signal handler of the loop."""
         self._stopping.set()
 
+    async def reconnect(self) -> None:
+        """Close the connection, if there is one, and make the next attempt at once.
+
+        Raises:
+            NotConnected: this bridge does not lead.
+        """
+        if self.state is not State.LEADING:
+            raise NotConnected(f"This bridge cannot reconnect: {self.trouble}.")
+        await self._link.reconnect(DRAIN)
+
     def status(self) -> Status:
         """This bridge now."""
-        return Status(
-            identity=self._elector.identity,
-            app_id=self._keys.app_id,
-            pid=os.getpid(),
-            state=self.state,
-            at=now_ms(),
-            started_at=self._started,
-            since=self._since,
-            term=self._elector.term,
-            leader=self._elector.holder,
-            connected_for=_age(self._link.connected_at),
-            pong_age=_age(self._link.pong_at),
-            pong_seen=self._link.pong_seen,
-            offline=self._link.offline,
-            trouble=self._link.trouble,
-            degraded=self._link.degraded,
-            waiting=self._publisher.waiting,
-            full=self._headroom.full,
-            memory_used=self._headroom.memory.used,
-            memory_limit=self._headroom.memory.limit,
-            trimmed=self._trimmer.trimmed,
-            lagging=self._trimmer.lagging,
-            durability=self._durability.profile,
-            redis_age=_age(self._elector.answered_at),
-            renew_seconds=self._elector.renew_seconds,
-            lease_failures=self._elector.failures,
-            loop_lag=self._watchdog.lag,
-            outcomes=dict(self.tally.outcomes),
-            frames=dict(self.tally.frames),
-            ack_bounds=list(ACK_BOUNDS),
-            ack_counts=list(self.tally.ack_times.counts),
-            ack_seconds=self.tally.ack_times.total,
-            leaderships=self.tally.leaderships,
-            connects=self.tally.connects,
-            heartbeat=self.tally.heartbeat.statistics(asyncio.get_running_loop().time(), now_ms()),
-        )
+        return self._report.status(self.state, self._since)
 
     async def _work(self) -> None:
         while not self._stopping.is_set():
             try:
-                async with self._elector.lead() as term:
-                    self.tally.leaderships += 1
-                    self._enter(State.LEADING)
-                    async with self._tending():
-                        await self._link.hold(term)
+                async with self._leading() as term, self._upkeep.tending():
+                    await self._link.hold(term)
             except LeaseLost:
                 self._enter(State.STANDBY)
             else:
@@ -174,17 +193,25 @@ class Supervisor:
                 await self._sit_out()
 
     @asynccontextmanager
-    async def _tending(self) -> AsyncIterator[None]:
-        """Look after Redis while this bridge leads: its memory, and what can be trimmed."""
-        tasks = [
-            asyncio.create_task(self._memory.run(), name="memory-watch"),
-            asyncio.create_task(self._trimmer.run(), name="trimmer"),
-        ]
+    async def _leading(self) -> AsyncIterator[int]:
+        """`LeaseElector.lead`, and everybody is told."""
         try:
-            yield
+            async with self._elector.lead() as term:
+                self.tally.leaderships += 1
+                self._led = term
+                self._enter(State.LEADING)
+                self._lifecycle.tell(Leading(term))
+                yield term
         finally:
-            for task in tasks:
-                task.cancel()
+            self._stepped_down("released")
+
+    def _stepped_down(self, reason: LossReason) -> None:
+        if self._led:
+            term, self._led = self._led, 0
+            self._lifecycle.tell(SteppedDown(term, reason))
+
+    def _errored(self, error: Exception) -> None:
+        self._lifecycle.tell(Errored(error, now_ms()))
 
     async def _sit_out(self) -> None:
         """Leave the lease to another host for once; it was released just now."""
@@ -199,9 +226,11 @@ class Supervisor:
         """
         for task in (work, *others):
             task.cancel()
-        await asyncio.gather(asyncio.wait({work}), self._leave_board(others))
-        await self._publisher.close()
-        self._watchdog.stop()
+        try:
+            await asyncio.gather(asyncio.wait({work}), self._leave_board(others))
+            await self._publisher.close()
+        finally:  # its thread would outlive a second cancellation
+            self._watchdog.stop()
         self._enter(State.STOPPED)
         log.info("bridge.stopped", **self.tally.outcomes)
 
@@ -222,6 +251,7 @@ class Supervisor:
         self._link.abort()
         if self.state is State.LEADING:
             self._enter(State.STANDBY)
+        self._stepped_down(lost.reason)
 
     def _enter(self, state: State) -> None:
         if self._stopping.is_set() and state in (State.STANDBY, State.LEADING):
@@ -230,9 +260,3 @@ class Supervisor:
             self.state, self._since = state, now_ms()
             log.info("bridge.state_changed", state=state.value, term=self._elector.term)
             self._board.change()
-            self.on_state(state)
-
-
-def _age(instant: float | None) -> float | None:
-    """Seconds since an instant of the monotonic clock, which is the loop's as well."""
-    return None if instant is None else asyncio.get_running_loop().time() - instant

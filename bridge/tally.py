@@ -32,7 +32,7 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     """`published`, `duplicate`, `buried`; and refusals, see `published.PublishRefused`."""
     frames: Counter[str] = field(default_factory=Counter)
-    """By `protocol.FrameOutcome`."""
+    """By `delivery.FrameOutcome`."""
     ack_times: AckTimes = field(default_factory=AckTimes)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     leaderships: int = 0

@@ -59,6 +59,11 @@ class Telemetry:
             log.warning("telemetry.flush_abandoned", after=FLUSH_BUDGET)
 
 
+def installed() -> bool:
+    """Whether spans go anywhere in this process, by `start` or by whom else."""
+    return isinstance(trace.get_tracer_provider(), TracerProvider)
+
+
 def start(service: str) -> Telemetry:
     """Install a tracer provider if the environment asks for one; `service` is the default name.
 

@@ -8,13 +8,47 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from typing import TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
 
+from bridge.errors import BridgeError
+
 STOP_TIMEOUT = 1
 """Seconds that requests in work have when the server stops; uvicorn takes whole ones."""
+
+_T = TypeVar("_T")
+
+
+class PortTaken(BridgeError):
+    """The address to serve on is in use, or not ours."""
+
+
+async def listen(
+    stack: AsyncExitStack,
+    server: AbstractAsyncContextManager[_T],
+    host: str,
+    port: int,
+    *,
+    cure: str,
+) -> _T:
+    """Enter a server until the stack ends.
+
+    Raises:
+        PortTaken: it cannot have the address; the sentence ends with `cure`.
+    """
+    try:
+        return await stack.enter_async_context(server)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PortTaken(f"Cannot listen on {host}:{port} ({reason}); {cure}.") from error
 
 
 @asynccontextmanager

@@ -8,8 +8,22 @@ class Greet(Handler):
 """
 
 from handlers.base import Context, Handler
+from handlers.batch import Batch, BatchContext
 from handlers.errors import Reject, Retry
 from handlers.event import Event
-from handlers.registry import Registry, handles
+from handlers.middleware import Middleware
+from handlers.registry import Registry, handles, use
 
-__all__ = ["Context", "Event", "Handler", "Registry", "Reject", "Retry", "handles"]
+__all__ = [
+    "Batch",
+    "BatchContext",
+    "Context",
+    "Event",
+    "Handler",
+    "Middleware",
+    "Registry",
+    "Reject",
+    "Retry",
+    "handles",
+    "use",
+]

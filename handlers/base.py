@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import structlog
 
-from handlers.event import Event
+from handlers.batch import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class Handler:
     the state of one event out of `self`.
     """
 
+    event_types: ClassVar[str | tuple[str, ...]] = ()
+    """What it is registered for when the registration names no types."""
     queue: ClassVar[str | None] = None
     """Celery queue; None for the domain of the event's type: `im`, `contact`, …"""
     max_attempts: ClassVar[int] = 5
@@ -64,9 +66,23 @@ class Handler:
     """Events begun per event type and worker: "10/s", "100/m", "5/h", or a number a second."""
     concurrency: ClassVar[int | None] = None
     """Events in work at once, per event type and worker."""
+    batch: ClassVar[Batch | None] = None
+    """Take lists of events instead of one."""
+    ordered_by: ClassVar[str | None] = None
+    """Where the key stands, e.g. `body.message.chat_id`, whose events come one at a time and in the
+    order of their stream, across all workers: whoever fails holds up its key until it succeeds or
+    is given up. Text or a whole number; events without one, or above 1 MiB, come in any order."""
+    dedup_by: ClassVar[str | None] = None
+    """Where a key stands, e.g. `body.message.message_id`, for which the handler succeeds once, even
+    when Feishu pushes the same thing under another event id. It is remembered as long as a done
+    mark: 24 hours, or an hour longer than the retention."""
 
-    def handle(self, event: Event, context: Context) -> Any:
-        """Handle one event; `def` and `async def` both work. Returning means success.
+    def handle(self, *args: Any, **kwargs: Any) -> Any:
+        """Write it as `handle(self, event: Event, context: Context)`, `def` or `async def`.
+
+        Returning means success. With `batch` it is `handle(self, events: Sequence[Event], context:
+        BatchContext)`, and what it returns is None, or a list with an exception in the place of
+        each event that failed.
 
         Raises:
             Retry: run again later.

@@ -8,7 +8,9 @@ import re
 from typing import Any, TypedDict
 
 from handlers.base import Handler
+from handlers.batch import LARGEST, LONGEST_WAIT, Batch
 from handlers.errors import RegistrationInvalid
+from handlers.paths import location
 
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _RATE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?:/(?P<unit>[smh]))?")
@@ -28,6 +30,9 @@ class Options(TypedDict, total=False):
     max_age: float | None
     rate_limit: str | float | None
     concurrency: int | None
+    batch: Batch | None
+    ordered_by: str | None
+    dedup_by: str | None
 
 
 def per_second(rate_limit: str | float) -> float:
@@ -76,7 +81,13 @@ def _problems(options: dict[str, Any]) -> list[tuple[str, str]]:
         problems.append(("max_attempts", "give a whole number, 1 or more"))
     if not _is_seconds(options["timeout"]) or options["timeout"] <= 0:
         problems.append(("timeout", "give seconds, more than 0"))
-    return problems + _problems_of_waits(options) + _problems_of_limits(options)
+    return [
+        *problems,
+        *_problems_of_waits(options),
+        *_problems_of_limits(options),
+        *_problems_of_keys(options),
+        *_problems_of_batch(options["batch"]),
+    ]
 
 
 def _problems_of_waits(options: dict[str, Any]) -> list[tuple[str, str]]:
@@ -100,6 +111,31 @@ def _problems_of_limits(options: dict[str, Any]) -> list[tuple[str, str]]:
         problems.append(("rate_limit", 'give None, "10/s", "100/m", "5/h" or a number a second'))
     if concurrency is not None and not _is_count(concurrency):
         problems.append(("concurrency", "give None or a whole number, 1 or more"))
+    return problems
+
+
+def _problems_of_keys(options: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (
+            option,
+            "give None or a path such as 'body.message.chat_id'; 'envelope.…' starts at the top",
+        )
+        for option in ("ordered_by", "dedup_by")
+        if options[option] is not None
+        and not (isinstance(options[option], str) and location(options[option]))
+    ]
+
+
+def _problems_of_batch(batch: object) -> list[tuple[str, str]]:
+    if batch is None:
+        return []
+    if not isinstance(batch, Batch):
+        return [("batch", "give None or Batch(size=100, wait=0.05), from handlers")]
+    problems = []
+    if not _is_count(batch.size) or not 2 <= batch.size <= LARGEST:
+        problems.append(("batch", f"give a size from 2 to {LARGEST}"))
+    if not _is_seconds(batch.wait) or batch.wait > LONGEST_WAIT:
+        problems.append(("batch", f"give a wait in seconds, from 0 to {LONGEST_WAIT:g}"))
     return problems
 
 

@@ -16,9 +16,12 @@ from importlib.metadata import entry_points as installed_entry_points
 import structlog
 
 from handlers.errors import PluginBroken, RegistrationInvalid
-from handlers.registry import registry
+from handlers.registry import Registration, registry
 
 log = structlog.get_logger("handlers.plugins")
+
+OURS = frozenset({"bridge", "workers", "handlers"})
+"""The import packages of Flybridge."""
 
 GROUP = "flybridge.handlers"
 """Entry points of this group are loaded; each names a module."""
@@ -37,21 +40,59 @@ def load(modules: Iterable[str], *, entry_points: bool = True) -> None:
     for module in modules:
         if not all(part.isidentifier() for part in module.split(".")):
             raise PluginBroken(module, "not a module's name; write it with dots, e.g. myapp.feishu")
+        if module.endswith(".py"):
+            raise PluginBroken(module, f"a file's name; give the module: {module[:-3]}")
+        _refuse_our_own(module)
         _load(module, partial(importlib.import_module, module))
     for entry_point in installed_entry_points(group=GROUP) if entry_points else ():
         _load(_module_of(entry_point), entry_point.load)
+
+
+def load_late(module: str) -> tuple[Registration, ...]:
+    """Import a module with handlers while events flow, or give back what was unregistered of it.
+
+    Code that is imported already is not read again: what has changed there wants a new process.
+
+    Args:
+        module: dotted name, importable from `sys.path`.
+
+    Returns:
+        The handlers that have come, the default included; none if they were all there.
+
+    Raises:
+        PluginBroken: it failed to import; nothing has changed.
+    """
+    before = _names()
+    # The folder may have been read before the file was there.
+    importlib.invalidate_caches()
+    with registry.loading(module):
+        load((module,), entry_points=False)
+        registry.restore(module)
+    return tuple(each for name, each in _names().items() if name not in before)
+
+
+def _names() -> dict[str, Registration]:
+    return {each.name: each for each in (*registry.list(), registry.default)}
 
 
 def _load(module: str, load_module: Callable[[], object]) -> None:
     is_new = module not in sys.modules
     before = (registry.list(), registry.default)
     try:
-        load_module()
+        with registry.loading(module):
+            load_module()
     # A module may fail with anything, sys.exit() included; the worker stops with its name.
     except (Exception, SystemExit) as error:
         raise PluginBroken(module, _cause(module, error)) from error
     if is_new and (registry.list(), registry.default) == before:
         log.warning("plugin.registered_nothing", module=module, cure="decorate with @handles(…)")
+
+
+def _refuse_our_own(module: str) -> None:
+    """A user's own module of such a name would never be found, ours being there already."""
+    package, _, rest = module.partition(".")
+    if package in OURS and rest.partition(".")[0] != "builtin":
+        raise PluginBroken(module, f"{package!r} is a name of Flybridge's; rename your module")
 
 
 def _module_of(entry_point: EntryPoint) -> str:
@@ -68,7 +109,7 @@ def _cause(module: str, error: BaseException) -> str:
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return f"it needs {error.name!r}, which is not installed; install it beside Flybridge"
-    return f"{type(error).__name__}: {error}{_place(error)}; correct it and start again"
+    return f"{type(error).__name__}: {error}{_place(error)}; correct it and try again"
 
 
 def _is_part(name: str, module: str) -> bool:

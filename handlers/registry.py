@@ -1,23 +1,29 @@
 """Which handlers run for which event type. It does not run them and does not import them.
 
-Reads are lock-free and cached per type; every change takes the lock and drops the cache.
+Reads are lock-free and cached per type; every change takes the lock and drops the caches.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar, Unpack
 
 import structlog
 
 from handlers.default import LogUnhandled
 from handlers.errors import RegistrationInvalid
-from handlers.options import Options, complete
-from handlers.patterns import check, narrow, resolve, warn_of_misspelling
-from handlers.source import Run, Source, source_of
-from handlers.types import ALIASES, STATUS_OF_ALIAS, matches
+from handlers.middleware import layer_of
+from handlers.options import Options
+from handlers.patterns import check, warn_of_misspelling
+from handlers.registration import Entry, Registration, entry_of
+from handlers.source import Source, source_of
+from handlers.table import Table
+from handlers.types import ALIASES, STATUS_OF_ALIAS
+
+__all__ = ["Registration", "Registry", "handles", "registry", "use"]
 
 log = structlog.get_logger("handlers.registry")
 
@@ -26,46 +32,19 @@ _MAX_CACHED = 1024  # a sender can make up types without end
 GivenT = TypeVar("GivenT")
 
 
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A handler with its options: what runs."""
-
-    name: str
-    """Unique, and the same in every process: success is recorded under it."""
-    patterns: tuple[str, ...]
-    """Exact types and patterns, aliases resolved."""
-    queue: str | None
-    max_attempts: int
-    timeout: float
-    backoff: float
-    backoff_max: float
-    max_age: float | None
-    rate_limit: str | float | None
-    concurrency: int | None
-    run: Run
-    """Returns an awaitable for async handlers; may do so even where `is_async` is False."""
-    is_async: bool
-    where: str
-    """`module:line`."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    source: Source
-    patterns: tuple[str, ...]  # as given, aliases and all
-    options: Options
-    registration: Registration
-
-
 class Registry:
     """A table of handlers. Thread-safe; may change while events are handled."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: dict[str, _Entry] = {}
+        builtin = entry_of(source_of(LogUnhandled), ("*",), {})
+        self._table = Table(builtin, default=builtin)
         self._cache: dict[str, tuple[Registration, ...]] = {}
+        self._composed: dict[int, Registration] = {}
         self._aliases_seen: set[str] = set()
-        self._default = _entry(source_of(LogUnhandled), ("*",), {}).registration
+        self._origin = ""
+        self.revision = 0
+        """Grows with every change."""
 
     def handles(self, *patterns: str, **options: Unpack[Options]) -> Callable[[GivenT], GivenT]:
         """Decorate a Handler class or a function to register it; options as in `register`.
@@ -91,46 +70,30 @@ class Registry:
             handler: a Handler subclass or instance, a function(event, context), or a function
                 without parameters that returns a Handler; annotate its return type, so that the
                 class's options are found.
-            patterns: event types, or patterns such as `im.message.*` and `*`.
+            patterns: event types, or patterns such as `im.message.*` and `*`; none: the class's
+                `event_types`.
             options: override the class's queue, max_attempts, timeout, backoff, backoff_max,
-                max_age, rate_limit, concurrency; `Handler` says what they mean.
+                max_age, rate_limit, concurrency, batch, ordered_by, dedup_by; `Handler` says what
+                they mean.
 
         Raises:
             RegistrationInvalid: a mistake, with what to change.
         """
         source = source_of(handler)
+        patterns = patterns or _own_types(source)
         check(patterns, source.where)
         with self._lock:
-            entry = self._joined(_entry(source, patterns, options))
-            self._entries[entry.registration.name] = entry
-            self._cache = {}
+            entry = self._table.joined(entry_of(source, patterns, options, self._origin))
+            self._change(self._table.with_entry(entry))
             self._warn_of_aliases(patterns)
+            registration = self._shown(entry)
         warn_of_misspelling(patterns, source.where)
-        return entry.registration
+        return registration
 
-    def _joined(self, new: _Entry) -> _Entry:
-        """`new`, together with what the same handler was registered for before."""
-        name = new.registration.name
-        old = self._entries.get(name)
-        if old is None:
-            return new
-        if old.source.given is not new.source.given:
-            raise RegistrationInvalid(
-                f"{new.source.where}: {name!r} is the name of the handler at {old.source.where}; "
-                "pass name=…, or unregister the other first"
-            )
-        twice = set(old.patterns) & set(new.patterns)
-        if twice:
-            raise RegistrationInvalid(
-                f"{new.source.where}: {name} is registered for {', '.join(sorted(twice))} already; "
-                "remove one of the two"
-            )
-        if old.options != new.options:
-            raise RegistrationInvalid(
-                f"{new.source.where}: {name} was registered with other options; "
-                "register it once, with all its event types"
-            )
-        return _entry(old.source, old.patterns + new.patterns, old.options)
+    def _change(self, table: Table) -> None:
+        self._table = table
+        self._cache, self._composed = {}, {}
+        self.revision += 1
 
     def _warn_of_aliases(self, patterns: tuple[str, ...]) -> None:
         for alias in patterns:
@@ -140,23 +103,87 @@ class Registry:
                 narrowed = {"status": status} if status else {}
                 log.warning("alias.resolved", alias=alias, event_type=ALIASES[alias], **narrowed)
 
+    def use(self, middleware: GivenT) -> GivenT:
+        """Have a middleware around every handler, the default too, within those used before.
+
+        Args:
+            middleware: a subclass of `Middleware`, called once per process at its first event
+                (after the fork, so that it may open connections), or an instance. As a decorator
+                of the class it works as well.
+
+        Raises:
+            RegistrationInvalid: it is none, would do nothing, or is in use.
+        """
+        layer = layer_of(middleware)
+        with self._lock:
+            if any(each.given is middleware for each in self._table.layers):
+                raise RegistrationInvalid(f"{layer.name} is in use already; use it once")
+            self._change(replace(self._table, layers=(*self._table.layers, layer)))
+        return middleware
+
     def unregister(self, name: str) -> None:
         """Stop running a handler; events that run already are not disturbed.
 
+        It may be the default's: then the first default, which only logs, is back.
+
         Raises:
-            RegistrationInvalid: no handler has that name.
+            RegistrationInvalid: no handler has that name, or it is the first default.
         """
         with self._lock:
-            if name not in self._entries:
-                known = ", ".join(self._entries) or "none"
-                raise RegistrationInvalid(f"no handler is named {name!r}; registered: {known}")
-            del self._entries[name]
-            self._cache = {}
+            self._change(self._table.without(name))
+
+    def restore(self, module: str) -> tuple[Registration, ...]:
+        """Register again what was unregistered of a module, behind all others.
+
+        Args:
+            module: whose code it is, or by whose loading it came; a package stands for all in it.
+
+        Returns:
+            What was restored, the default included.
+
+        Raises:
+            RegistrationInvalid: a name has become another module's; unregister that first.
+        """
+        with self._lock:
+            table, back = self._table.restored(module)
+            if back:
+                self._change(table)
+            return tuple(map(self._shown, back))
+
+    def has(self, module: str, name: str = "") -> bool:
+        """Whether a handler of the module, of that name if one is given, or its default is here.
+
+        What counts as the module's is told by `restore`.
+        """
+        table = self._table
+        return any(
+            each.is_of(module) and name in ("", each.registration.name)
+            for each in (*table.entries.values(), table.default)
+        )
+
+    @contextmanager
+    def loading(self, module: str) -> Iterator[None]:
+        """What is registered in the block came with the module; if it fails, nothing of it stays.
+
+        Code of a block that failed may not run again, as its module is imported; so `restore`
+        knows what it had registered.
+        """
+        before, outer = self._table, self._origin
+        self._origin = module
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._change(self._table.undone(before))
+            raise
+        finally:
+            self._origin = outer
 
     @property
     def default(self) -> Registration:
         """What runs for types that nothing is registered for; at first it logs them once each."""
-        return self._default
+        with self._lock:
+            return self._shown(self._table.default)
 
     def set_default(self, handler: object, **options: Unpack[Options]) -> Registration:
         """Replace the default; takes what `register` takes.
@@ -164,11 +191,10 @@ class Registry:
         Raises:
             RegistrationInvalid: see `register`.
         """
-        default = _entry(source_of(handler), ("*",), options).registration
+        default = entry_of(source_of(handler), ("*",), options, self._origin)
         with self._lock:
-            self._default = default
-            self._cache = {}
-        return default
+            self._change(self._table.with_default(default))
+            return self._shown(default)
 
     def lookup(self, event_type: str) -> tuple[Registration, ...]:
         """The handlers of a type, in the order of registration; the default if there are none."""
@@ -177,49 +203,74 @@ class Registry:
 
     def _find(self, event_type: str) -> tuple[Registration, ...]:
         with self._lock:
-            found = self._covering(event_type) or (self._default,)
+            entries = self._table.covering(event_type) or (self._table.default,)
+            found = tuple(map(self._shown, entries))
             if len(self._cache) >= _MAX_CACHED:
                 self._cache = {}
             self._cache[event_type] = found
             return found
 
-    def _covering(self, event_type: str) -> tuple[Registration, ...]:
-        registrations = (entry.registration for entry in self._entries.values())
-        return tuple(
-            registration
-            for registration in registrations
-            if any(matches(pattern, event_type) for pattern in registration.patterns)
-        )
+    def _shown(self, entry: Entry) -> Registration:
+        """With the middleware around it: composed once, as long as nothing changes."""
+        found = self._composed.get(id(entry))
+        if found is None:
+            found = self._composed[id(entry)] = entry.within(self._table.layers)
+        return found
+
+    def get(self, name: str) -> Registration | None:
+        """The handler of that name, be it the default; None if there is none."""
+        with self._lock:
+            table = self._table
+            found = table.entries.get(name)
+            if found is None and table.default.registration.name == name:
+                found = table.default
+            return None if found is None else self._shown(found)
 
     def is_registered(self, event_type: str) -> bool:
         """Whether any handler but the default covers the type."""
-        with self._lock:
-            return bool(self._covering(event_type))
+        return bool(self._table.covering(event_type))
 
     def list(self) -> tuple[Registration, ...]:
         """All registrations in order, without the default."""
         with self._lock:
-            return tuple(entry.registration for entry in self._entries.values())
+            return tuple(map(self._shown, self._table.entries.values()))
 
     def event_types(self) -> tuple[str, ...]:
         """The types registered by their exact names, aliases resolved."""
         patterns = (pattern for registration in self.list() for pattern in registration.patterns)
         return tuple(dict.fromkeys(pattern for pattern in patterns if "*" not in pattern))
 
+    def renewed(self, handler: object) -> Registration | None:
+        """What a handler was registered as, without middleware and with its instance not made yet.
 
-def _entry(source: Source, patterns: tuple[str, ...], options: Options) -> _Entry:
-    registration = Registration(
-        name=options.get("name", source.name),
-        patterns=resolve(patterns),
-        run=narrow(source.run, patterns),
-        is_async=source.is_async,
-        where=source.where,
-        **complete(options, source.owner, source.where),
-    )
-    return _Entry(source, patterns, options, registration)
+        None if it was not registered.
+        """
+        for entry in self._table.entries.values():
+            if entry.source.given is handler:
+                return entry.fresh().registration
+        return None
+
+    def as_registered(self, handler: object) -> tuple[tuple[str, ...], Options] | None:
+        """Types and options of a handler, or of an instance's class, as given.
+
+        None if it was not registered.
+        """
+        for entry in self._table.entries.values():
+            if entry.source.given is handler or entry.source.given is type(handler):
+                return entry.patterns, entry.options
+        return None
+
+
+def _own_types(source: Source) -> tuple[str, ...]:
+    own = source.owner.event_types
+    return (own,) if isinstance(own, str) else tuple(own)
 
 
 registry = Registry()
 """The registry that `@handles` fills and workers read."""
 
 handles = registry.handles
+"""Decorates handlers; registers them in `registry`."""
+
+use = registry.use
+"""Puts middleware around the handlers of `registry`."""

@@ -13,13 +13,15 @@ import threading
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from handlers.base import Context, Handler
 from handlers.errors import RegistrationInvalid
 from handlers.event import Event
 
 Run = Callable[[Event, Context], Any]
+
+MadeT = TypeVar("MadeT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,9 @@ def _of_class(cls: type) -> Source:
     if not issubclass(cls, Handler):
         raise _not_a_handler(cls)
     handle = _checked(cls)
-    if not _accepts(cls):
+    if not accepts(cls):
         raise RegistrationInvalid(
-            f"{_where(handle)}: {cls.__qualname__}() needs arguments; register a factory instead: "
+            f"{place_of(handle)}: {cls.__qualname__}() needs arguments; register a factory: "
             f"registry.register(lambda: {cls.__qualname__}(…), …, name={cls.__qualname__!r})"
         )
     return _source(cls, cls, cls, _Lazy(cls), handle)
@@ -69,7 +71,7 @@ def _of_class(cls: type) -> Source:
 def _of_factory(factory: Callable[[], Any]) -> Source:
     if inspect.iscoroutinefunction(factory):
         raise RegistrationInvalid(
-            f"{_where(factory)}: a factory must be a plain def; open connections in `handle`"
+            f"{place_of(factory)}: a factory must be a plain def; open connections in `handle`"
         )
     owner = _made_by(factory)
     handle = _checked(owner) if owner is not Handler else None
@@ -77,7 +79,7 @@ def _of_factory(factory: Callable[[], Any]) -> Source:
 
 
 def _of_function(function: Callable[..., Any]) -> Source:
-    _check_callable(function, (None, None), "(event, context)")
+    check_callable(function, (None, None), "(event, context)")
     return _source(function, _named(function), Handler, function, function)
 
 
@@ -87,45 +89,54 @@ def _source(
     return Source(
         given=given,
         name=f"{named.__module__}:{getattr(named, '__qualname__', type(named).__qualname__)}",
-        where=_where(code or named),
+        where=place_of(code or named),
         owner=owner,
         run=run,
         is_async=inspect.iscoroutinefunction(code),
     )
 
 
+class PerProcess(Generic[MadeT]):
+    """Calls `build` once per process, at first use: a forked child must not share connections."""
+
+    def __init__(self, build: Callable[[], MadeT]) -> None:
+        self._build = build
+        self._lock = threading.Lock()
+        self._made: tuple[int, MadeT] | None = None
+
+    def get(self) -> MadeT:
+        """What was built in this process."""
+        pid = os.getpid()
+        made = self._made
+        return made[1] if made is not None and made[0] == pid else self._make(pid)
+
+    def _make(self, pid: int) -> MadeT:
+        with self._lock:
+            if self._made is None or self._made[0] != pid:
+                self._made = (pid, self._build())
+            return self._made[1]
+
+
 class _Lazy:
-    """Calls `build` once per process, at the first event, and passes events to what it made."""
+    """Builds a handler at the first event, and passes events to it."""
 
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build = build
-        self._lock = threading.Lock()
-        self._made: tuple[int, Run] = (0, _never)
+        self._handle = PerProcess(self._make)
 
     def __call__(self, event: Event, context: Context) -> Any:
-        pid, handle = self._made
-        if pid != os.getpid():  # a forked child must not share its parent's connections
-            handle = self._make()
-        return handle(event, context)
+        return self._handle.get()(event, context)
 
     def _make(self) -> Run:
-        with self._lock:
-            if self._made[0] != os.getpid():
-                self._made = (os.getpid(), self._handle_of(self._build()))
-            return self._made[1]
-
-    def _handle_of(self, handler: object) -> Run:
+        handler = self._build()
         if not isinstance(handler, Handler):
+            where = place_of(_named(self._build))
             raise RegistrationInvalid(
-                f"the factory at {_where(_named(self._build))} returned {type(handler).__name__}; "
+                f"the factory at {where} returned {type(handler).__name__}; "
                 "return an instance of a Handler subclass"
             )
         _checked(type(handler))
         return handler.handle
-
-
-def _never(event: Event, context: Context) -> Any:
-    raise AssertionError("no process has id 0")
 
 
 def _checked(cls: type[Handler]) -> Callable[..., Any]:
@@ -135,29 +146,35 @@ def _checked(cls: type[Handler]) -> Callable[..., Any]:
             f"{cls.__module__}:{cls.__qualname__} has no `handle`; "
             "write: async def handle(self, event, context)"
         )
-    _check_callable(cls.handle, (None, None, None), "(self, event, context)")
+    check_callable(cls.handle, (None, None, None), "(self, event, context)")
     return cls.handle
 
 
-def _check_callable(function: Callable[..., Any], arguments: tuple[None, ...], shape: str) -> None:
-    if not _accepts(function, *arguments):
+def check_callable(function: Callable[..., Any], arguments: tuple[None, ...], shape: str) -> None:
+    """Refuse what could never run with these arguments.
+
+    Raises:
+        RegistrationInvalid: it does not take them, or is a generator.
+    """
+    if not accepts(function, *arguments):
         raise RegistrationInvalid(
-            f"{_where(function)}: {getattr(function, '__qualname__', function)} does not accept "
+            f"{place_of(function)}: {getattr(function, '__qualname__', function)} does not accept "
             f"{shape}; give it exactly these parameters"
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise RegistrationInvalid(
-            f"{_where(function)}: a function with `yield` would never run; use return or await"
+            f"{place_of(function)}: a function with `yield` would never run; use return or await"
         )
 
 
 def _is_factory(given: Callable[..., Any]) -> bool:
     if isinstance(given, functools.partial) and isinstance(given.func, type):
         return True
-    return _accepts(given) and not _accepts(given, None, None)
+    return accepts(given) and not accepts(given, None, None)
 
 
-def _accepts(function: Callable[..., Any], *arguments: object) -> bool:
+def accepts(function: Callable[..., Any], *arguments: object) -> bool:
+    """Whether it can be called with these."""
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:
@@ -184,7 +201,8 @@ def _named(given: Any) -> Any:
     return given.func if isinstance(given, functools.partial) else given
 
 
-def _where(code: Any) -> str:
+def place_of(code: Any) -> str:
+    """`module:line`, for people."""
     code = inspect.unwrap(_named(code))
     line = getattr(getattr(code, "__code__", None), "co_firstlineno", None)
     module = getattr(code, "__module__", "?")

@@ -6,6 +6,8 @@ its sentence.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import celery.concurrency
@@ -14,28 +16,54 @@ from celery import Celery, signals
 from kombu import Exchange, Queue
 
 from bridge import logs, telemetry
-from bridge.errors import BridgeError
+from bridge.environment import PREFIX
+from bridge.errors import BridgeError, SettingsInvalid
 from bridge.redis_client import check_server_sync, sync_client
 from bridge.settings import WorkerSettings
 from handlers.plugins import load
 from handlers.registry import registry
-from workers import broker, runner, tasks
+from workers import broker, control, runner, tasks
 from workers.bootstep import IntakeStep
 from workers.routing import Routing
 
 log = structlog.get_logger("workers.app")
 
+BUILTIN_DEFAULT = "handlers.default:LogUnhandled"
+
 
 def create(settings: WorkerSettings) -> Celery:
     """The app for these settings, with a task per event type that has handlers."""
+    _know_the_working_directory()
     load(settings.handlers)
-    routing = Routing.of(registry)
+    _refuse_to_discard()
+    parallel = settings.parallel_handlers
+    routing = Routing.of(registry, parallel=parallel)
     app = Celery("flybridge")
     app.conf.update(_configuration(settings, routing))
-    tasks.register(app, routing, registry)
+    tasks.register(app, routing, registry, parallel=parallel)
+    control.prepare(app, routing, parallel=parallel)
     step = type("Intake", (IntakeStep,), {"settings": settings, "routing": routing})
     app.steps["consumer"].add(step)
     return app
+
+
+def _know_the_working_directory() -> None:
+    """As the console script does: Celery has it on the path only while it looks for the app."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def _refuse_to_discard() -> None:
+    if registry.list() or registry.default.name != BUILTIN_DEFAULT:
+        return
+    raise SettingsInvalid(
+        [
+            f"{PREFIX}HANDLERS is not set, and no installed package offers handlers: events would "
+            "be acknowledged, logged and gone; give your modules, like myapp.feishu, or "
+            "handlers.builtin for examples that only log."
+        ]
+    )
 
 
 def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]:

@@ -6,9 +6,6 @@ the broker, and the intake, which lives as long as the worker.
 
 from __future__ import annotations
 
-import os
-import secrets
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -16,21 +13,14 @@ from celery import bootsteps, signals
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 
-from bridge import telemetry
-from bridge.logs import Redactor
-from bridge.redis_client import sync_client
-from bridge.streams import Keys
 from handlers.registry import registry
-from workers import poison
-from workers.guard import Guard
-from workers.handover import HandOver, slots
-from workers.intake import Intake
-from workers.reader import StreamReader
-from workers.requests import EventTask
-from workers.spans import IntakeSpans
+from workers.assembly import Share, assemble, consumer_name
+from workers.celery_port import CeleryPort
+from workers.handover import HandOver
 
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
+    from workers.intake import Intake
     from workers.routing import Routing
 
 log = structlog.get_logger("workers.bootstep")
@@ -47,7 +37,8 @@ class IntakeStep(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **_: Any) -> None:
         self._consumer = consumer
-        self._pool = HandOver(self.routing, consumer)
+        self._port = CeleryPort(consumer)
+        self._pool = HandOver(self.routing, self._port)
         self._intake: Intake | None = None
 
     def start(self, consumer: Any) -> None:
@@ -60,9 +51,10 @@ class IntakeStep(bootsteps.StartStopStep):
             signals.worker_shutdown.connect(self._close, weak=False)
             # Celery's loop looks at its orders when it wakes.
             signals.worker_shutting_down.connect(self._wake, weak=False)
-        self._intake.slots = slots(consumer.pool)
+        self._port.resume(consumer)
+        self._intake.slots = self._port.slots
         self._intake.start()
-        self._pool.resume(consumer)
+        self._pool.resume()
 
     def stop(self, consumer: Any) -> None:
         """The consumer goes: for good at shutdown, for a moment when the broker was lost."""
@@ -84,79 +76,32 @@ class IntakeStep(bootsteps.StartStopStep):
                 "requests": self._pool.requests,
                 "settled": intake.settled,
                 "duplicates": intake.duplicates,
+                "skipped": intake.skipped,
             }
         }
 
     def _make_intake(self, consumer: Any) -> Intake:
         settings = self.settings
-        keys = Keys(settings.app_id)
-        boot = f"{consumer.hostname}.{os.getpid()}.{secrets.token_hex(4)}"
-        redis = sync_client(settings.redis_url, app_id=settings.app_id)
-        # A read whose answer was lost must not be repeated unseen: the first one took entries.
-        once = sync_client(settings.redis_url, app_id=settings.app_id, retries=0)
-        reader = StreamReader(once, keys, settings.group, boot, settings.event_lease)
-
-        def streams() -> list[str]:
-            reader.subscribe(self.routing.covered(self._queues()))
-            known = reader.known_types() | set(self._own_types())
-            replayed = reader.replayed_types()
-            return [
-                *(keys.stream(name) for name in known if self._consumes(name)),
-                *(keys.replay(settings.group, name) for name in replayed if self._consumes(name)),
-            ]
-
-        def disconnect() -> None:
-            for client in (redis, once):
-                client.connection_pool.disconnect(inuse_connections=False)
-
-        spans = IntakeSpans(
-            telemetry.span_exporter(), telemetry.resource(telemetry.WORKER), settings.group
-        )
-        guard = Guard(
-            redis,
-            keys,
-            settings.group,
-            settings.event_lease,
-            boot,
-            retention=settings.retention,
-            redact=Redactor(settings.secrets).text,
-        )
+        name = consumer_name(consumer.hostname)
         log.info(
             "intake.started",
             group=settings.group,
-            consumer=boot,
+            consumer=name,
             queues=" ".join(sorted(consumer.app.amqp.queues.consume_from)),
             handlers=" ".join(registration.name for registration in registry.list()),
         )
-        intake = Intake(
-            reader,
-            guard,
-            streams,
-            settings.event_lease,
-            self._pool.waiting,
-            self._pool.ring,
-            spans,
-            self._died,
-            disconnect,
-        )
-        isolate = partial(poison.isolate, redis, keys, settings.group)
-        self._pool.begin(intake, spans.context, isolate)
-        return intake
-
-    def _own_types(self) -> set[str]:
-        return {
-            task.event_type
-            for task in self._consumer.app.tasks.values()
-            if isinstance(task, EventTask) and task.event_type
-        }
+        share = Share(self._queues, self._consumes)
+        made = assemble(settings, registry, self.routing, share, self._pool, name, self._died)
+        self._pool.begin(made.intake, made.trace, made.isolate)
+        return made.intake
 
     def _queues(self) -> list[str]:
         consumer = self._consumer.task_consumer
         return [queue.name for queue in consumer.queues] if consumer is not None else []
 
-    def _consumes(self, event_type: str) -> bool:
+    def _consumes(self, queue: str) -> bool:
         consumer = self._consumer.task_consumer
-        return consumer is not None and consumer.consuming_from(self.routing.queue_of(event_type))
+        return consumer is not None and bool(consumer.consuming_from(queue))
 
     def _died(self) -> None:
         state.should_stop = EX_FAILURE

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from kombu.transport import memory as kombu_memory
 from kombu.transport import redis as kombu_redis
+from kombu.utils.json import dumps
 from redis.connection import parse_url
 
 from bridge.errors import SettingsInvalid
@@ -45,7 +46,22 @@ _NO_CLUSTER = (
 
 
 class Channel(kombu_redis.Channel):
-    """kombu's channel, with an end that always is one."""
+    """kombu's channel, with an end that always is one, and that knows how many hear a broadcast."""
+
+    heard_by = 0
+    """How many workers the last broadcast has reached."""
+
+    def _put_fanout(self, exchange: str, message: Any, routing_key: str, **options: Any) -> None:
+        if options.get("_publish_batch") is not None:
+            super()._put_fanout(exchange, message, routing_key, **options)
+            return
+        # As kombu 5.7.0 does, which drops what Redis answers.
+        payload = dumps(message)
+        with self.conn_or_acquire() as client:
+            self.heard_by = sum(
+                client.publish(topic, payload)
+                for topic in self._get_publish_topics(exchange, routing_key)
+            )
 
     def close(self) -> None:
         """Close; what was not acknowledged stays with Redis when the connection went before.
@@ -121,6 +137,8 @@ def configuration(settings: WorkerSettings) -> dict[str, Any]:
         "broker_transport": _name(Transport),
         # kombu alone would take any certificate.
         "broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED} if topology.tls else None,
+        # The name space of control commands: one group's must not reach another's workers.
+        "control_exchange": f"celery.{settings.group}",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         # Without it an error reply of Redis (UNBLOCKED, READONLY) ends the worker.

@@ -30,12 +30,18 @@ class Again:
 
 
 def judge(
-    error: BaseException, registration: Registration, context: Context, age: float = 0.0
+    error: BaseException,
+    registration: Registration,
+    context: Context,
+    age: float = 0.0,
+    *,
+    with_traceback: bool = True,
 ) -> Failure | Again:
     """Decide what follows a failed attempt, and log it.
 
     Args:
         age: seconds since the event was created.
+        with_traceback: False where the log has it from another event of the same batch.
 
     Raises:
         BaseException: `error` itself, when it is meant for the process and not about the handler.
@@ -53,7 +59,7 @@ def judge(
         attempt=context.attempt,
         error=type(error).__name__,
         **_consequence(verdict),
-        **_cause(error),
+        **_cause(error, with_traceback=with_traceback),
     )
     return verdict
 
@@ -99,11 +105,11 @@ def _consequence(verdict: Failure | Again) -> dict[str, Any]:
     return {"given_up": verdict.reason}
 
 
-def _cause(error: BaseException) -> dict[str, Any]:
+def _cause(error: BaseException, *, with_traceback: bool) -> dict[str, Any]:
     """A reason where the handler chose to fail, else where it went wrong."""
     if isinstance(error, Reject | Retry):
         return {"reason": error.reason}
-    return {"exc_info": error}
+    return {"exc_info": error} if with_traceback else {}
 
 
 def _is_order_to_exit(error: BaseException) -> bool:

@@ -5,16 +5,31 @@ A group holds what it has not acknowledged; see `bridge.trimming`. It reads no e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ResponseError
 
-from bridge.streams import Keys
+from bridge.streams import EVERYTHING, Keys, subscriber
+from handlers.types import domain
+from workers.presence import AT_WORK, present
 
-AT_WORK = 60.0
-"""Seconds since a consumer's last sign of life within which its worker counts as running."""
+LEFT = b"left"
+"""The consumer that has what others left behind; no worker bears the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one group is in one stream."""
+
+    group: str
+    joined: bool
+    pending: int
+    unread: int
+    """As far as Redis can tell; all of it for a group that has subscribed and not joined."""
+    consumers: frozenset[str] = frozenset()
+    """Those that gave a sign of life within `AT_WORK`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +37,14 @@ class GroupState:
     """One group over all event streams."""
 
     name: str
+    reads: tuple[str, ...]
+    """What it has subscribed to, in the words of `bridge.streams.subscriber`; nothing twice."""
     streams: int
     """How many it has joined."""
     pending: int
     unread: int
-    """Entries it has not read, as far as Redis can tell."""
-    consumers: int
-    active: int
-    """Consumers whose worker gave a sign of life within `AT_WORK`."""
+    workers: tuple[str, ...]
+    """Names of those at work: the workers that say so, and consumers that read."""
 
     @property
     def unhandled(self) -> int:
@@ -52,14 +67,16 @@ class Groups:
         self._who = who
 
     def states(self) -> list[GroupState]:
-        """Every group that has joined a stream or subscribed to one, by name."""
-        found = {name: GroupState(name, 0, 0, 0, 0, 0) for name in self._subscribed()}
-        for stream in self._streams():
-            for info in self._infos(stream):
-                name = info["name"].decode(errors="replace")
-                before = found.get(name, GroupState(name, 0, 0, 0, 0, 0))
-                found[name] = self._with(before, stream, info)
-        return [found[name] for name in sorted(found)]
+        """Every group that has joined a stream or subscribed to one, by name.
+
+        It looks through all keys of Redis, which takes a second a million.
+        """
+        subscriptions = self._members(self._keys.subscriptions)
+        standings = [
+            each for stream in self._streams() for each in self._standings(stream, subscriptions)
+        ]
+        names = {*map(_group, subscriptions), *(each.group for each in standings)}
+        return [self._state(name, subscriptions, standings) for name in sorted(names)]
 
     def forget(self, name: str) -> int:
         """Remove a group from every stream, with what it had not handled; returns from how many.
@@ -71,45 +88,75 @@ class Groups:
         ours = [each for each in members if each.rpartition(b"|")[0] == name.encode()]
         if ours:
             self._redis.srem(keys.subscriptions, *ours)
-        left = sum(self._destroy(stream, name) for stream in streams)
+        left = sum(int(self._redis.xgroup_destroy(stream, name)) for stream in streams)
         replays = [keys.replay(name, each) for each in self._members(keys.replays(name))]
-        self._redis.delete(keys.replays(name), keys.retries(name), *replays)
+        lines = self._redis.scan_iter(f"{keys.order(name)}:*", count=1000)
+        self._redis.delete(keys.replays(name), keys.retries(name), *replays, *lines)
         if left or ours:
             fields: dict[Any, Any] = {"who": self._who, "action": "forget", "group": name}
             self._redis.xadd(keys.audit, fields, maxlen=10_000)
         return left
 
-    def _with(self, state: GroupState, stream: str, info: dict[str, Any]) -> GroupState:
-        consumers: Any = self._redis.xinfo_consumers(stream, info["name"])
-        active = [each for each in consumers if each["idle"] < AT_WORK * 1000]
+    def _state(
+        self, name: str, subscriptions: Iterable[str], standings: Iterable[Standing]
+    ) -> GroupState:
+        words = {each.rpartition("|")[2] for each in subscriptions if _group(each) == name}
+        ours = [each for each in standings if each.group == name]
+        workers = {worker.name for worker in present(self._redis, self._keys, name)}
         return GroupState(
-            state.name,
-            state.streams + 1,
-            state.pending + info["pending"],
-            state.unread + (info.get("lag") or 0),
-            max(state.consumers, len(consumers)),
-            max(state.active, len(active)),
+            name,
+            reads=_without_repetition(words),
+            streams=sum(each.joined for each in ours),
+            pending=sum(each.pending for each in ours),
+            unread=sum(each.unread for each in ours),
+            workers=tuple(sorted(workers.union(*(each.consumers for each in ours)))),
+        )
+
+    def _standings(self, stream: str, subscriptions: Iterable[str]) -> list[Standing]:
+        """Of the groups that have joined a stream, and of those that have only subscribed."""
+        infos: Any = self._redis.xinfo_groups(stream)
+        found = [self._standing(stream, info) for info in infos]
+        event_type = stream.rpartition(":")[2]
+        readers = {subscriber(each, event_type, domain(event_type)) for each in subscriptions}
+        away = readers - {each.group for each in found} - {""}
+        length = int(self._redis.xlen(stream))
+        return found + [Standing(name, False, 0, length) for name in sorted(away)]
+
+    def _standing(self, stream: str, info: dict[str, Any]) -> Standing:
+        consumers: Any = self._redis.xinfo_consumers(stream, info["name"])
+        active = {
+            _text(each["name"])
+            for each in consumers
+            if each["idle"] < AT_WORK * 1000 and each["name"] != LEFT
+        }
+        return Standing(
+            _text(info["name"]), True, info["pending"], info.get("lag") or 0, frozenset(active)
         )
 
     def _streams(self) -> list[str]:
-        return [self._keys.stream(name) for name in self._members(self._keys.types)]
-
-    def _subscribed(self) -> set[str]:
-        return {each.rpartition("|")[0] for each in self._members(self._keys.subscriptions)}
+        """Also those that a worker made for events of which none has come."""
+        found = self._redis.scan_iter(self._keys.events + "*", count=1000, _type="stream")
+        return sorted({_text(stream) for stream in found})
 
     def _members(self, key: str) -> list[str]:
         members: Any = self._redis.smembers(key)
-        return sorted(member.decode(errors="replace") for member in members)
+        return sorted(map(_text, members))
 
-    def _infos(self, stream: str) -> list[dict[str, Any]]:
-        try:
-            infos: Any = self._redis.xinfo_groups(stream)
-        except ResponseError:  # a type without a stream yet
-            return []
-        return list(infos)
 
-    def _destroy(self, stream: str, name: str) -> int:
-        try:
-            return int(self._redis.xgroup_destroy(stream, name))
-        except ResponseError:  # likewise
-            return 0
+def _group(subscription: str) -> str:
+    return subscription.rpartition("|")[0]
+
+
+def _without_repetition(words: set[str]) -> tuple[str, ...]:
+    """Without the types that a queue covers anyhow, and the queues when there is everything."""
+    if EVERYTHING in words:
+        return (EVERYTHING,)
+    kinds = [(word, *word.partition(":")[::2]) for word in sorted(words)]
+    return tuple(
+        word for word, kind, name in kinds if kind != "type" or f"queue:{domain(name)}" not in words
+    )
+
+
+def _text(name: bytes) -> str:
+    """Names that someone made by hand may be anything."""
+    return name.decode(errors="replace")

@@ -11,8 +11,7 @@ its entry may be met again.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis_lock
@@ -22,8 +21,11 @@ from redis.exceptions import RedisError
 
 from bridge.logs import Redactor
 from bridge.streams import Entry, Keys, mark_ttl
+from workers.bulk import Bulk
+from workers.business import BusinessKey
+from workers.claims import Busy, Claim, Duplicate, Pending, Queued, Run, Settlement
 from workers.failures import MAX_ERROR
-from workers.outcomes import Outcome
+from workers.ordering import LINE_TTL, advancing, line_member
 from workers.scripts import Call, load, run_all
 
 log = structlog.get_logger("workers.guard")
@@ -31,61 +33,8 @@ log = structlog.get_logger("workers.guard")
 STATE_TTL = 7 * 86_400
 """Seconds the state of an unsettled event is kept; on top of the wait for its retry."""
 
-
 UNANSWERED = 10_000
 """Claims without an answer that are remembered; who forgets one waits for an event lease."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """An entry of a stream, delivered to this worker and not yet claimed."""
-
-    stream: str
-    entry_id: str
-    entry: Entry
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """The claim succeeded: run the handlers without a mark."""
-
-    pending: Pending
-    token: str
-    attempt: int
-    """1 for the first."""
-    marks: Mapping[str, str]
-    """Handler -> "" if it succeeded in an earlier attempt, "reason\\nerror" if it was given up."""
-    crashes: int = 0
-    """Earlier attempts whose process died, as far as is known: this event may be what kills it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Duplicate:
-    """The event is done or dead already."""
-
-    pending: Pending
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """Someone else holds the event, or its retry is not due: leave it pending."""
-
-    pending: Pending
-    left: float
-    """Seconds until asking again makes sense."""
-
-
-Claim = Run | Duplicate | Busy
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """How a claimed attempt ended."""
-
-    run: Run
-    outcome: Outcome
-    returned: bool = False
-    """The handlers never started: the attempt does not count."""
 
 
 class EventLock(redis_lock.Lock):
@@ -126,6 +75,7 @@ class Guard:
         retention: seconds an entry stays in its stream; done and dead marks outlive it.
         redact: takes secrets out of an error's text before it is kept; None: those it can tell
                 by their looks.
+        business: gives the business keys of an event.
     """
 
     def __init__(
@@ -138,6 +88,7 @@ class Guard:
         *,
         retention: float = 86_400.0,
         redact: Callable[[str], str] | None = None,
+        business: Callable[[Entry], Sequence[BusinessKey]] = lambda _: (),
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -145,6 +96,8 @@ class Guard:
         self._lease_ms = int(event_lease * 1000)
         self._mark_ttl = mark_ttl(retention)
         self._redact = redact or Redactor().text
+        self._business = business
+        self._bulk = Bulk(redis, keys, group)
         # Popped when used: two threads claim, and a token must never run twice.
         self._unanswered: dict[tuple[str, str], str] = {}
         self._tokens = (f"{boot}:{number}" for number in itertools.count(1))
@@ -161,24 +114,28 @@ class Guard:
             redis.RedisError: nothing is known to be claimed; ask again.
         """
         tokens = [self._token_for(item) for item in pending]
-        script = load("claim")
-        calls = [
-            Call(
-                script,
-                self._state_and_lock(item),
-                (token, self._lease_ms, STATE_TTL),
-            )
-            for item, token in zip(pending, tokens, strict=True)
-        ]
+        business = [self._business(item.entry) for item in pending]
+        plain = [n for n, item in enumerate(pending) if not (item.line or business[n])]
         try:
-            answers = run_all(self._redis, calls)
+            fresh = self._claim_fresh(pending, tokens, plain)
+            others = [n for n in range(len(pending)) if n not in fresh]
+            calls = [self._claim_call(pending[n], tokens[n], business[n]) for n in others]
+            answers = dict(zip(others, run_all(self._redis, calls), strict=True))
         except (RedisError, OSError):
             self._remember(pending, tokens)
             raise
         return [
-            self._claimed(item, token, answer)
-            for item, token, answer in zip(pending, tokens, answers, strict=True)
+            self._claimed(item, token, answers[n]) if n in answers else Run(item, token, 1, {})
+            for n, (item, token) in enumerate(zip(pending, tokens, strict=True))
         ]
+
+    def _claim_fresh(
+        self, pending: Sequence[Pending], tokens: Sequence[str], plain: Sequence[int]
+    ) -> set[int]:
+        """Claim those of the plain ones that nobody has met before."""
+        events = [(pending[n].entry.event_id, tokens[n]) for n in plain]
+        claimed = self._bulk.claim(events, self._lease_ms, STATE_TTL)
+        return {n for n, done in zip(plain, claimed, strict=True) if done}
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Record how attempts ended; False where the claim had been lost to another worker.
@@ -186,12 +143,22 @@ class Guard:
         Raises:
             redis.RedisError: settle the same again; what was recorded stays recorded.
         """
+        recorded = self._settle_done(settlements)
+        others = [n for n in range(len(settlements)) if n not in recorded]
         script = load("settle")
-        answers = run_all(
-            self._redis,
-            [Call(script, self._settle_keys(s), self._settle_args(s)) for s in settlements],
-        )
-        return [answer == 1 for answer in answers]
+        left = [settlements[n] for n in others]
+        calls = [Call(script, self._settle_keys(s), self._settle_args(s)) for s in left]
+        lines = dict.fromkeys(s.run.pending.line for s in settlements if s.run.pending.line)
+        retries = self._keys.retries(self._group)
+        calls += [advancing(line, retries, self._group) for line in lines]
+        answers = dict(zip(others, run_all(self._redis, calls), strict=False))
+        return [n in recorded or answers[n] == 1 for n in range(len(settlements))]
+
+    def _settle_done(self, settlements: Sequence[Settlement]) -> set[int]:
+        """Record the successes among them."""
+        done = [n for n, each in enumerate(settlements) if _is_plain(each)]
+        recorded = self._bulk.settle([_place(settlements[n].run) for n in done], self._mark_ttl)
+        return {n for n, kept in zip(done, recorded, strict=True) if kept}
 
     def renew(self, runs: Sequence[Run]) -> list[bool]:
         """Keep claims for another event lease; False where one was lost.
@@ -236,14 +203,39 @@ class Guard:
         if kind == b"run":
             marks = {
                 name.decode(): mark.decode()
-                for name, mark in zip(answer[3::2], answer[4::2], strict=True)
+                for name, mark in zip(answer[4::2], answer[5::2], strict=True)
             }
-            return Run(item, token, answer[1], marks, crashes=answer[2])
+            return Run(item, token, answer[1], marks, crashes=answer[2], skipped=answer[3])
         if kind == b"duplicate":
             return Duplicate(item)
+        if kind == b"queued":
+            return Queued(item)
         # A lock that somebody made without an end is asked after once in an event lease.
         left = answer[1] if answer[1] >= 0 else self._lease_ms
         return Busy(item, left / 1000)
+
+    def _claim_call(self, item: Pending, token: str, business: Sequence[BusinessKey]) -> Call:
+        script, keys = load("claim"), self._state_and_lock(item)
+        args = (token, self._lease_ms, STATE_TTL)
+        if not item.line and not business:
+            return Call(script, keys, args)
+        return Call(
+            script,
+            (
+                *keys,
+                self._keys.retries(self._group),
+                *((item.line,) if item.line else ()),
+                *(key.name for key in business),
+            ),
+            (
+                *args,
+                line_member(item.stream, item.entry_id) if item.line else "",
+                LINE_TTL,
+                f"{item.stream}|{item.entry_id}",
+                self._mark_ttl,
+                *(key.handler for key in business),
+            ),
+        )
 
     def _state_and_lock(self, item: Pending) -> tuple[str, str]:
         event_id = item.entry.event_id
@@ -293,6 +285,16 @@ class Guard:
     def _bare(self, error: str) -> str:
         """An error's text as it may be kept; redaction can make it longer than it was."""
         return self._redact(error).encode("utf-8", "replace")[:MAX_ERROR].decode(errors="ignore")
+
+
+def _place(run: Run) -> tuple[str, str, str, str]:
+    pending = run.pending
+    return pending.stream, pending.entry.event_id, run.token, pending.entry_id
+
+
+def _is_plain(settlement: Settlement) -> bool:
+    """A success after which no line has to move, which must be seen to in the same call."""
+    return _verdict(settlement) == "done" and not settlement.run.pending.line
 
 
 def _verdict(settlement: Settlement) -> str:

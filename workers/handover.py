@@ -1,125 +1,142 @@
-"""Hands claimed events to the pool as it has room, and takes back what Celery forgets.
+"""Hands claimed events to a pool as it has room, and takes back what the pool forgets.
 
 What waits takes turns: the events of each limited task, and all others. A suspect of killing its
-process has the pool to itself. It reads no stream and settles nothing.
+process has the pool to itself. It reads no stream, settles nothing, and knows no Celery.
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
-from celery import bootsteps
-from redis.exceptions import RedisError
 
 from workers import poison
-from workers.bell import Bell
+from workers.alarm import Alarm
+from workers.batches import Batches
 from workers.bundles import Bundles
+from workers.crashes import crashed
 from workers.limits import LOOK, Limits
 from workers.outcomes import Outcome
-from workers.requests import EventRequest, EventTask, crashed
+from workers.solitude import Solitude
 from workers.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from workers.guard import Run
+    from workers.claims import Run
     from workers.intake import Intake
-    from workers.limits import Bucket
-    from workers.requests import Trace
+    from workers.port import Port, Request, Trace
     from workers.routing import Routing
 
 log = structlog.get_logger("workers.handover")
 
-ALARM_STEP = 0.001
-"""Seconds that an alarm may be late."""
+REFUSALS = 5
+"""Attempts that a pool may refuse, by an exception, before their event is given up."""
 
 
 class HandOver:
-    """Between the events that wait and one pool; all but `ring` belongs to Celery's loop.
+    """Between the events that wait and one pool; all but `ring` belongs to the port's loop.
 
     Args:
         routing: of this worker.
-        consumer: Celery's.
+        port: of the pool.
     """
 
-    def __init__(self, routing: Routing, consumer: Any) -> None:
-        self._consumer = consumer
+    def __init__(self, routing: Routing, port: Port) -> None:
+        self._port = port
         self._routing = routing
-        self._bell = Bell(self.hand_over)
-        self._requests: set[EventRequest] = set()
+        port.listen(self.hand_over)
+        self._requests: set[Request] = set()
         self._bundles = Bundles()
-        self._alarm: Any = None
-        self._alarm_due = 0.0
+        self._alarm = Alarm(port, self.hand_over)
         self._turn = 0
         self._intake: Intake | None = None
         self._trace: Trace
-        self._isolate: Callable[[Run], int]
-        routes = routing.routes.values()
-        concurrency = {route.task: route.concurrency for route in routes if route.concurrency}
-        limits = Limits(routing.task_of, concurrency, self._bucket_of)
-        self.waiting = Waiting(limits, self._is_suspect)
+        self._solitude: Solitude
+        limits = Limits(routing.task_of, routing.concurrency_of, port.bucket_of)
+        batches = Batches(routing.task_of, routing.batch_of)
+        self.waiting = Waiting(limits, batches, self._is_suspect)
         """Where the intake puts what it claimed."""
 
-    def begin(self, intake: Intake, trace: Trace, isolate: Callable[[Run], int]) -> None:
+    def begin(self, intake: Intake, trace: Trace, isolate: Callable[[Run], int | None]) -> None:
         """Take over what waits for the pool from now on.
 
         Args:
             intake: is told how attempts end.
             trace: gives the traceparent of an event.
-            isolate: notes that an event runs alone; see `poison.isolate`.
+            isolate: notes that an event runs alone; see `poison.isolate`. None: it is being noted,
+                and a ring will tell when to ask again.
         """
-        self._intake, self._trace, self._isolate = intake, trace, isolate
+        self._intake, self._trace = intake, trace
+        self._solitude = Solitude(
+            self.waiting.suspects,
+            self._beside,
+            lambda run: self._max_attempts(self._task_of(run)),
+            isolate,
+            lambda run: self._hand(self._task_of(run), [run]),
+            self._end,
+        )
 
     @property
     def requests(self) -> int:
         """Requests that the pool has."""
         return len(self._requests)
 
-    def resume(self, consumer: Any) -> None:
-        """Go on with a consumer that was made, or made anew; it may have forgotten our alarm."""
-        self._consumer = consumer
-        self._alarm = None
-        self._bell.hang(consumer.hub)
+    def resume(self) -> None:
+        """Go on with a port that may have forgotten our alarm."""
+        self._alarm.forget()
+        self.ring()
 
     def ring(self) -> None:
-        """Have Celery's loop hand over soon; callable from any thread."""
-        self._bell.ring()
+        """Hand over soon; callable from any thread."""
+        self._port.ring()
 
     def recall(self) -> None:
-        """Take back what Celery has not given to the pool: it forgets that, and does not say so."""
+        """Take back what the pool gives up: it forgets that, and does not say so."""
         for request in [each for each in list(self._requests) if each.forget()]:
             self._forget(request)
             self.waiting.put_back(request.runs)
 
     def hand_over(self) -> None:
         """Give the pool as much as it takes now."""
-        intake, consumer = self._intake, self._consumer
-        if intake is None or consumer.blueprint.state != bootsteps.RUN:
+        intake = self._intake
+        if intake is None or not self._port.is_open:
             return
-        intake.slots = slots(consumer.pool)
-        self._hand_suspects()
+        intake.slots = self._port.slots
+        self._solitude.hand_over()
         if self.waiting.suspects.reserved:
-            self._set_alarm(LOOK)
+            self._alarm.set(LOOK)
             return
         while self._hand_next():
             continue
         intake.give_back(self.waiting.limits.excess(), LOOK)
-        self._set_alarm(self.waiting.limits.wait() if self._free() > 0 else None)
+        self._alarm.set(self._wait() if self._free() > 0 else None)
 
     def _hand_next(self) -> bool:
         """Hand a request over. Who waits takes turns, so that no task fills the pool alone."""
-        queues = ["", *self.waiting.limits.tasks()]
-        for _ in queues:
+        turns: list[Callable[[], bool]] = [
+            self._hand_ready,
+            *(partial(self._hand_parked, task) for task in self.waiting.limits.tasks()),
+            *(partial(self._hand_batch, task) for task in self.waiting.batches.tasks()),
+        ]
+        for _ in turns:
             self._turn += 1
-            task = queues[self._turn % len(queues)]
-            if self._hand_parked(task) if task else self._hand_ready():
+            if turns[self._turn % len(turns)]():
                 return True
         return False
 
+    def _wait(self) -> float | None:
+        """Seconds until a limit or a batch may let more through; None: not by time alone."""
+        limits, batches = self.waiting.limits, self.waiting.batches
+        waits = [limits.wait()]
+        for task in batches.tasks():
+            delay = limits.delay(task)
+            waits.append(None if delay is None else max(delay, batches.wait(task)))
+        return min((wait for wait in waits if wait is not None), default=None)
+
     def _free(self) -> int:
-        return depth(self._consumer.pool) - len(self._requests)
+        return self._port.depth - len(self._requests)
 
     def _hand_ready(self) -> bool:
         free = self._free()
@@ -141,6 +158,20 @@ class HandOver:
         self._hand(task, [run])
         return True
 
+    def _hand_batch(self, task: str) -> bool:
+        batches = self.waiting.batches
+        ready = self._free() > 0 and batches.is_ready(task)
+        if not ready or not self.waiting.limits.admit(task):
+            return False
+        runs = batches.take(task)
+        revoked = self._port.revoked
+        # A revocation names one event, and a request has one name.
+        alone = [run for run in runs if _event_id(run) in revoked] if revoked else []
+        for run in alone:
+            self._hand(task, [run])
+        self._hand(task, [run for run in runs if run not in alone] if alone else runs)
+        return True
+
     def _next_bundle(self, task: str, first: Run, free: int) -> list[Run]:
         ready, runs = self.waiting.ready, [first]
         # What failed once travels alone: it may be what kills the process.
@@ -156,26 +187,8 @@ class HandOver:
         return runs
 
     def _bundled(self, task: str) -> bool:
-        consumer = self._consumer
-        if getattr(consumer.pool, "runs_coroutines", False):
-            return False
         # A neighbour's crash would bury an event that may be tried once; a revocation names one.
-        return self._max_attempts(task) > 1 and not consumer.controller.state.revoked
-
-    def _hand_suspects(self) -> None:
-        """Hand those to the pool that have it to themselves, as it becomes empty."""
-        suspects = self.waiting.suspects
-        while run := suspects.take(self._beside()):
-            if self._beside():
-                self._hand(self._task_of(run), [run])
-                continue
-            try:
-                before = self._isolate(run)
-            except RedisError as error:
-                log.warning("suspect.waits", event_id=_event_id(run), error=str(error))
-                suspects.waiting.appendleft(run)
-                return
-            self._judge(run, before)
+        return self._port.bundles and self._max_attempts(task) > 1 and not self._port.revoked
 
     def _beside(self) -> int:
         """Events that would run again if a suspect killed its process now.
@@ -183,30 +196,18 @@ class HandOver:
         Among processes of their own, those that it would wait behind: what dies with the worker
         before it began must not be taken for what ran alone.
         """
-        pool = self._consumer.pool
         if self._intake is None:
             return 0
-        if shares_process(pool):
+        if self._port.shares_process:
             return len(self._requests) + self._intake.unsettled
-        return len(self._requests) if len(self._requests) >= slots(pool) else 0
-
-    def _judge(self, run: Run, before: int) -> None:
-        task = self._task_of(run)
-        outcome = poison.verdict(run, self._max_attempts(task), before)
-        if outcome:
-            self._end(run, outcome)
-            return
-        log.info("suspect.runs_alone", event_id=_event_id(run), attempt=run.attempt,
-                 crashes=run.crashes)  # fmt: skip
-        self._hand(task, [run])
+        return len(self._requests) if len(self._requests) >= self._port.slots else 0
 
     def _is_suspect(self, run: Run) -> bool:
-        shares = shares_process(self._consumer.pool)
         most = self._max_attempts(self._task_of(run))
-        return poison.is_suspect(run, most, shares_process=shares)
+        return poison.is_suspect(run, most, shares_process=self._port.shares_process)
 
     def _max_attempts(self, task: str) -> int:
-        return self._routing.routes[task].max_attempts
+        return self._routing.max_attempts_of(task)
 
     def _task_of(self, run: Run) -> str:
         return self._routing.task_of(run.pending.entry.event_type)
@@ -215,24 +216,26 @@ class HandOver:
         runs = self._still_ours(runs)
         if not runs:
             return
-        take_on = self._consumer.strategies[task]
         try:
-            request = take_on(runs, self._trace, self._finish)
+            request = self._port.take_on(task, runs, self._trace, self._finish)
         except Exception as error:
-            # Whatever Celery or a signal receiver raises: no event may be held for ever.
+            # Whatever the pool or a signal receiver raises: no event may be held for ever.
             log.exception("request.refused", task=task, events=len(runs))
             for run in runs:
-                self._end(run, crashed(run, EventTask.max_attempts, repr(error)))
+                self._end(run, crashed(run, REFUSALS, repr(error)))
             return
         self._requests.add(request)
         self.waiting.limits.began(task, request)
+        if self._routing.batch_of(task):
+            self.waiting.batches.began(request, len(runs))
         # In that order, for a thread of the pool may end it at any moment.
         if request.ended:
             self._forget(request)
 
-    def _forget(self, request: EventRequest) -> None:
+    def _forget(self, request: Request) -> None:
         self._requests.discard(request)
         self.waiting.limits.ended(request.task_name, request)
+        self.waiting.batches.ended(request)
 
     def _still_ours(self, runs: list[Run]) -> list[Run]:
         intake = self._intake
@@ -245,24 +248,7 @@ class HandOver:
         intake.give_back(doubtful)
         return [run for run in runs if run not in doubtful]
 
-    def _set_alarm(self, wait: float | None) -> None:
-        """Hand over again in so many seconds at the latest."""
-        if wait is None:
-            return
-        due = time.monotonic() + wait
-        if self._alarm and self._alarm_due <= due + ALARM_STEP:
-            return
-        if self._alarm:
-            self._alarm.cancel()
-        # A timer of no delay would wait for the loop's next look, up to a second.
-        self._alarm = self._consumer.timer.call_after(max(wait, ALARM_STEP), self._alarmed)
-        self._alarm_due = due
-
-    def _alarmed(self) -> None:
-        self._alarm = None
-        self.hand_over()
-
-    def _finish(self, request: EventRequest, outcomes: Sequence[Outcome], longest: float) -> None:
+    def _finish(self, request: Request, outcomes: Sequence[Outcome], longest: float) -> None:
         self._bundles.ran(request.task_name, longest)
         for run, outcome in zip(request.runs, outcomes, strict=False):
             self._end(run, outcome)
@@ -274,28 +260,6 @@ class HandOver:
     def _end(self, run: Run, outcome: Outcome) -> None:
         if self._intake is not None:
             self._intake.end(run, outcome)
-
-    def _bucket_of(self, task: str) -> Bucket | None:
-        bucket: Bucket | None = self._consumer.task_buckets[task]
-        return None if self._consumer.disable_rate_limits else bucket
-
-
-def depth(pool: Any) -> int:
-    """How many requests to give to a pool: a second one a slot, so that none is idle for a moment.
-
-    The asyncio pool starts at once whatever it is given.
-    """
-    return slots(pool) * (1 if getattr(pool, "runs_coroutines", False) else 2)
-
-
-def slots(pool: Any) -> int:
-    """How many events a pool runs at once."""
-    return max(1, int(pool.num_processes))
-
-
-def shares_process(pool: Any) -> bool:
-    """Whether a handler that kills its process kills the whole worker: in all pools but prefork."""
-    return not pool.uses_semaphore
 
 
 def _event_id(run: Run) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from workers.window import Window
 
 if TYPE_CHECKING:
-    from workers.guard import Run
+    from workers.claims import Run
 
 MOST = 256
 """Events parked per task; what comes beyond, by a limit set while events flowed, is given back."""
@@ -39,7 +39,8 @@ class Limits:
 
     Args:
         task_of: event type -> name of its task.
-        concurrency: task -> how many of its events may run at once; no entry for no limit.
+        concurrency_of: task -> how many of its events may run at once, None for no limit; may
+            change at any time, and is then met as the running ones end.
         bucket_of: task -> the bucket of its rate limit, which may change at any time.
         clock: monotonic seconds.
     """
@@ -47,17 +48,17 @@ class Limits:
     def __init__(
         self,
         task_of: Callable[[str], str],
-        concurrency: Mapping[str, int],
+        concurrency_of: Callable[[str], int | None],
         bucket_of: Callable[[str], Bucket | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._task_of = task_of
-        self._concurrency = concurrency
+        self._concurrency_of = concurrency_of
         self._bucket_of = bucket_of
         self._clock = clock
         self._parked: dict[str, deque[Run]] = {}
         self._started: dict[str, Window] = {}
-        self._running: dict[str, set[object]] = {task: set() for task in concurrency}
+        self._running: dict[str, set[object]] = {}
 
     @property
     def parked(self) -> int:
@@ -66,7 +67,7 @@ class Limits:
 
     def limited(self, task: str) -> bool:
         """Whether its events must be parked before they start."""
-        return task in self._concurrency or self._bucket_of(task) is not None
+        return self._concurrency_of(task) is not None or self._bucket_of(task) is not None
 
     def tasks(self) -> list[str]:
         """The tasks with parked events."""
@@ -85,16 +86,28 @@ class Limits:
 
     def take(self, task: str) -> Run | None:
         """The next event of this task if it may start now; it counts as started."""
-        runs, bucket = self._parked[task], self._bucket_of(task)
-        if not runs or not self._slots(task) or (bucket and not bucket.can_consume()):
+        runs = self._parked[task]
+        if not runs or not self.admit(task):
             return None
         self._window(task).settled(1, self._clock())
         return runs.popleft()
 
+    def admit(self, task: str) -> bool:
+        """Whether one more event or batch of this task may start now; it counts as started."""
+        bucket = self._bucket_of(task)
+        return bool(self._slots(task)) and (bucket is None or bucket.can_consume())
+
+    def delay(self, task: str) -> float | None:
+        """Seconds until `admit` may say yes; None: not before something of the task has ended."""
+        if not self._slots(task):
+            return None
+        bucket = self._bucket_of(task)
+        return min(LOOK, bucket.expected_time()) if bucket else 0.0
+
     def began(self, task: str, what: object) -> None:
         """Something runs an event of this task, until it `ended`."""
-        if task in self._running:
-            self._running[task].add(what)
+        # Of every task: a limit may come while they run.
+        self._running.setdefault(task, set()).add(what)
 
     def ended(self, task: str, what: object) -> None:
         """It runs no more, or never ran."""
@@ -131,9 +144,8 @@ class Limits:
         return max(0, at_once + ahead - len(self._parked.get(task, ())))
 
     def _slots(self, task: str) -> int:
-        if task not in self._concurrency:
-            return 1
-        return max(0, self._concurrency[task] - len(self._running[task]))
+        most = self._concurrency_of(task)
+        return 1 if most is None else max(0, most - len(self._running.get(task, ())))
 
     def _window(self, task: str) -> Window:
         if task not in self._started:

@@ -13,6 +13,10 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+THREADS = 1000
+"""Threads for `def` handlers, per process; there are as many as were at work at once, for none may
+wait for a thread while its time runs."""
+
 ResultT = TypeVar("ResultT")
 
 _local = threading.local()
@@ -39,9 +43,9 @@ def close_loop() -> None:
 
 
 @functools.cache
-def threads(size: int, pid: int) -> ThreadPoolExecutor:
+def threads(pid: int) -> ThreadPoolExecutor:
     """The threads of this process; `pid` keeps a forked child from using its parent's."""
-    return ThreadPoolExecutor(size, "handler")
+    return ThreadPoolExecutor(THREADS, "handler")
 
 
 def _loops() -> dict[int, asyncio.Runner]:

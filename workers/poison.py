@@ -21,7 +21,7 @@ from workers.outcomes import Failure, Outcome
 from workers.scripts import Call, load, run_all
 
 if TYPE_CHECKING:
-    from workers.guard import Run
+    from workers.claims import Run
 
 log = structlog.get_logger("workers.poison")
 

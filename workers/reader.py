@@ -6,15 +6,17 @@ It decides nothing about events; the guard does.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import structlog
 from redis import Redis
 
 from bridge.streams import Entry, Keys
+from workers.claims import Pending
 from workers.failures import describe
-from workers.guard import Pending
+from workers.lines import First, Lines, Taken
+from workers.presence import Presence
 from workers.scripts import Call, load, run_all
 
 log = structlog.get_logger("workers.reader")
@@ -38,6 +40,8 @@ Caps = Mapping[str, int]
 
 NO_CAPS: Caps = {}
 
+NO_LINES: Mapping[bytes, str] = {}
+
 
 class StreamReader:
     """Reads the streams as one consumer of a group.
@@ -48,10 +52,17 @@ class StreamReader:
         group: consumer group.
         consumer: unique per boot, so that two workers never share pending entries.
         event_lease: seconds an entry must be idle before it is taken over.
+        order_of: gives what a stream is ordered by, empty if by nothing; see `workers.ordering`.
     """
 
     def __init__(
-        self, redis: Redis, keys: Keys, group: str, consumer: str, event_lease: float
+        self,
+        redis: Redis,
+        keys: Keys,
+        group: str,
+        consumer: str,
+        event_lease: float,
+        order_of: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -59,13 +70,20 @@ class StreamReader:
         self._consumer = consumer
         self._lease_ms = int(event_lease * 1000)
         self._sweep_ms = int(max(10 * event_lease, SWEEP_AFTER) * 1000)
-        self._subscribed: frozenset[str] = frozenset()
+        self._presence = Presence(redis, keys, group, consumer)
         self._grouped: set[str] = set()
         self._unreadable: set[str] = set()
         self._full_at: dict[str, bytes] = {}
         self._busy: list[str] = []
         self._reads = 0
+        self._ordered_reads = 0
+        self._looks = 0
+        self._lines = Lines(redis, keys, group, consumer, order_of)
         self.streams: tuple[str, ...] = ()
+        self.unordered: tuple[str, ...] = ()
+        """Those of them that `read` reads."""
+        self.ordered: tuple[str, ...] = ()
+        """Those of them that `read_ordered` reads."""
 
     def known_types(self) -> set[str]:
         """Names of the streams that the bridge has opened."""
@@ -77,35 +95,40 @@ class StreamReader:
         members: Any = self._redis.smembers(self._keys.replays(self._group))
         return {member.decode() for member in members}
 
-    def subscribe(self, covered: frozenset[str]) -> None:
+    def subscribe(self, covered: frozenset[str], queues: Collection[str] = ()) -> None:
         """Have trimming wait for this group in every stream that these words cover, from now on.
 
         Args:
             covered: as they follow the group in `bridge.streams.subscriber`.
+            queues: those that this worker reads.
         """
-        if covered - self._subscribed:
-            members = tuple(f"{self._group}|{each}" for each in sorted(covered))
-            run_all(self._redis, [Call(load("subscribe"), (self._keys.subscriptions,), members)])
-            self._subscribed |= covered
+        self._presence.tell(covered, queues)
+
+    def beat(self) -> None:
+        """Say that this worker is there, and what it has subscribed to; see `workers.presence`."""
+        self._presence.beat()
 
     def follow(self, streams: Iterable[str]) -> None:
         """Read these streams from now on; a missing group is made, from the first entry on."""
         wanted = tuple(sorted(streams))
         self._make_groups([stream for stream in wanted if stream not in self._grouped])
         self.streams = tuple(stream for stream in wanted if stream in self._grouped)
+        self._lines.follow(self.streams)
+        self.ordered = tuple(self._lines.orders)
+        self.unordered = tuple(each for each in self.streams if each not in self._lines.orders)
 
     def forget_groups(self) -> None:
         """Make the groups anew: Redis lost them (flushed, or failed over)."""
-        self._subscribed = frozenset()
+        self._presence.beat()
         self._grouped.clear()
         self.follow(self.streams)
 
     def read(self, room: int, block: float, caps: Caps = NO_CAPS) -> list[Pending]:
-        """New entries, about `room` at most; waits up to `block` seconds for the first."""
+        """New unordered entries, about `room` at most; waits up to `block` seconds for one."""
         streams = self._next_streams(caps)
         if not streams:
             return []
-        focused = len(streams) < sum(caps.get(stream, 1) > 0 for stream in self.streams)
+        focused = len(streams) < sum(caps.get(stream, 1) > 0 for stream in self.unordered)
         most = min(room // len(streams), *(caps.get(stream, room) for stream in streams))
         answer: Any = self._redis.xreadgroup(
             self._group,
@@ -117,6 +140,25 @@ class StreamReader:
         batches = [(stream.decode(), raw) for stream, raw in answer or []]
         self._busy = [stream for stream, _ in batches]
         return [item for stream, raw in batches for item in self._pending(stream, raw)]
+
+    def read_ordered(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
+        """New entries of the ordered streams that are first in their line; does not wait."""
+        found: list[Pending] = []
+        self._ordered_reads += 1
+        for stream in _rotated(self.ordered, self._ordered_reads):
+            left = min(room - len(found), caps.get(stream, room))
+            if left > 0:
+                found += self._lined_up(stream, self._lines.read(stream, left))
+        return found
+
+    def listen(self, block: float, caps: Caps = NO_CAPS) -> bool:
+        """Wait up to `block` seconds for something new that is ordered.
+
+        Returns:
+            False at once when there is nothing to wait for, or too much is pending already.
+        """
+        streams = [stream for stream in self.ordered if caps.get(stream, 1) > 0]
+        return self._lines.listen(streams, block)
 
     def own_pending(self) -> list[Pending]:
         """What was delivered to this consumer and not acknowledged: the reply was lost.
@@ -131,7 +173,8 @@ class StreamReader:
         If there are more than fit, the next call goes on behind them.
         """
         found: list[Pending] = []
-        for stream in self.streams:
+        self._looks += 1
+        for stream in _rotated(self.streams, self._looks):
             left = room - len(found)
             found += self._recover("idle", stream, min(left, caps.get(stream, left)))
         return found
@@ -144,7 +187,11 @@ class StreamReader:
         for member in run_all(self._redis, [call])[0]:
             stream, entry_id = member.decode().rsplit("|", 1)
             ids.setdefault(stream, []).append(entry_id)
-        return self._claim(ids)
+        ordered = {stream: ids.pop(stream) for stream in self.ordered if stream in ids}
+        found = self._claim(ids)
+        for stream, wanted in ordered.items():
+            found += self._taken(stream, self._lines.take(stream, wanted, room))
+        return found
 
     def renew(self, held: Iterable[Pending]) -> None:
         """Reset the idle time of entries that are still in work here."""
@@ -162,23 +209,23 @@ class StreamReader:
 
     def acknowledge(self, items: Iterable[Pending]) -> None:
         """Acknowledge duplicates: their event is settled already."""
-        retries = self._keys.retries(self._group)
+        items, retries = list(items), self._keys.retries(self._group)
         with self._redis.pipeline(transaction=False) as pipeline:
             for stream, ids in _by_stream(items).items():
                 pipeline.xack(stream, self._group, *ids)
                 pipeline.zrem(retries, *(f"{stream}|{entry_id}" for entry_id in ids))
             pipeline.execute()
+        self._lines.advance(item.line for item in items)
 
     def leave(self) -> None:
         """Remove this consumer from every group; what it holds is for others to take over."""
         for stream, gone in self._on_each_stream("leave", self._group, self._consumer):
             for entry_id in gone:
                 _missing(stream, entry_id.decode())
+        self._presence.withdraw()
 
     def sweep(self) -> None:
         """Remove the consumers of workers that are gone, once all they held was taken over."""
-        # To be told again: a fail-over may have lost it though the groups are there.
-        self._subscribed = frozenset()
         told = (self._group, self._consumer, self._sweep_ms)
         for stream, removed in self._on_each_stream("sweep", *told):
             if removed:
@@ -193,12 +240,12 @@ class StreamReader:
 
     def _next_streams(self, caps: Caps) -> Sequence[str]:
         self._reads += 1
-        busy = [stream for stream in self._busy if caps.get(stream, 1) > 0]
+        streams = self.unordered
+        busy = [each for each in self._busy if each in streams and caps.get(each, 1) > 0]
         if busy and self._reads % FULL_READ_EVERY:
             return busy
-        # Rotated, for Redis serves the streams of one call in the order given.
-        turn = self._reads % max(1, len(self.streams))
-        rotated = self.streams[turn:] + self.streams[:turn]
+        # Redis serves the streams of one call in the order given.
+        rotated = _rotated(streams, self._reads)
         return [stream for stream in rotated if caps.get(stream, 1) > 0]
 
     def _make_groups(self, streams: Sequence[str]) -> None:
@@ -218,9 +265,12 @@ class StreamReader:
     ) -> list[Pending]:
         """Pending entries of a stream once more, `room` at most."""
         found: list[Pending] = []
+        ordered = stream in self._lines.orders
         cursor = self._full_at.pop(stream, START) if whose == "idle" else START
         while (left := room - len(found)) > 0:
-            told = (self._group, self._consumer, self._lease_ms, PAGE, whose, cursor, left)
+            # Most of an ordered stream waits in lines and takes no room.
+            told = (self._group, self._consumer, self._lease_ms, PAGE, whose, cursor,
+                    PAGE if ordered else left, int(ordered))  # fmt: skip
             call = Call(load("recover"), (stream, self._keys.retries(self._group)), told)
             (answer,) = run_all(self._redis, [call])
             if isinstance(answer, Exception):
@@ -228,7 +278,10 @@ class StreamReader:
             cursor, gone, entries = answer
             for entry_id in gone:
                 _missing(stream, entry_id.decode())
-            found += self._pending(stream, [(id_, _pairs(flat)) for id_, flat in entries])
+            if ordered:
+                found += self._taken(stream, self._lines.take(stream, entries, left))
+            else:
+                found += self._pending(stream, [(id_, _pairs(flat)) for id_, flat in entries])
             if cursor == START:
                 return found
         if whose == "idle":
@@ -251,13 +304,30 @@ class StreamReader:
                     _missing(stream, entry_id)
         return found
 
-    def _pending(self, stream: str, raw: Iterable[Raw]) -> list[Pending]:
+    def _taken(self, stream: str, taken: Taken) -> list[Pending]:
+        for entry_id in taken.gone:
+            _missing(stream, entry_id.decode())
+        return self._lined_up(stream, taken.firsts)
+
+    def _lined_up(self, stream: str, firsts: Iterable[First]) -> list[Pending]:
+        lines = {each.entry_id: each.line for each in firsts}
+        found = self._pending(stream, [(each.entry_id, each.fields) for each in firsts], lines)
+        spoilt = lines.keys() - {item.entry_id.encode() for item in found}
+        self._lines.advance(lines[entry_id] for entry_id in spoilt)
+        return found
+
+    def _pending(
+        self, stream: str, raw: Iterable[Raw], lines: Mapping[bytes, str] = NO_LINES
+    ) -> list[Pending]:
         found, spoilt = [], []
         for entry_id, fields in raw:
             try:
-                found.append(Pending(stream, entry_id.decode(), Entry.from_fields(fields)))
+                entry = Entry.from_fields(fields)
             except ValueError as error:
                 spoilt.append((entry_id.decode(), describe(error)))
+            else:
+                line = lines.get(entry_id, "")
+                found.append(Pending(stream, entry_id.decode(), entry, line))
         if spoilt:
             self._bury(stream, spoilt)
         return found
@@ -272,6 +342,12 @@ class StreamReader:
             elif answer:
                 log.error("entry.buried", stream=stream, entry=entry_id, error=error,
                           dead_letters=keys[1])  # fmt: skip
+
+
+def _rotated(streams: Sequence[str], turns: int) -> Sequence[str]:
+    """Another one first each turn, so that no busy one takes all the room for ever."""
+    turn = turns % max(1, len(streams))
+    return [*streams[turn:], *streams[:turn]]
 
 
 def _missing(stream: str, entry_id: str) -> None:

@@ -6,9 +6,8 @@ Everything here that touches Celery beyond its documentation is named in
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import billiard.pool
 import celery
@@ -19,19 +18,21 @@ from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 from celery.worker.request import Request
 from celery.worker.state import task_ready, task_reserved
 
+from handlers.errors import HandlerError
+from workers.changes import NONE_MADE, Made
+from workers.crashes import CRASHED, crashed, overdue
+from workers.failures import describe
+from workers.items import item_of
 from workers.outcomes import Failure, Outcome
 
 if TYPE_CHECKING:
-    from workers.guard import Run
+    from workers.changes import Changes
+    from workers.claims import Run
 
 log = structlog.get_logger("workers.requests")
 
-CRASH_BACKOFF = 1.0
-CRASH_BACKOFF_MAX = 60.0
-"""Seconds; an attempt whose process died is tried again after 1, 2, 4, ... of them."""
-
-CRASHED = 60.0
-"""Seconds that a run without an outcome counts as, for the bundles."""
+CHANGE_PATIENCE = 5.0
+"""Seconds until an event is tried again whose process could not take up a change of handlers."""
 
 Finish = Callable[["EventRequest", Sequence[Outcome], float], None]
 """Takes the outcomes of the request's events in order, and the seconds of the longest run."""
@@ -40,19 +41,6 @@ Trace = Callable[["Run"], str]
 """Gives the traceparent of an event's process span."""
 
 TakeOn = Callable[[Sequence["Run"], Trace, Finish], "EventRequest"]
-
-
-class Item(NamedTuple):
-    """What the pool is told of one event."""
-
-    event_id: str
-    envelope: bytes
-    attempt: int
-    marks: Mapping[str, str]
-    since: int
-    """Unix ms from which the event's age counts."""
-    traceparent: str
-    tracestate: str
 
 
 class EventTask(celery.Task):
@@ -78,18 +66,7 @@ class EventRequest(Request):
         self, runs: Sequence[Run], trace: Trace, finish: Finish, consumer: Any, task: EventTask
     ) -> None:
         entry = runs[0].pending.entry
-        items = [
-            Item(
-                run.pending.entry.event_id,
-                run.pending.entry.envelope,
-                run.attempt,
-                run.marks,
-                run.pending.entry.since,
-                trace(run),
-                run.pending.entry.tracestate,
-            )
-            for run in runs
-        ]
+        items = [item_of(run, trace(run)) for run in runs]
         super().__init__(
             _NoMessage,
             app=consumer.app,
@@ -134,6 +111,10 @@ class EventRequest(Request):
             target, args = task.run_async, arguments
         else:
             target, args = trace_event, (task.name, self.id, self._request_dict, arguments)
+            made = made_of(self._app)
+            # For a child that was forked before; the process itself is up to date.
+            if made.revision:
+                args = (*args, made)
         self._work = pool.apply_async(
             target,
             args=args,
@@ -163,13 +144,13 @@ class EventRequest(Request):
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         self._error = f"{type(error).__name__}: {error}"
         if isinstance(error, TimeLimitExceeded):
-            self._error = _overdue(*error.args)
+            self._error = overdue(*error.args)
         super().on_failure(exc_info, **options)
         self.reject()
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # Celery's signature
         """The time limit has passed; at the hard one the pool kills the child."""
-        self._error = _overdue(timeout)
+        self._error = overdue(timeout)
         super().on_timeout(soft, timeout)
 
     def acknowledge(self) -> None:
@@ -180,16 +161,13 @@ class EventRequest(Request):
     def reject(self, requeue: bool = False) -> None:  # Celery's signature
         """Celery saw the attempt fail without an outcome."""
         error = self._error or "rejected by Celery"
-        self._end([crashed(run, self._task.max_attempts, error) for run in self.runs])
+        most, alone = self._task.max_attempts, len(self.runs) == 1
+        self._end([crashed(run, most, error, alone=alone) for run in self.runs])
 
     def _end(self, outcomes: Sequence[Outcome], longest: float = CRASHED) -> None:
         finish, self._finish = self._finish, None
         if finish is not None:
             finish(self, outcomes, longest)
-
-
-def _overdue(seconds: float) -> str:
-    return f"TimeLimitExceeded: no outcome within {seconds:g} s"
 
 
 class _NoMessage:
@@ -217,21 +195,41 @@ def _taken_back(work: Any) -> bool:
     return True
 
 
-def crashed(run: Run, max_attempts: int, error: str) -> Outcome:
-    """What becomes of an attempt that ended without an outcome: tried again later, or given up."""
-    if run.attempt >= max_attempts:
-        return Outcome(failed=(Failure("", "crash_loop", error),))
-    longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2 ** (run.attempt - 1))
-    jitter = random.uniform(0.5, 1)  # noqa: S311  # spreads load, hides nothing
-    return Outcome(retry_after=longest * jitter, error=error, crashed=True)
-
-
-def trace_event(name: str, task_id: str, request: dict[str, Any], args: tuple[Any, ...]) -> Any:
+def trace_event(
+    name: str,
+    task_id: str,
+    request: dict[str, Any],
+    args: tuple[Any, ...],
+    made: Made = NONE_MADE,
+) -> Any:
     """Run a task under Celery's tracer, in the pool; unlike Celery's own, return its very value."""
+    error = _follow(made)
+    if error:
+        # No fault of the events, so it costs none of them its life.
+        behind = Outcome(retry_after=CHANGE_PATIENCE, error=error)
+        return 0, ([behind] * len(args[0]), 0.0), 0.0
     result, info, runtime, _ = trace_task(
         current_app.tasks[name], task_id, args, {}, request, app=current_app
     )
     return (1, result, runtime) if info else (0, result, runtime)
+
+
+def made_of(app: Any) -> Made:
+    """The changes to the handlers that this process has made."""
+    changes: Changes | None = getattr(app, "changes", None)
+    return changes.made if changes is not None else NONE_MADE
+
+
+def _follow(made: Made) -> str:
+    """Catch up with the worker's main process; why not, if that fails."""
+    if made.revision <= made_of(current_app).revision:
+        return ""
+    try:
+        current_app.changes.follow(made)
+    except HandlerError as error:
+        log.error("change.failed", revision=made.revision, error=describe(error))
+        return describe(error)
+    return ""
 
 
 def strategy(task: EventTask, app: Any, consumer: Any) -> TakeOn:

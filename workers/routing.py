@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from bridge.streams import EVERYTHING
+from handlers.batch import Batch
 from handlers.errors import RegistrationInvalid
 from handlers.options import per_second
 from handlers.registry import Registration, Registry
 from handlers.types import KNOWN_TYPES, domain
+from workers.ordering import paths_of
 
 PREFIX = "feishu."
 """Task names are this and the event type."""
@@ -36,32 +39,70 @@ class Route:
     time_limit: float
     rate_limit: str | float | None
     concurrency: int | None
+    ordered_by: str | None = None
+    """Of all its events; None where they are of several types."""
+    batch: Batch | None = None
+    """How many of its events go together; None: handlers take one at a time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Routing:
-    """The routes of one worker, made once from the registry."""
+    """The routes of one worker. Whoever asks it always gets those of the latest registry."""
 
     routes: Mapping[str, Route]
+    """Replaced as a whole: a thread that needs several of them takes this once."""
 
     @classmethod
-    def of(cls, registry: Registry) -> Routing:
+    def of(cls, registry: Registry, *, parallel: bool = True) -> Routing:
         """Routes for every type with handlers of its own, and one for the rest.
 
+        Args:
+            parallel: whether several handlers of an event run at once; see `runner.run`.
+
         Raises:
-            RegistrationInvalid: handlers of one type name different queues.
+            RegistrationInvalid: handlers of one type name different queues, or different keys to
+                be ordered by.
         """
         types = set(registry.event_types()) | {
             known for known in KNOWN_TYPES if registry.is_registered(known)
         }
-        routes = [_route(event_type, registry.lookup(event_type)) for event_type in sorted(types)]
-        routes.append(_route("", _of_other_types(registry)))
+        handlers = {event_type: registry.lookup(event_type) for event_type in sorted(types)}
+        handlers[""] = _of_other_types(registry)
+        routes = [_route(name, found, parallel=parallel) for name, found in handlers.items()]
         return cls({route.task: route for route in routes})
+
+    def adopt(self, other: Routing) -> None:
+        """Route as `other` does from now on; callable from any thread."""
+        self.routes = other.routes
 
     def task_of(self, event_type: str) -> str:
         """The name of the task that takes events of this type."""
         name = PREFIX + event_type
         return name if name in self.routes else OTHER
+
+    def max_attempts_of(self, task: str) -> int:
+        """Of a task; of all others' if it has lost its handlers meanwhile."""
+        routes = self.routes
+        return routes.get(task, routes[OTHER]).max_attempts
+
+    def time_limit_of(self, task: str) -> float:
+        """Seconds after which an attempt is stopped, whatever its handlers do."""
+        routes = self.routes
+        return routes.get(task, routes[OTHER]).time_limit
+
+    def concurrency_of(self, task: str) -> int | None:
+        """How many of a task's events may run at once; None for no limit."""
+        route = self.routes.get(task)
+        return route.concurrency if route else None
+
+    def batch_of(self, task: str) -> Batch | None:
+        """How a task's events go together; None: one at a time."""
+        route = self.routes.get(task)
+        return route.batch if route else None
+
+    def types(self) -> set[str]:
+        """The event types with a task of their own."""
+        return {task.removeprefix(PREFIX) for task in self.routes} - {OTHER.removeprefix(PREFIX)}
 
     def queue_of(self, event_type: str) -> str:
         """The Celery queue whose workers read the stream of this type."""
@@ -70,9 +111,10 @@ class Routing:
 
     def covered(self, queues: Collection[str]) -> frozenset[str]:
         """What workers of these queues read, in the words of `bridge.streams.subscriber`."""
-        if set(self.queues()) <= set(queues):
+        routes = self.routes
+        if set(Routing(routes).queues()) <= set(queues):
             return frozenset({EVERYTHING})
-        own = {route.task for route in self.routes.values() if route.queue in queues} - {OTHER}
+        own = {route.task for route in routes.values() if route.queue in queues} - {OTHER}
         types = {f"type:{task.removeprefix(PREFIX)}" for task in own}
         return frozenset(types | {f"queue:{queue}" for queue in queues})
 
@@ -93,15 +135,21 @@ def _of_other_types(registry: Registry) -> tuple[Registration, ...]:
     return (*by_pattern, registry.default)
 
 
-def _route(event_type: str, registrations: tuple[Registration, ...]) -> Route:
+def _route(event_type: str, registrations: tuple[Registration, ...], *, parallel: bool) -> Route:
     queues = {each.queue for each in registrations if each.queue} if event_type else set()
     if len(queues) > 1:
         raise RegistrationInvalid(
             f"the handlers of {event_type} name different queues ({', '.join(sorted(queues))});"
             " give them the same queue, or none"
         )
-    # A coroutine is stopped by its own timeout; the signal is for `def` handlers, and a net below.
-    limit = max(each.timeout + MARGIN * each.is_async for each in registrations)
+    paths = paths_of(registrations) if event_type else ()
+    if len(paths) > 1:
+        raise RegistrationInvalid(
+            f"the handlers of {event_type} are ordered_by different keys ({', '.join(paths)});"
+            " give them the same, or none: a type has one order"
+        )
+    batch = _batch(registrations)
+    limit = _time_limit(registrations, batch, parallel=parallel)
     rates = [each.rate_limit for each in registrations if each.rate_limit is not None]
     return Route(
         task=PREFIX + event_type if event_type else OTHER,
@@ -113,4 +161,34 @@ def _route(event_type: str, registrations: tuple[Registration, ...]) -> Route:
         concurrency=min(
             (each.concurrency for each in registrations if each.concurrency), default=None
         ),
+        ordered_by=paths[0] if paths else None,
+        batch=batch,
     )
+
+
+def _time_limit(
+    registrations: tuple[Registration, ...], batch: Batch | None, *, parallel: bool
+) -> float:
+    """Seconds that one request may take whose handlers all use up their timeouts."""
+    singles = [_longest(each) for each in registrations if not each.batch]
+    one = max(singles, default=0.0) if parallel else sum(singles)
+    if batch is None:
+        return one
+    # Batch handlers are called one after the other, some several times; then, event by event, those
+    # of single events.
+    calls = [(each, each.batch.size) for each in registrations if each.batch]
+    together = sum(_longest(each) * ceil(batch.size / size) for each, size in calls)
+    return together + batch.size * one
+
+
+def _longest(registration: Registration) -> float:
+    """A coroutine is stopped by its own timeout; the signal is for `def` handlers, and a net."""
+    return registration.timeout + MARGIN * registration.is_async
+
+
+def _batch(registrations: tuple[Registration, ...]) -> Batch | None:
+    """The largest that a handler of the type wants, as soon as one wants it."""
+    batches = [each.batch for each in registrations if each.batch]
+    if not batches:
+        return None
+    return Batch(max(each.size for each in batches), min(each.wait for each in batches))

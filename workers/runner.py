@@ -9,37 +9,30 @@ exception that Celery raises in the main thread by a signal.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import inspect
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
 
 from handlers.base import Context
 from handlers.errors import EventInvalid
 from handlers.event import Event
 from handlers.registry import Registration, Registry
+from workers import calls
+from workers.calls import Around
 from workers.failures import Again, describe, is_too_old, judge
 from workers.loops import close_loop, drive, threads
 from workers.outcomes import Failure, Outcome
 
-__all__ = ["Around", "close_loop", "run", "run_async"]
-
-Around = Callable[[Registration], AbstractContextManager[Any]]
-"""Makes the context in which a handler runs; its failures pass through it. For tracing."""
-
-THREADS = 8
-"""For `def` handlers beside others, per process."""
-
-ASYNC_THREADS = 32
-"""For `def` handlers in the asyncio pool, per process."""
+__all__ = ["Around", "Attempt", "Result", "close_loop", "run", "run_async"]
 
 Result = Failure | Again | None
 """Of one handler; None for success."""
+
+Results = MutableMapping[str, Result]
+"""By the names of handlers, each there as soon as it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +44,32 @@ class Attempt:
     around: Around | None
     since: int
     """Unix ms from which the event's age counts; 0 when nobody knows."""
+    parallel: bool = True
+    """Handlers run at once; else each begins when the one before has ended."""
+    executor: Executor | None = None
+    """For `def` handlers on a running loop; None: the threads of this process."""
 
     def age(self) -> float:
         """Seconds; 0 when the clock of who stamped the event is ahead of ours."""
         return max(0.0, time.time() - self.since / 1000) if self.since else 0.0
+
+    def context(self, registration: Registration) -> Context:
+        """What a handler is told, from now on."""
+        return Context(
+            self.number,
+            registration.max_attempts,
+            time.monotonic() + registration.timeout,
+            self.event.id,
+            self.event.type,
+            registration.name,
+        )
+
+    def judge(
+        self, error: BaseException, registration: Registration, *, with_traceback: bool = True
+    ) -> Failure | Again:
+        """What follows from a handler's failure; see `failures.judge`."""
+        context = self.context(registration)
+        return judge(error, registration, context, self.age(), with_traceback=with_traceback)
 
 
 def run(
@@ -66,6 +81,7 @@ def run(
     event_id: str = "",
     since: int = 0,
     around: Around | None = None,
+    parallel: bool = True,
 ) -> Outcome:
     """Run the handlers of an event that have no mark; for processes, threads and solo.
 
@@ -77,6 +93,8 @@ def run(
         event_id: of the entry, for envelopes that carry none.
         since: Unix ms from which the event's age counts; 0 when nobody knows.
         around: makes a context manager that encloses each handler.
+        parallel: several handlers at once; else in the order of their registration, each when the
+            one before has ended, however that was.
 
     Returns:
         How it ended; a failing handler raises nothing.
@@ -87,16 +105,12 @@ def run(
     try:
         event = Event.from_json(envelope, event_id)
     except EventInvalid as error:
-        return _undecodable(error)
-    this = Attempt(event, attempt, around, since)
-    waiting = _waiting(registry.lookup(event.type), marks)
-    results = _too_old(waiting, this)
-    young = [each for each in waiting if each.name not in results] if results else waiting
-    if len(young) == 1 and not young[0].is_async:
-        results[young[0].name] = _run_directly(young[0], this)
-    elif young:
-        _run_on_own_loop(young, this, results)
-    return _outcome(waiting, results, marks)
+        return undecodable(error)
+    this = Attempt(event, attempt, around, since, parallel)
+    waiting = unmarked(registry.lookup(event.type), marks)
+    results = too_old(waiting, this)
+    run_waiting(waiting, this, results)
+    return outcome(waiting, results, marks)
 
 
 async def run_async(
@@ -108,6 +122,7 @@ async def run_async(
     event_id: str = "",
     since: int = 0,
     around: Around | None = None,
+    parallel: bool = True,
 ) -> Outcome:
     """The same on the running event loop; `def` handlers go to threads.
 
@@ -117,24 +132,24 @@ async def run_async(
     try:
         event = Event.from_json(envelope, event_id)
     except EventInvalid as error:
-        return _undecodable(error)
-    this = Attempt(event, attempt, around, since)
-    waiting = _waiting(registry.lookup(event.type), marks)
-    results = _too_old(waiting, this)
-    young = [each for each in waiting if each.name not in results]
-    await _run_all(young, this, threads(ASYNC_THREADS, os.getpid()), results)
-    return _outcome(waiting, results, marks)
+        return undecodable(error)
+    this = Attempt(event, attempt, around, since, parallel)
+    waiting = unmarked(registry.lookup(event.type), marks)
+    results = too_old(waiting, this)
+    await await_waiting(waiting, this, results)
+    return outcome(waiting, results, marks)
 
 
-def _waiting(
+def unmarked(
     registrations: tuple[Registration, ...], marks: Mapping[str, str]
 ) -> tuple[Registration, ...]:
+    """The handlers for which no earlier attempt has said the last word."""
     if not marks:
         return registrations
     return tuple(each for each in registrations if each.name not in marks)
 
 
-def _too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result]:
+def too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result]:
     """The failures of handlers for which the event comes too late."""
     limited = [each for each in waiting if each.max_age is not None]
     age = this.age() if limited else 0.0
@@ -145,13 +160,17 @@ def _too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result
     }
 
 
-def _undecodable(error: EventInvalid) -> Outcome:
+def undecodable(error: EventInvalid) -> Outcome:
+    """The outcome of what is no event."""
     return Outcome(failed=(Failure("", "decode", describe(error)),))
 
 
-def _outcome(
+def outcome(
     waiting: tuple[Registration, ...], results: Mapping[str, Result], marks: Mapping[str, str]
 ) -> Outcome:
+    """What the results of all that waited come to, together with earlier attempts'."""
+    if not marks and not any(results.values()):
+        return _all_finished(tuple(each.name for each in waiting))
     in_order = [results[each.name] for each in waiting]
     finished = tuple(each.name for each in waiting if results[each.name] is None)
     failed = (*_given_up(marks), *(result for result in in_order if isinstance(result, Failure)))
@@ -161,6 +180,12 @@ def _outcome(
     return Outcome(finished, failed, min(each.after for each in again), again[0].error)
 
 
+@cache
+def _all_finished(names: tuple[str, ...]) -> Outcome:
+    # One object for all: a child sends it to its parent once, and then only says "the same".
+    return Outcome(names)
+
+
 def _given_up(marks: Mapping[str, str]) -> Iterable[Failure]:
     for handler, mark in marks.items():
         if mark:
@@ -168,129 +193,66 @@ def _given_up(marks: Mapping[str, str]) -> Iterable[Failure]:
             yield Failure(handler, reason, error)
 
 
-# One def handler, called directly.
+def run_waiting(waiting: Sequence[Registration], this: Attempt, results: Results) -> None:
+    """Run those that have no result yet, and add theirs."""
+    left = _left(waiting, results)
+    if len(left) == 1 and not left[0].is_async:
+        results[left[0].name] = _run_directly(left[0], this)
+    elif left:
+        _run_on_own_loop(left, this, results)
+
+
+async def await_waiting(waiting: Sequence[Registration], this: Attempt, results: Results) -> None:
+    """The same on the running event loop."""
+    left = _left(waiting, results)
+    executor = this.executor or threads(os.getpid())
+    await _run_all(left, this, executor, results)
+
+
+def _left(waiting: Sequence[Registration], results: Results) -> Sequence[Registration]:
+    return [each for each in waiting if each.name not in results] if results else waiting
 
 
 def _run_directly(registration: Registration, this: Attempt) -> Result:
-    context = _context(registration, this)
     try:
-        if this.around is None:
-            _call(registration, this.event, context)
-        else:
-            with this.around(registration):
-                _call(registration, this.event, context)
+        calls.directly(registration, this.event, this.context(registration), this.around)
     except BaseException as error:  # a handler may raise anything, and the event must not be lost
-        return judge(error, registration, context, this.age())
+        return this.judge(error, registration)
     return None
 
 
-def _call(registration: Registration, event: Event, context: Context) -> None:
-    result = registration.run(event, context)
-    # A decorator or a factory may hide an async handler behind a plain function.
-    if result is not None and inspect.isawaitable(result):
-        drive(_within(result, registration.timeout))
-
-
-# Several handlers, or async ones, on a loop.
-
-
-def _run_on_own_loop(
-    waiting: Sequence[Registration], this: Attempt, results: dict[str, Result]
-) -> None:
+def _run_on_own_loop(waiting: Sequence[Registration], this: Attempt, results: Results) -> None:
     try:
-        drive(_run_all(waiting, this, threads(THREADS, os.getpid()), results))
+        drive(_run_all(waiting, this, threads(os.getpid()), results))
     # Handlers' own failures are in `results`: this is the soft time limit's signal, which struck
     # between two steps of the loop. Whoever had not ended by then has failed.
     except Exception as error:
         for each in waiting:
             if each.name not in results:
-                results[each.name] = judge(error, each, _context(each, this), this.age())
+                results[each.name] = this.judge(error, each)
 
 
 async def _run_all(
-    waiting: Sequence[Registration],
-    this: Attempt,
-    executor: Executor,
-    results: dict[str, Result],
+    waiting: Sequence[Registration], this: Attempt, executor: Executor, results: Results
 ) -> None:
-    """Run all at once; each result is in `results` as soon as it is known."""
-
     async def run_one(registration: Registration) -> None:
         results[registration.name] = await _run_one(registration, this, executor)
 
-    if len(waiting) == 1:
-        await run_one(waiting[0])
-    else:
+    if this.parallel and len(waiting) > 1:
         await asyncio.gather(*(run_one(each) for each in waiting))
+        return
+    for each in waiting:
+        await run_one(each)
 
 
 async def _run_one(registration: Registration, this: Attempt, executor: Executor) -> Result:
-    context = _context(registration, this)
+    context = this.context(registration)
     try:
-        if this.around is None:
-            await _await(registration, this.event, context, executor)
-        else:
-            with this.around(registration):
-                await _await(registration, this.event, context, executor)
+        await calls.on_loop(registration, this.event, context, this.around, executor)
     except GeneratorExit:
         raise
     except BaseException as error:  # a handler may raise anything, and the event must not be lost
-        if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+        if isinstance(error, asyncio.CancelledError) and calls.is_being_cancelled():
             raise
-        return judge(error, registration, context, this.age())
+        return this.judge(error, registration)
     return None
-
-
-async def _await(
-    registration: Registration, event: Event, context: Context, executor: Executor
-) -> None:
-    if registration.is_async:
-        result = registration.run(event, context)
-    else:
-        in_context = contextvars.copy_context().run
-        loop = asyncio.get_running_loop()
-        result, error = await loop.run_in_executor(
-            executor, in_context, _catch, registration.run, event, context
-        )
-        if error is not None:
-            raise error
-    if result is not None and inspect.isawaitable(result):
-        await _within(result, registration.timeout)
-
-
-def _catch(
-    run: Callable[[Event, Context], Any], event: Event, context: Context
-) -> tuple[Any, BaseException | None]:
-    try:
-        return run(event, context), None
-    # As a value, because a future that is given a StopIteration never ends.
-    except BaseException as error:
-        return None, error
-
-
-async def _within(awaitable: Awaitable[Any], timeout: float) -> None:
-    limit = asyncio.timeout(timeout)
-    try:
-        async with limit:
-            await awaitable
-    except TimeoutError as error:
-        if limit.expired():
-            raise TimeoutError(f"still running after {timeout:g} s; raise its timeout") from error
-        raise
-
-
-def _is_being_cancelled() -> bool:
-    """Whether somebody cancelled this task, rather than the handler an await of its own."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _context(registration: Registration, this: Attempt) -> Context:
-    return Context(
-        this.number,
-        registration.max_attempts,
-        time.monotonic() + registration.timeout,
-        this.event.id,
-        this.event.type,
-        registration.name,
-    )

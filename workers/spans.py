@@ -26,7 +26,8 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from bridge import semconv, telemetry
 from handlers.registry import Registration
-from workers.guard import Pending, Run, Settlement
+from workers.claims import Pending, Run, Settlement
+from workers.items import Item
 
 Around = Callable[[Registration], AbstractContextManager[object]]
 
@@ -190,22 +191,27 @@ class IntakeSpans:
                 return
 
 
-def handler_spans(traceparent: str, tracestate: str) -> Around | None:
-    """What wraps each handler in a span of its own; None where nothing is exported."""
-    if not traceparent or not isinstance(trace.get_tracer_provider(), TracerProvider):
+def handler_spans(items: Sequence[Item]) -> Around | None:
+    """What wraps a handler of these events in a span of its own; None where nothing is exported.
+
+    A span for several events belongs to the first one's trace and is linked to the others.
+    """
+    traced = [item for item in items if item.traceparent]
+    if not traced or not isinstance(trace.get_tracer_provider(), TracerProvider):
         return None
-    context = telemetry.parse_context(traceparent, tracestate)
-    if context is None:
+    given = (telemetry.parse_context(item.traceparent, item.tracestate) for item in traced)
+    contexts = [context for context in given if context is not None]
+    if not contexts:
         return None
-    parent = trace.set_span_in_context(trace.NonRecordingSpan(context))
+    parent = trace.set_span_in_context(trace.NonRecordingSpan(contexts[0]))
+    links = [Link(context) for context in contexts[1:]]
     tracer = trace.get_tracer("flybridge", schema_url=semconv.SCHEMA_URL)
 
     @contextmanager
     def around(registration: Registration) -> Iterator[object]:
         attributes = {semconv.HANDLER: registration.name}
-        with tracer.start_as_current_span(
-            semconv.SPAN_HANDLE + registration.name, parent, attributes=attributes
-        ) as span:
+        name = semconv.SPAN_HANDLE + registration.name
+        with tracer.start_as_current_span(name, parent, attributes=attributes, links=links) as span:
             yield span
 
     return around

@@ -6,53 +6,100 @@ It neither claims nor settles; the main process does, so that a pool child needs
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery import Celery
 
 from handlers.registry import Registry
-from workers import runner
+from workers import batch_runner, runner
 from workers.bundles import SPAN
+from workers.items import Item
 from workers.outcomes import Outcome
-from workers.requests import EventTask, Item
+from workers.requests import EventTask
 from workers.routing import OTHER, PREFIX, Route, Routing
 from workers.spans import handler_spans
+
+_LIVE = frozenset({"max_attempts", "soft_time_limit", "time_limit", "rate_limit"})
+"""The options of a task that may change."""
 
 Results = tuple[Sequence[Outcome], float]
 """The outcomes in the order of the items, and the seconds of the longest run. Items beyond the
 outcomes have not begun."""
 
 
-def register(app: Celery, routing: Routing, registry: Registry) -> None:
-    """Make the tasks of all routes known to the app."""
+def register(app: Celery, routing: Routing, registry: Registry, *, parallel: bool = True) -> None:
+    """Make the tasks of all routes known to the app.
+
+    Args:
+        parallel: whether several handlers of an event run at once; see `runner.run`.
+    """
 
     def process(items: Sequence[Item]) -> Results:
-        outcomes, longest = [], 0.0
-        for event_id, envelope, attempt, marks, since, *trace in items:
-            started = time.perf_counter()
-            around = handler_spans(*trace)
-            outcome = runner.run(
-                registry, envelope, attempt, marks, event_id=event_id, since=since, around=around
-            )
-            outcomes.append(outcome)
-            longest = max(longest, time.perf_counter() - started)
-            # The others would wait for more slow ones, and the time limit is that of one event.
-            if longest > SPAN:
-                break
-        return outcomes, longest
+        if batch_runner.takes_batches(registry, items):
+            return batch_runner.run(registry, items, handler_spans, parallel=parallel), 0.0
+        return _run_bundle(registry, items, parallel=parallel)
 
     async def process_async(items: Sequence[Item]) -> Results:
-        # One only: the asyncio pool gains nothing by bundles.
-        ((event_id, envelope, attempt, marks, since, *trace),) = items
-        around = handler_spans(*trace)
-        outcome = await runner.run_async(
-            registry, envelope, attempt, marks, event_id=event_id, since=since, around=around
-        )
-        return [outcome], 0.0
+        outcomes = await batch_runner.run_async(registry, items, handler_spans, parallel=parallel)
+        return outcomes, 0.0
 
     for route in routing.routes.values():
         app.task(process, **_options(route), run_async=staticmethod(process_async))
+
+
+def _run_bundle(registry: Registry, items: Sequence[Item], *, parallel: bool) -> Results:
+    """Run one event after the other, as long as they are quick."""
+    outcomes, longest = [], 0.0
+    for item in items:
+        started = time.perf_counter()
+        outcome = runner.run(
+            registry,
+            item.envelope,
+            item.attempt,
+            item.marks,
+            event_id=item.event_id,
+            since=item.since,
+            around=handler_spans([item]),
+            parallel=parallel,
+        )
+        outcomes.append(outcome)
+        longest = max(longest, time.perf_counter() - started)
+        # The others would wait for more slow ones, and the time limit is that of one event.
+        if longest > SPAN:
+            break
+    return outcomes, longest
+
+
+def renew(
+    app: Celery,
+    before: Mapping[str, Route],
+    routing: Routing,
+    registry: Registry,
+    *,
+    parallel: bool,
+) -> None:
+    """Make the tasks of new and changed routes known; those of others stay for what is under way.
+
+    Args:
+        app: of this process.
+        before: the routes until now.
+        routing: those from now on.
+        registry: whose handlers the tasks run.
+        parallel: as in `register`.
+    """
+    changed = {name: route for name, route in routing.routes.items() if before.get(name) != route}
+    known = [name for name in changed if name in app.tasks]
+    new = Routing({name: route for name, route in changed.items() if name not in known})
+    register(app, new, registry, parallel=parallel)
+    for name in known:
+        options, old = _options(changed[name]), before.get(name)
+        # An operator may have set another rate meanwhile.
+        if old is not None and old.rate_limit == changed[name].rate_limit:
+            del options["rate_limit"]
+        # In place, so that a thread of the pool always finds the task.
+        for option in _LIVE & options.keys():
+            setattr(app.tasks[name], option, options[option])
 
 
 def _options(route: Route) -> dict[str, Any]:

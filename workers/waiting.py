@@ -1,4 +1,5 @@
-"""Claimed events that nobody runs yet, by what they wait for: a slot, a limit, or an empty pool.
+"""Claimed events that nobody runs yet, by what they wait for: a slot, a limit, their batch to be
+full, or an empty pool.
 
 It holds them; `handover.py` takes them out, and the intake what has to be given back.
 """
@@ -9,11 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from workers.batches import Batches
 from workers.limits import Limits
 from workers.poison import Suspects
 
 if TYPE_CHECKING:
-    from workers.guard import Run
+    from workers.claims import Run
 
 
 class Waiting:
@@ -21,12 +23,14 @@ class Waiting:
 
     Args:
         limits: of the tasks.
+        batches: of the tasks whose events go several at a time.
         is_suspect: whether an event must run alone.
     """
 
-    def __init__(self, limits: Limits, is_suspect: Callable[[Run], bool]) -> None:
+    def __init__(self, limits: Limits, batches: Batches, is_suspect: Callable[[Run], bool]) -> None:
         self._is_suspect = is_suspect
         self.limits = limits
+        self.batches = batches
         self.suspects = Suspects()
         self.ready: deque[Run] = deque()
         """For the next free slot, from the left."""
@@ -43,14 +47,25 @@ class Waiting:
         """Take out everything."""
         queues = (self.ready, self.suspects.waiting)
         found = [runs.popleft() for runs in queues for _ in range(len(runs))]
-        return found + self.limits.drain()
+        return found + self.limits.drain() + self.batches.drain()
+
+    def caps(self, streams: Iterable[str]) -> dict[str, int]:
+        """Streams of which no more than so many entries should be claimed now."""
+        streams = list(streams)
+        # Where both speak, it is the batch that gathers, and a limit counts batches.
+        return self.limits.caps(streams) | self.batches.caps(streams)
+
+    @property
+    def uncounted(self) -> int:
+        """Held events that keep no others out: they wait for what others need not wait for."""
+        return self.limits.parked + self.batches.uncounted
 
     def _others(self, runs: Iterable[Run]) -> list[Run]:
-        """Those that wait for neither a limit nor solitude."""
+        """Those that wait for neither a limit, nor a batch, nor solitude."""
         unsuspected = []
         for run in runs:
             if (run.crashes or run.attempt > 1) and self._is_suspect(run):
                 self.suspects.add(run)
             else:
                 unsuspected.append(run)
-        return self.limits.park(unsuspected)
+        return self.limits.park(self.batches.add(unsuspected))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from bridge.errors import SettingsInvalid
+from bridge.seed_options import meaning
 from bridge.settings import PREFIX, WorkerSettings
 
 ASYNCIO_POOL = "workers.aio_pool:TaskPool"
@@ -33,7 +34,7 @@ def run_worker(
     Raises:
         SettingsInvalid: a queue that no event type and no handler has.
     """
-    os.environ.update(_environment(settings))
+    hand_on(settings)
     if pool == "asyncio":
         # Celery reads this when its pools are first imported, so it comes before the app.
         os.environ["CELERY_CUSTOM_WORKER_POOL"] = ASYNCIO_POOL
@@ -41,7 +42,8 @@ def run_worker(
     from workers.app import app
 
     _check_queues(queues, [queue.name for queue in app.conf.task_queues])
-    arguments = ["--quiet", "worker", "--pool", pool, "--loglevel", settings.log_level,
+    level = "critical" if settings.log_level == "off" else settings.log_level
+    arguments = ["--quiet", "worker", "--pool", pool, "--loglevel", level,
                  "--without-gossip", "--without-mingle"]  # fmt: skip
     if concurrency:
         arguments += ["--concurrency", str(concurrency)]
@@ -59,6 +61,15 @@ def _check_queues(queues: str | None, known: list[str]) -> None:
         raise SettingsInvalid(
             [f"--queues: {', '.join(unknown)} does not exist; there are {', '.join(known)}"]
         )
+
+
+def hand_on(settings: WorkerSettings) -> None:
+    """Put the settings in the environment, and no second variable of the same meaning."""
+    fields = WorkerSettings.model_fields
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        if meaning(name.removeprefix(PREFIX), fields)[0] in fields:
+            del os.environ[name]
+    os.environ.update(_environment(settings))
 
 
 def _environment(settings: WorkerSettings) -> dict[str, str]:

@@ -14,8 +14,12 @@ local holder = stored[1] or ''
 local term = tonumber(stored[2] or 0)
 local granted = tonumber(stored[4] or 0)
 local left = tonumber(stored[3] or 0) + granted - now
--- More left than was granted: Redis' clock went back, and a dead holder would seem alive for as long.
-local alive = holder ~= '' and left > 0 and left <= granted
+if holder ~= '' and left > granted then
+  -- Redis' clock went back. Its lease runs anew: a live holder keeps it, a dead one blocks no longer than that.
+  redis.call('HSET', KEYS[1], 'renewed_at', string.format('%.0f', now))
+  left = granted
+end
+local alive = holder ~= '' and left > 0
 
 if mode == 'release' then
   local ours = holder == identity and (ARGV[4] == '0' or tonumber(ARGV[4]) == term)

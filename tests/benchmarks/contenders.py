@@ -14,9 +14,16 @@ import redis
 from harness import HERE, OUR_PYTHON, PEER_PYTHON, Process
 
 POOLS = {"prefork": 2, "threads": 8, "solo": 1, "asyncio": 1000}
-"""Concurrency by pool."""
+"""Concurrency by pool; `inline`, the worker without Celery, has its own."""
 
-_EVENT_TYPES = {"nothing": events.NOOP, "stamp": events.STAMP, "wait": events.WAIT}
+_EVENT_TYPES = {
+    "nothing": events.NOOP,
+    "nothing_at_once": events.BATCH,
+    "stamp": events.STAMP,
+    "wait": events.WAIT,
+    "hot": events.HOT,
+    "own_key": events.OWN_KEY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +32,8 @@ class Setup:
 
     Attributes:
         url, client: of the private Redis.
-        work: `nothing`, `stamp` or `wait`.
-        pool: a key of `POOLS`.
+        work: a key of `_EVENT_TYPES`.
+        pool: a key of `POOLS`, or `inline`.
         notes: file for what handlers note.
         environ: more variables for the contender.
     """
@@ -52,7 +59,6 @@ class Flybridge:
         events.fill(setup.client, count, _EVENT_TYPES[setup.work])
 
     def start(self, setup: Setup) -> Process:
-        pool = "custom" if setup.pool == "asyncio" else setup.pool
         environ = setup.variables | {
             "FLYBRIDGE_APP_ID": events.APP_ID,
             "FLYBRIDGE_REDIS_URL": setup.url,
@@ -60,7 +66,7 @@ class Flybridge:
             "FLYBRIDGE_LOG_LEVEL": "warning",
             "CELERY_CUSTOM_WORKER_POOL": "workers.aio_pool:TaskPool",
         }
-        return Process(celery("workers.app", pool, POOLS[setup.pool]), environ)
+        return Process(_our_worker(setup.pool), environ)
 
     def done(self, setup: Setup, count: int) -> int:
         return events.acknowledged(setup.client, events.KEYS.stream(_EVENT_TYPES[setup.work]))
@@ -112,6 +118,12 @@ class Taskiq:
 
     def done(self, setup: Setup, count: int) -> int:
         return events.acknowledged(setup.client, "taskiq")
+
+
+def _our_worker(pool: str) -> list[str]:
+    if pool == "inline":
+        return [OUR_PYTHON, str(HERE / "our_inline.py")]
+    return celery("workers.app", "custom" if pool == "asyncio" else pool, POOLS[pool])
 
 
 def celery(app: str, pool: str, concurrency: int) -> list[str]:

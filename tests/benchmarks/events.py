@@ -18,6 +18,9 @@ SIZE = 1237
 NOOP = "im.message.receive_v1"
 STAMP = "im.message.message_read_v1"
 WAIT = "im.message.recalled_v1"
+HOT = "im.message.bot_muted_v1"
+OWN_KEY = "im.message.updated_v1"
+BATCH = "im.message.reaction.created_v1"
 
 _DIGITS = 12
 

@@ -16,7 +16,7 @@ COUNTS = {"flybridge": 40_000, "celery list": 8_000, "taskiq": 20_000}
 
 def measure(options: Options) -> None:
     """Print a table a pool; contenders take turns, so that a busy minute hits all."""
-    for pool in ("prefork", "threads", "solo", "asyncio"):
+    for pool in ("prefork", "threads", "solo", "asyncio", "inline"):
         rivals = list(_rivals(pool))
         rates: dict[str, list[float]] = {name: [] for name, _, _ in rivals}
         for _ in range(options.runs):
@@ -27,11 +27,11 @@ def measure(options: Options) -> None:
 
 def _rivals(pool: str) -> Iterator[tuple[str, Flybridge | CeleryList | Taskiq, str]]:
     yield "flybridge", Flybridge(), "nothing"
-    if pool != "asyncio":
+    if pool not in ("asyncio", "inline"):
         yield "celery list", CeleryList(), "nothing"
     if pool == "threads":
         yield "taskiq, def in 8 threads", Taskiq(), "nothing"
-    if pool in ("threads", "asyncio"):
+    if pool in ("threads", "asyncio", "inline"):
         yield "taskiq, async def", Taskiq(), "nothing_async"
 
 

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from collections.abc import Sequence
 
 import events
 from notes import note, note_first
 
-from handlers import Context, Event, handles
+import workers.bundles
+from handlers import Batch, BatchContext, Context, Event, handles
+
+if "BENCH_ONE_A_REQUEST" in os.environ:
+    workers.bundles.MOST = 1
 
 
 @handles(events.NOOP)
 def nothing(event: Event, context: Context) -> None:
     """Costs nothing, so that what is measured is everything else."""
+
+
+@handles(events.BATCH, batch=Batch(size=500, wait=0.02))
+def nothing_at_once(events: Sequence[Event], context: BatchContext) -> None:
+    """Costs nothing either, and gets many at a time."""
+
+
+@handles(events.HOT, ordered_by="body.message.chat_id")
+def hot(event: Event, context: Context) -> None:
+    """All events have this one key, so that one runs at a time."""
+
+
+@handles(events.OWN_KEY, ordered_by="envelope.header.event_id")
+def own_key(event: Event, context: Context) -> None:
+    """Every event has a key of its own."""
 
 
 @handles(events.STAMP)

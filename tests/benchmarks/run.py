@@ -25,6 +25,8 @@ MEASURES = {
     "asyncio": "coroutines",
     "memory": "memory",
     "commands": "commands",
+    "ordering": "ordering",
+    "batches": "batches",
 }
 """Measure -> module; modules named as the measures would hide the packages of that name."""
 

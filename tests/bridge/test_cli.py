@@ -15,10 +15,10 @@ from typing import Any
 import click
 import pytest
 from click.shell_completion import ShellComplete
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import bridge.run
-from bridge import cli, errors, logs
+from bridge import cli, errors
 from bridge.local.control import LocalControl
 from bridge.local.feishu import LocalFeishu
 from bridge.settings import BridgeSettings, WorkerSettings
@@ -29,23 +29,7 @@ HEAVY = ("celery", "redis", "opentelemetry", "pydantic", "structlog", "websocket
 Flybridge = Callable[..., Result]
 
 
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No settings but ours, and logging left alone."""
-    for field in BridgeSettings.model_fields:
-        monkeypatch.delenv(f"FLYBRIDGE_{field.upper()}", raising=False)
-    monkeypatch.setattr(logs, "configure", lambda *args, **options: None)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def flybridge() -> Flybridge:
-    """Run the command in this process."""
-
-    def invoke(*arguments: str, **options: Any) -> Result:
-        return CliRunner().invoke(cli.cli, arguments, prog_name="flybridge", **options)
-
-    return invoke
+pytestmark = pytest.mark.usefixtures("no_settings")
 
 
 @pytest.fixture
@@ -220,6 +204,13 @@ def test_a_broken_plugin_ends_the_worker_with_code_7(
 
 def test_an_unknown_pool_is_a_usage_error(flybridge: Flybridge) -> None:
     assert flybridge("worker", "--pool", "eventlet").exit_code == errors.EXIT_USAGE
+
+
+def test_a_text_token_without_the_text_dialect_is_a_usage_error(flybridge: Flybridge) -> None:
+    result = flybridge("local", "--text-token", "t-1")
+
+    assert result.exit_code == errors.EXIT_USAGE
+    assert "give --text, too" in result.stderr
 
 
 # trigger

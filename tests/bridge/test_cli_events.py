@@ -15,8 +15,8 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from bridge import cli_events
-from bridge.local.samples import sample, sample_types
 from handlers.payloads import payload_model
+from handlers.samples import sample, sample_types
 from handlers.types import KNOWN_TYPES, domain
 
 Events = Callable[..., Result]

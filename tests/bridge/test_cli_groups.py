@@ -2,92 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from redis import Redis
 
-from bridge import cli, logs
-from bridge.local.valkey import EmbeddedRedis
-from bridge.settings import BridgeSettings
 from bridge.streams import Keys
 from workers import groups
+from workers.presence import Presence
 
 KEYS = Keys("cli_test")
 TYPE = "im.message.receive_v1"
+QUIET = "im.chat.updated_v1"
 STREAM = KEYS.stream(TYPE)
 
 Flybridge = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis() as embedded:
-        yield embedded
-
-
 @pytest.fixture
-def redis(server: EmbeddedRedis) -> Iterator[Redis]:
-    """Three events; `workers` has settled one and holds one, `audit` has subscribed only."""
-    client = Redis.from_url(server.url, protocol=2)
-    client.flushall()
+def redis(cli_redis: Redis) -> Redis:
+    """Three events; `workers` has settled one and holds one, `audit` has subscribed only.
+
+    No event of QUIET has come: the bridge knows nothing of the stream that a worker made.
+    """
+    client = cli_redis
     client.sadd(KEYS.types, TYPE, "contact.user.created_v3")
     for number in range(3):
         client.xadd(STREAM, {"event_id": f"ev{number}"})
     client.xgroup_create(STREAM, "workers", "0")
-    read = client.xreadgroup("workers", "c1", {STREAM: ">"}, count=2)
+    client.xgroup_create(KEYS.stream(QUIET), "workers", "0", mkstream=True)
+    read = client.xreadgroup("workers", "left", {STREAM: ">"}, count=2)
     client.xack(STREAM, "workers", read[0][1][0][0])
-    client.sadd(KEYS.subscriptions, "workers|*", "audit|queue:im")
+    client.sadd(KEYS.subscriptions, "workers|*", "audit|queue:im", f"audit|type:{TYPE}")
     client.sadd(KEYS.replays("workers"), TYPE)
     client.xadd(KEYS.replay("workers", TYPE), {"event_id": "ev9"})
-    yield client
-    client.close()
+    return client
 
 
 @pytest.fixture
-def flybridge(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: EmbeddedRedis, redis: Redis
-) -> Flybridge:
-    for field in BridgeSettings.model_fields:
-        monkeypatch.delenv(f"FLYBRIDGE_{field.upper()}", raising=False)
-    monkeypatch.setattr(logs, "configure", lambda *args, **options: None)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FLYBRIDGE_APP_ID", "cli_test")
-    monkeypatch.setenv("FLYBRIDGE_REDIS_URL", server.url)
-    return lambda *words: CliRunner().invoke(cli.cli, ["groups", *words])
+def flybridge(flybridge: Flybridge, redis: Redis) -> Flybridge:
+    return partial(flybridge, "groups")
 
 
-def test_the_list_says_what_each_group_has_not_done(flybridge: Flybridge) -> None:
-    rows = [line.split() for line in flybridge("list").output.splitlines()]
-    assert rows[1:] == [["audit", "0", "0", "0", "0"], ["workers", "1", "1", "1", "1"]]
+@pytest.fixture
+def worker(redis: Redis) -> Presence:
+    """Of `audit`, and at work; it has been given no entry."""
+    worker = Presence(redis, KEYS, "audit", "celery@here.1.ab")
+    worker.tell(frozenset({"queue:im"}), ["im"])
+    return worker
 
 
-def test_a_group_with_workers_at_work_is_not_forgotten(flybridge: Flybridge, redis: Redis) -> None:
-    answer = flybridge("forget", "workers", "--yes")
+def listed(flybridge: Flybridge) -> list[list[str]]:
+    return [line.split() for line in flybridge("list").output.splitlines()[1:]]
+
+
+def test_the_list_says_what_each_group_has_not_done_and_what_it_reads(
+    flybridge: Flybridge,
+) -> None:
+    assert listed(flybridge) == [
+        ["audit", "0", "0", "3", "0", "queue:im"],
+        ["workers", "2", "1", "1", "0", "*"],
+    ]
+
+
+def test_a_type_that_goes_elsewhere_than_its_domain_is_listed_by_itself(
+    flybridge: Flybridge, redis: Redis
+) -> None:
+    redis.sadd(KEYS.subscriptions, "audit|type:vc.meeting.meeting_ended_v1")
+    assert listed(flybridge)[0][5:] == ["queue:im", "type:vc.meeting.meeting_ended_v1"]
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_worker_counts_before_its_first_entry(flybridge: Flybridge, redis: Redis) -> None:
+    assert listed(flybridge)[0] == ["audit", "0", "0", "3", "1", "queue:im"]
+    answer = flybridge("forget", "audit", "--yes")
     assert answer.exit_code == 1
-    assert "stop them" in answer.output
-    assert redis.xinfo_groups(STREAM)
+    assert "1 workers at work (celery@here.1.ab); stop them" in answer.output
+    assert b"audit|queue:im" in redis.smembers(KEYS.subscriptions)
 
 
-def test_nothing_is_forgotten_unless_it_is_meant(
+def test_a_worker_counts_no_more_when_it_has_stopped(
+    flybridge: Flybridge, worker: Presence
+) -> None:
+    worker.withdraw()
+    assert flybridge("forget", "audit", "--yes").exit_code == 0
+
+
+def test_a_consumer_counts_as_a_worker_that_says_nothing_of_itself(
     flybridge: Flybridge, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As one in another language may."""
+    redis.xreadgroup("workers", "c1", {STREAM: ">"})
+    answer = flybridge("forget", "workers", "--yes")
+    assert answer.exit_code == 1
+    assert "1 workers at work (c1)" in answer.output
+    assert redis.xinfo_groups(STREAM)
     monkeypatch.setattr(groups, "AT_WORK", 0.0)
+    assert flybridge("forget", "workers", "--yes").exit_code == 0
+
+
+def test_nothing_is_forgotten_unless_it_is_meant(flybridge: Flybridge, redis: Redis) -> None:
     answer = flybridge("forget", "workers")
     assert answer.exit_code == 1
     assert "2 events" in answer.output
+    assert "the 3 events" in flybridge("forget", "audit").output
     assert redis.xinfo_groups(STREAM)
 
 
-def test_a_forgotten_group_holds_nothing_any_more(
-    flybridge: Flybridge, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(groups, "AT_WORK", 0.0)
-    assert flybridge("forget", "workers", "--yes").exit_code == 0
-    assert redis.xinfo_groups(STREAM) == []
-    assert redis.smembers(KEYS.subscriptions) == {b"audit|queue:im"}
+def test_a_forgotten_group_holds_nothing_any_more(flybridge: Flybridge, redis: Redis) -> None:
+    answer = flybridge("forget", "workers", "--yes")
+    assert answer.output == "workers has left 2 streams\n"
+    assert redis.xinfo_groups(STREAM) == redis.xinfo_groups(KEYS.stream(QUIET)) == []
+    assert redis.smembers(KEYS.subscriptions) == {b"audit|queue:im", f"audit|type:{TYPE}".encode()}
     assert not redis.exists(KEYS.replays("workers"), KEYS.replay("workers", TYPE))
     assert redis.xlen(STREAM) == 3
     assert redis.xlen(KEYS.audit) == 1

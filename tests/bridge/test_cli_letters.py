@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from redis import Redis
 from structlog.testing import capture_logs
 
-from bridge import cli, cli_desk, cli_letters, errors, logs
-from bridge.local.valkey import EmbeddedRedis
-from bridge.settings import BridgeSettings
+from bridge import cli_desk, cli_letters, errors
 from bridge.streams import BRIDGE_GROUP, Entry, Keys
 from handlers.registry import registry
 
@@ -27,19 +23,10 @@ HANDLER = "letters:act"
 Flybridge = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis() as embedded:
-        yield embedded
-
-
 @pytest.fixture
-def redis(server: EmbeddedRedis) -> Iterator[Redis]:
-    client = Redis.from_url(server.url, protocol=2)
-    client.flushall()
-    client.sadd(KEYS.types, TYPE)
-    yield client
-    client.close()
+def redis(cli_redis: Redis) -> Redis:
+    cli_redis.sadd(KEYS.types, TYPE)
+    return cli_redis
 
 
 @pytest.fixture(autouse=True)
@@ -51,23 +38,13 @@ def handler() -> Iterator[None]:
 
 @pytest.fixture
 def flybridge(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: EmbeddedRedis, redis: Redis
+    flybridge: Flybridge, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Flybridge]:
-    """Run the command in this process, as ada@sea; `logged` has its log lines."""
-    for field in BridgeSettings.model_fields:
-        monkeypatch.delenv(f"FLYBRIDGE_{field.upper()}", raising=False)
-    monkeypatch.setattr(logs, "configure", lambda *args, **options: None)
-    monkeypatch.setattr(cli_desk, "_who", lambda: "ada@sea")
-    monkeypatch.setenv("FLYBRIDGE_APP_ID", "cli_test")
-    monkeypatch.setenv("FLYBRIDGE_REDIS_URL", server.url)
-    monkeypatch.chdir(tmp_path)
-
-    def invoke(*arguments: str, **options: Any) -> Result:
-        return CliRunner().invoke(cli.cli, arguments, prog_name="flybridge", **options)
-
+    """Run the command as ada@sea; `logged` has its log lines."""
+    monkeypatch.setattr(cli_desk, "who", lambda: "ada@sea")
     with capture_logs() as lines:
-        invoke.logged = lines  # type: ignore[attr-defined]
-        yield invoke
+        flybridge.logged = lines  # type: ignore[attr-defined]
+        yield flybridge
 
 
 @pytest.fixture

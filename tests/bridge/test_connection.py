@@ -3,22 +3,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from http import HTTPStatus
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import Request, Response, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from bridge import connection, frames
-from bridge.connection import Closed, Connection, connect, upgrade_refusal
+from bridge.client_config import ClientConfig
+from bridge.connection import Closed, Connection, connect
+from bridge.delivery import Delivery, Rejected
 from bridge.endpoint import Endpoint
-from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
-from bridge.heartbeat import Heartbeat
-from bridge.protocol import ClientConfig, Delivery, Rejected
+from bridge.errors import FeishuRefused, NotConnected
+from bridge.heartbeat import Heartbeat, Pulse
 from bridge.text_dialect import TextDialect
 
 PATIENCE = 5.0
@@ -41,7 +41,6 @@ class Feishu:
     def __init__(self) -> None:
         self.port = 0
         self.talk: Callable[[ServerConnection], Awaitable[None]] = self.listen
-        self.refusal: tuple[int, dict[str, str]] | None = None
         self.received: asyncio.Queue[frames.Frame] = asyncio.Queue()
         self.texts: asyncio.Queue[str] = asyncio.Queue()
         self.writes = 0
@@ -67,15 +66,6 @@ class Feishu:
         finally:
             self.lost.set()
 
-    def answer(self, websocket: ServerConnection, request: Request) -> Response | None:
-        if self.refusal is None:
-            return None
-        status, headers = self.refusal
-        response = websocket.respond(HTTPStatus(status), "no\n")
-        for name, value in headers.items():
-            response.headers[name] = value
-        return response
-
     async def next(self) -> frames.Frame:
         async with asyncio.timeout(PATIENCE):
             return await self.received.get()
@@ -91,9 +81,7 @@ async def feishu(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feishu]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     server = Feishu()
-    async with serve(
-        server.handle, "127.0.0.1", 0, process_request=server.answer, close_timeout=0.2
-    ) as listening:
+    async with serve(server.handle, "127.0.0.1", 0, close_timeout=0.2) as listening:
         server.port = next(iter(listening.sockets)).getsockname()[1]
         yield server
 
@@ -359,13 +347,13 @@ async def test_what_a_callback_raises_comes_out_of_run(feishu: Feishu) -> None:
 # Back-pressure
 
 
-async def test_while_paused_nothing_is_read_and_silence_is_no_death(feishu: Feishu) -> None:
+async def test_once_paused_nothing_is_read_and_silence_is_no_death(feishu: Feishu) -> None:
     paused = asyncio.Event()
 
     async def talk(websocket: ServerConnection) -> None:
         feishu.received.put_nowait(frames.decode(await websocket.recv(decode=False)))
         await paused.wait()
-        await websocket.send(push(b"after"))
+        await websocket.send(push(b"unread"))
         await feishu.listen(websocket)
 
     feishu.talk = talk
@@ -377,22 +365,12 @@ async def test_while_paused_nothing_is_read_and_silence_is_no_death(feishu: Feis
             async with asyncio.timeout(0.3):
                 await bridge.deliveries.get()
         assert not bridge.ending.done()
-        bridge.connection.resume()
-        assert (await bridge.next()).payload == b"after"
-
-
-async def test_after_resume_silence_is_death_again(feishu: Feishu) -> None:
-    async with bridging(feishu, pong_timeout=0.05) as bridge:
-        await feishu.next()
-        bridge.connection.pause()
-        bridge.connection.resume()
-        assert (await bridge.closed()).reason == "no frame within 0.05 s after ping"
 
 
 async def test_a_server_that_takes_no_acks_is_read_no_further_and_given_up(
     feishu: Feishu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "WRITE_LIMIT", 65536)
+    monkeypatch.setattr("bridge.outgoing.LIMIT", 65536)
     monkeypatch.setattr(connection, "WRITE_TIMEOUT", 0.2)
 
     async def talk(websocket: ServerConnection) -> None:
@@ -427,6 +405,117 @@ async def test_the_heartbeat_goes_on_with_the_next_connection(feishu: Feishu) ->
             assert bridge.connection.protocol.heartbeat is heartbeat
             assert heartbeat.total == total
         assert heartbeat.next_check() == float("inf"), "an ended connection is not silent"
+
+
+# What the manager does with it
+
+
+async def test_what_is_sent_leaves_after_the_acks_before_it_and_as_it_is(feishu: Feishu) -> None:
+    feishu.talk = one_push(feishu)
+    async with bridging(feishu) as bridge:
+        await feishu.next()  # the ping
+        bridge.connection.ack(await bridge.next(), 200)
+        await bridge.connection.send(pong(b"mine"))
+        assert frames.headers(await feishu.next())["type"] == "event"
+        assert (await feishu.next()).payload == b"mine"
+        await bridge.connection.send("text")
+        async with asyncio.timeout(PATIENCE):
+            assert await feishu.texts.get() == "text"
+
+
+async def test_nothing_can_be_sent_once_the_end_has_begun(feishu: Feishu) -> None:
+    async with bridging(feishu) as bridge:
+        assert bridge.connection.is_open
+        bridge.connection.abort()
+        assert not bridge.connection.is_open
+        with pytest.raises(NotConnected):
+            await bridge.connection.send(b"")
+        assert bridge.connection.ended == Closed("aborted by us", 1006)
+
+
+async def test_who_waits_to_send_is_told_of_the_end(feishu: Feishu) -> None:
+    ended = asyncio.Event()
+
+    async def deaf(websocket: ServerConnection) -> None:
+        websocket.transport.pause_reading()
+        await ended.wait()
+
+    feishu.talk = deaf
+    async with bridging(feishu) as bridge:
+        sending = asyncio.create_task(send_for_ever(bridge.connection))
+        async with asyncio.timeout(PATIENCE):
+            while not bridge.connection._websocket.paused:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        bridge.connection.abort()
+        with pytest.raises(NotConnected):
+            await asyncio.wait_for(sending, PATIENCE)
+        ended.set()
+
+
+async def test_half_a_character_is_refused_and_the_acks_go_out(feishu: Feishu) -> None:
+    feishu.talk = one_push(feishu)
+    async with bridging(feishu) as bridge:
+        await feishu.next()
+        bridge.connection.ack(await bridge.next(), 200)
+        with pytest.raises(UnicodeEncodeError):
+            await bridge.connection.send("\ud800")
+        assert frames.headers(await feishu.next())["type"] == "event"
+
+
+async def test_each_pong_is_handed_over(feishu: Feishu) -> None:
+    pulses: asyncio.Queue[Pulse] = asyncio.Queue()
+
+    async def talk(websocket: ServerConnection) -> None:
+        await websocket.recv()
+        await websocket.send(pong())
+        await feishu.listen(websocket)
+
+    feishu.talk = talk
+    async with bridging(feishu, on_heartbeat=pulses.put_nowait), asyncio.timeout(PATIENCE):
+        pulse = await pulses.get()
+    assert pulse.status == "steady"
+    assert pulse.round_trip is not None
+
+
+@pytest.mark.parametrize("size", [0, 16_384])
+async def test_the_receive_buffer_is_the_systems_or_as_large_as_asked_for(
+    feishu: Feishu, size: int
+) -> None:
+    async with bridging(feishu, receive_buffer_size=size) as bridge:
+        raw = bridge.connection._transport.get_extra_info("socket")
+        found = raw.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    # Linux: twice what was asked for, one half for its own books.
+    assert (found in (size, 2 * size)) is (size > 0)
+
+
+async def test_a_connection_that_has_ended_before_its_buffer_is_set_is_an_end_like_others(
+    feishu: Feishu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_websocket = connection.open_websocket
+
+    async def lost(*arguments: Any, **options: Any) -> Any:
+        websocket = await open_websocket(*arguments, **options)
+        websocket.transport.abort()
+        await websocket.wait_closed()
+        return websocket
+
+    monkeypatch.setattr(connection, "open_websocket", lost)
+    opening = connect(feishu.endpoint, lambda delivery: None, receive_buffer_size=16_384)
+    async with opening as opened:
+        assert (await opened.run()).code == 1006
+
+
+def one_push(feishu: Feishu) -> Callable[[ServerConnection], Awaitable[None]]:
+    async def talk(websocket: ServerConnection) -> None:
+        await websocket.send(push())
+        await feishu.listen(websocket)
+
+    return talk
+
+
+async def send_for_ever(connection: Connection) -> None:
+    while True:
+        await connection.send(b"x" * 1_000_000)
 
 
 # The text dialect
@@ -488,114 +577,3 @@ async def test_a_refused_token_comes_out_of_run_with_a_sentence(feishu: Feishu) 
 async def test_a_half_open_server_of_text_is_noticed(feishu: Feishu) -> None:
     async with bridging(feishu, text_dialect=TextDialect(), pong_timeout=0.05) as bridge:
         assert (await bridge.closed()).reason == "no frame within 0.05 s after ping"
-
-
-# The upgrade
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "kind", "code"),
-    [
-        (
-            HTTPStatus.FORBIDDEN,
-            {"Handshake-Status": "514", "Handshake-Autherrcode": "1000040350"},
-            FeishuBusy,
-            1000040350,
-        ),
-        (
-            HTTPStatus.FORBIDDEN,
-            {"handshake-status": "514", "handshake-autherrcode": "1"},
-            FeishuUnavailable,
-            1,
-        ),
-        (HTTPStatus.FORBIDDEN, {"Handshake-Status": "514"}, FeishuUnavailable, 514),
-        (HTTPStatus.OK, {"Handshake-Status": "403", "Handshake-Msg": "no"}, FeishuRefused, 403),
-        (HTTPStatus.BAD_REQUEST, {"Handshake-Status": "x"}, FeishuUnavailable, 400),
-        (HTTPStatus.FORBIDDEN, {}, FeishuUnavailable, 403),
-        (HTTPStatus.BAD_GATEWAY, {}, FeishuUnavailable, 502),
-    ],
-)
-async def test_a_refused_upgrade_has_its_class(
-    feishu: Feishu, status: int, headers: dict[str, str], kind: type[FeishuRefused], code: int
-) -> None:
-    feishu.refusal = (status, headers)
-    with pytest.raises(FeishuRefused) as caught:
-        async with bridging(feishu):
-            pass
-    assert (type(caught.value), caught.value.code) == (kind, code)
-    assert "ticket" not in str(caught.value)
-
-
-def test_a_refusals_text_is_bounded_and_printable() -> None:
-    error = upgrade_refusal(403, {"Handshake-Status": "403", "Handshake-Msg": "\x1b[31m" * 999})
-    assert len(str(error)) < 500
-    assert "\x1b" not in str(error)
-
-
-async def test_a_server_that_never_answers_the_upgrade_is_given_up_in_time() -> None:
-    gone = asyncio.Event()
-
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            await reader.read()
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-        gone.set()
-
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        endpoint = Endpoint(f"ws://127.0.0.1:{port}/", 1, "", ClientConfig())
-        with pytest.raises(FeishuUnavailable, match="no WebSocket"):
-            async with asyncio.timeout(PATIENCE), connect(endpoint, print, open_timeout=0.1):
-                pass
-        async with asyncio.timeout(PATIENCE):
-            await gone.wait()
-
-
-async def test_nobody_at_home_is_a_passing_fault() -> None:
-    with pytest.raises(FeishuUnavailable, match="no WebSocket"):
-        async with connect(Endpoint("ws://127.0.0.1:1/", 1, "", ClientConfig()), print):
-            pass
-
-
-async def test_the_secret_url_reaches_no_log_even_at_debug(
-    feishu: Feishu, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    async with bridging(feishu):
-        await feishu.next()
-    logged = [record for record in caplog.records if record.name != "websockets.server"]
-    assert not any("ticket" in record.getMessage() for record in logged)
-
-
-async def test_the_proxy_of_the_environment_carries_the_socket(
-    feishu: Feishu, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[bytes] = []
-    piping: list[asyncio.Task[None]] = []
-
-    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-        writer.close()
-
-    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readuntil(b"\r\n\r\n"))
-        there, back = await asyncio.open_connection("127.0.0.1", feishu.port)
-        writer.write(b"HTTP/1.1 200 ok\r\n\r\n")
-        piping.append(asyncio.create_task(pipe(reader, back)))
-        await pipe(there, writer)
-
-    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as listening:
-        port = listening.sockets[0].getsockname()[1]
-        for name in ("http_proxy", "https_proxy"):
-            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
-        endpoint = Endpoint("ws://feishu.test/ws", 1, "", ClientConfig())
-        async with connect(endpoint, print) as opened:
-            ending = asyncio.create_task(opened.run())
-            assert (await feishu.next()).method == frames.CONTROL
-        await ending
-        await asyncio.gather(*piping)
-    assert asked[0].startswith(b"CONNECT feishu.test:80 ")

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,8 @@ from bridge.published import Published, PublishRefused
 from bridge.publisher import Publisher
 from bridge.redis_client import async_client
 from bridge.streams import BRIDGE_GROUP, Entry, Keys
+
+Eventually = Callable[..., Awaitable[None]]
 
 TERM = 7
 AOF, ONE_REPLICA = Durability.parse("aof"), Durability.parse("replica:1")
@@ -161,7 +163,7 @@ class TestReplica:
 
     @pytest.fixture
     async def redis(
-        self, servers: tuple[EmbeddedRedis, EmbeddedRedis], keys: Keys
+        self, servers: tuple[EmbeddedRedis, EmbeddedRedis], keys: Keys, eventually: Eventually
     ) -> AsyncIterator[Redis]:
         primary, replica = servers
         self.replica = replica
@@ -169,9 +171,11 @@ class TestReplica:
         await client.config_set("repl-diskless-sync-delay", 0)
         await client.hset(keys.lease, "term", TERM)
         await follower.replicaof("127.0.0.1", primary.port)
-        async with asyncio.timeout(10):
-            while (await follower.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+
+        async def linked() -> bool:
+            return (await follower.info("replication"))["master_link_status"] == "up"
+
+        await eventually(linked, within=10.0)
         yield client
         os.kill(replica.pid, signal.SIGCONT)
         await client.aclose()
@@ -218,7 +222,7 @@ class TestReplica:
         assert await redis.xlen(keys.dead(BRIDGE_GROUP)) == 1
 
     async def test_who_comes_while_others_wait_is_not_kept_from_redis(
-        self, redis: Redis, keys: Keys
+        self, redis: Redis, keys: Keys, eventually: Eventually
     ) -> None:
         publisher = Publisher(redis, keys, durability=ONE_REPLICA, budget=1.0)
         os.kill(self.replica.pid, signal.SIGSTOP)
@@ -231,9 +235,11 @@ class TestReplica:
         publisher.submit(entry("e1"), done)
         await publisher.drain(0.3)
         publisher.submit(entry("e2"), done)
-        async with asyncio.timeout(0.5):
-            while await redis.xlen(keys.stream("im.x")) < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+
+        async def both_in_redis() -> bool:
+            return await redis.xlen(keys.stream("im.x")) == 2
+
+        await eventually(both_in_redis, within=0.5)
         assert results == []
         os.kill(self.replica.pid, signal.SIGCONT)
         await publisher.drain(2.0)

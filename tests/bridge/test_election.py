@@ -118,6 +118,8 @@ class Store:
 
     def hold(self, identity: str, now: float) -> Answer:
         left = self.renewed_at + TIMING.lease_duration - now
+        if left > TIMING.lease_duration:
+            self.renewed_at, left = now, TIMING.lease_duration
         alive = self.holder != "" and left > 0
         if alive and self.holder != identity:
             return Answer(0, self.holder, left)
@@ -151,6 +153,7 @@ class TwoCandidates(RuleBasedStateMachine):
     def begin(self, rates: tuple[float, float], start: int) -> None:
         self.time = float(start)
         self.store = Store()
+        self.behind = 0.0
         self.candidates = [Candidate("a", rates[0]), Candidate("b", rates[1], now=1e5)]
         self.lossless = True
 
@@ -171,7 +174,7 @@ class TwoCandidates(RuleBasedStateMachine):
         candidate = self.candidates[index]
         if candidate.sent is None or candidate.reply is not None:
             return
-        answer = self.store.hold(candidate.name, self.time)
+        answer = self.store.hold(candidate.name, self.time - self.behind)
         if lost:
             candidate.sent = None
         else:
@@ -184,6 +187,12 @@ class TwoCandidates(RuleBasedStateMachine):
             return
         candidate.election.answered(candidate.reply, candidate.sent, candidate.now)
         candidate.sent = candidate.reply = None
+
+    @rule(index=st.integers(0, 1))
+    def asks_and_is_answered_at_once(self, index: int) -> None:
+        self.send(index)
+        self.redis_executes(index, lost=False)
+        self.reply_arrives(index)
 
     @rule(index=st.integers(0, 1))
     def looks_at_its_clock(self, index: int) -> None:
@@ -202,9 +211,15 @@ class TwoCandidates(RuleBasedStateMachine):
             self.store.entries.append(candidate.publishing)
         candidate.publishing = 0
 
+    @rule(seconds=st.floats(0.01, 100.0))
+    @precondition(lambda self: self.lossless)
+    def the_clock_of_redis_goes_back(self, seconds: float) -> None:
+        self.behind += seconds
+
     @rule()
     def redis_loses_everything(self) -> None:
         self.store = Store(entries=self.store.entries)
+        self.behind = 0.0  # with nothing left but a clock that went back, terms could not grow
         self.time += 0.01  # or the same millisecond could give the same term twice
         self.lossless = False
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from bridge import endpoint
+from bridge.client_config import ClientConfig
 from bridge.endpoint import MAX_REFUSALS, Endpoint, discover
 from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
-from bridge.protocol import ClientConfig
 
 SECRET = "s3cr3t-of-the-app"
 URL = (

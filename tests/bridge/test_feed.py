@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from bridge import frames
+from bridge.delivery import Delivery, Rejected
 from bridge.feed import Feed
-from bridge.protocol import Delivery, Rejected
 from bridge.published import Done, Published, PublishRefused
 from bridge.streams import Entry, Keys
 from bridge.tally import Tally

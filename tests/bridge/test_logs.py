@@ -198,3 +198,26 @@ def test_hostile_text_cannot_move_the_terminal(capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr().err
     assert "\x1b[2J" not in printed
     assert r"im.\x1b[2J\x0d.x" in printed
+
+
+def test_off_is_silence_for_us_and_for_libraries_that_set_a_level_of_their_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("off", "json")
+    loud = logging.getLogger("some.library")
+    loud.setLevel(logging.DEBUG)
+    loud.critical("lost")
+    structlog.get_logger("bridge.off").critical("lease.lost", exc_info=ValueError("x"))
+
+    assert capsys.readouterr().err == ""
+
+
+def test_with_logs_off_what_ends_the_process_is_still_a_sentence_without_secrets(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("off", "json", secrets=[CANARY])
+    sys.excepthook(RuntimeError, RuntimeError(f"no way\nwith {CANARY}"), None)
+
+    assert capsys.readouterr().err == (
+        "flybridge: RuntimeError: no way\nflybridge: with [redacted]\n"
+    )

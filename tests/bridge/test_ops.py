@@ -108,6 +108,38 @@ class TestServer:
         assert (shown["state"], shown["term"]) == ("leading", 7)
         assert shown["outcomes"] == {"published": 3}
 
+    async def test_the_metrics_are_of_the_moment_of_the_scrape(self) -> None:
+        moments = iter([status(waiting=3), status(waiting=4)])
+        app = application(lambda: next(moments), lease_duration=15.0, patience=60.0)
+        async with serving(app, "127.0.0.1", 0) as port:
+            for waiting in (3, 4):
+                code, text = await get(port, "/metrics")
+                assert code == 200
+                assert f'feishu_bridge_waiting_entries{{app="cli_test"}} {waiting}.0\n' in text
+
+    @pytest.mark.parametrize(
+        ("accept", "format"),
+        [
+            ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+            (
+                "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5",
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ),
+        ],
+    )
+    async def test_metrics_come_in_the_format_that_is_asked_for(
+        self, accept: str, format: str
+    ) -> None:
+        app = application(lambda: STATUS, lease_duration=15.0, patience=60.0)
+        async with serving(app, "127.0.0.1", 0) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            asked = f"GET /metrics HTTP/1.0\r\nHost: a\r\nAccept: {accept}\r\n\r\n"
+            writer.write(asked.encode())
+            answer = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        assert f"\r\ncontent-type: {format}".encode() in answer
+
     async def test_an_address_in_use_is_an_error_and_not_the_end_of_the_process(self) -> None:
         app = application(lambda: STATUS, lease_duration=15.0, patience=60.0)
         async with serving(app, "127.0.0.1", 0) as port:

@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge import frames, protocol
+from bridge.client_config import ClientConfig
+from bridge.delivery import Delivery, FrameOutcome, Rejected
 from bridge.envelope import header
 from bridge.errors import FeishuRefused
 from bridge.fragments import MAX_PIECES
-from bridge.heartbeat import Heartbeat
+from bridge.heartbeat import Heartbeat, Pulse
 from bridge.liveness import Dead
-from bridge.protocol import ClientConfig, Delivery, FrameOutcome, Protocol, Rejected
+from bridge.protocol import Protocol
 from bridge.text_dialect import TextDialect
 
 SERVICE = 33554678
@@ -349,15 +351,13 @@ def test_an_incomplete_set_wakes_us_when_its_time_is_over() -> None:
     assert (len(spoken.fragments), spoken.fragments.expired) == (0, 1)
 
 
-def test_while_reading_is_paused_pings_go_on_and_nothing_dies() -> None:
+def test_once_reading_is_paused_pings_go_on_and_nothing_dies() -> None:
     spoken = started(100.0)
     spoken.on_timer(100.0)
     spoken.pause(101.0)
     assert spoken.next_timer() == 124.0
     assert spoken.on_timer(124.0) == PING
-    spoken.resume(127.0)
-    assert spoken.next_timer() == 147.0
-    assert isinstance(spoken.on_timer(147.0), Dead)
+    assert spoken.on_timer(10_000.0) == PING
 
 
 @given(
@@ -423,7 +423,7 @@ def test_a_connection_that_is_given_up_missed_its_ping() -> None:
     assert spoken.heartbeat.missed == 1
 
 
-def test_while_paused_no_ping_is_missed_and_nothing_is_silent() -> None:
+def test_once_paused_no_ping_is_missed_and_nothing_is_silent() -> None:
     spoken = started(0.0)
     spoken.on_timer(0.0)
     spoken.pause(1.0)
@@ -440,31 +440,6 @@ def test_counts_go_on_over_connections() -> None:
     second = started(counts=first.counts)
     second.receive_data(DATA, 0.0)
     assert first.counts == {"event": 2}
-
-
-# Settings of the server
-
-
-def test_settings_are_read_and_clamped() -> None:
-    fields = {
-        "ReconnectCount": -7,
-        "ReconnectInterval": 0,
-        "ReconnectNonce": 10**9,
-        "PingInterval": 90.0,
-    }
-    assert ClientConfig().updated(fields) == ClientConfig(-1, 1, 86_400, 90)
-    assert ClientConfig().updated({"ReconnectCount": 10**6}).reconnect_count == 10_000
-
-
-@pytest.mark.parametrize("value", [None, "30", True, [30], {}])
-def test_a_setting_that_is_no_number_keeps_its_value(value: object) -> None:
-    before = ClientConfig(1, 2, 3, 4)
-    assert before.updated({"PingInterval": value}) == before
-
-
-@given(st.binary(max_size=100))
-def test_settings_never_raise(raw: bytes) -> None:
-    assert ClientConfig().from_json(raw).ping_interval >= 1
 
 
 # The text dialect
@@ -519,6 +494,28 @@ def test_a_heartbeat_of_the_server_is_a_sign_of_life() -> None:
     assert spoken.next_timer() == 124.0
     assert spoken.counts == {"heartbeat": 1}
     assert spoken.last_pong is None
+
+
+def test_a_pulse_is_taken_once_and_a_pong_that_nobody_asked_for_has_no_round_trip() -> None:
+    conversation = started()
+    conversation.receive_data(control("pong"), 1.0)
+    assert conversation.take_pulse() == Pulse(24.0, "steady", None)
+    assert conversation.take_pulse() is None
+    conversation.ping(2.0)
+    conversation.receive_data(control("pong", b'{"PingInterval":5}'), 2.5)
+    assert conversation.take_pulse() == Pulse(5.0, "steady", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("data", "pulse"),
+    [('{"interval":30,"status":"busy"}', Pulse(30, "busy")), ("{}", Pulse(None, ""))],
+)
+def test_a_heartbeat_in_text_is_a_pulse_that_speaks_for_itself(data: str, pulse: Pulse) -> None:
+    spoken = texting()
+    spoken.receive_text(f'{{"type":"heartbeat","data":{data}}}', 101.0)
+    assert spoken.take_pulse() == pulse
+    spoken.receive_text('{"type":"ping"}', 102.0)
+    assert spoken.take_pulse() is None
 
 
 def test_an_event_in_text_is_delivered_and_its_ack_is_nothing() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bridge import publisher as module
+from bridge.capacity import CALM, Capacity
 from bridge.pipe import Pipe
 from bridge.published import Published, PublishRefused
 from bridge.publisher import Publisher
@@ -272,3 +274,48 @@ class TestTrouble:
         await publisher.close()
         assert results == [PublishRefused("redis")] * 2
         self.process.send_signal(signal.SIGCONT)
+
+
+async def test_no_more_may_wait_than_the_capacity_and_the_shortage_is_logged_from_end_to_end(
+    real_redis: Redis, keys: Keys
+) -> None:
+    now = [0.0]
+    await real_redis.hset(keys.lease, "term", TERM)
+    publisher = Publisher(real_redis, keys, capacity=Capacity(3), clock=lambda: now[0])
+    results: list[Any] = []
+    with capture_logs() as logs:
+        for _ in range(2):
+            for number in range(5):
+                publisher.submit(entry(f"e{number}"), results.append)
+            publisher.bury("decode", b"", {}, results.append)
+            assert results == [PublishRefused("capacity")] * 3
+            assert publisher.waiting == 3
+            await publisher.drain(2.0)
+            results.clear()
+        now[0] = CALM
+        (later,) = await publish(publisher, entry("later"))
+        now[0] = 2 * CALM
+        await publish(publisher, entry("later still"))
+    await publisher.close()
+    assert isinstance(later, Published)
+    said = [(line["event"], line.get("refused")) for line in logs]
+    assert said == [("queue.filled", None), ("queue.relieved", 6)]
+
+
+async def test_without_a_queue_nothing_waits_for_what_is_on_its_way(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    await real_redis.hset(keys.lease, "term", TERM)
+    publisher = Publisher(real_redis, keys, capacity=Capacity(queue=False))
+    together: list[Any] = []
+    meanwhile: list[Any] = []
+    for number in range(3):
+        publisher.submit(entry(f"e{number}"), together.append)
+    await asyncio.sleep(0)  # they are on their way now
+    publisher.submit(entry("e3"), meanwhile.append)
+    assert meanwhile == [PublishRefused("capacity")]
+    await eventually(lambda: len(together) == 3)
+    assert all(isinstance(result, Published) for result in together)
+    (later,) = await publish(publisher, entry("e3"))
+    await publisher.close()
+    assert later == Published(later.entry_id), "what was refused is not there yet"

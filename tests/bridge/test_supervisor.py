@@ -15,19 +15,32 @@ from typing import Any
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bridge import frames, memory
+from bridge.attempts import Attempts
 from bridge.backoff import FIRST, LONGEST, Backoff
+from bridge.client_config import ClientConfig
 from bridge.connection import Closed
+from bridge.delivery import Delivery
 from bridge.election import Timing
-from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
+from bridge.errors import (
+    EXIT_TASK,
+    ConnectionOver,
+    FeishuBusy,
+    FeishuRefused,
+    FeishuUnavailable,
+    RedisUnfit,
+    TaskFailed,
+)
 from bridge.lease import LeaseElector
+from bridge.lifecycle import Errored
 from bridge.link import Pace
 from bridge.local.valkey import EmbeddedRedis
-from bridge.protocol import ClientConfig, Delivery
 from bridge.redis_client import async_client
 from bridge.status import State
 from bridge.streams import Keys
+from bridge.subscribers import Subscribers
 from bridge.supervisor import Supervisor
 
 FAST = Timing(lease_duration=0.6, renew_deadline=0.4, retry_period=0.05)
@@ -46,6 +59,14 @@ class Connection:
         self.steps: list[str] = []
         self._feishu = feishu
         self._ended: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_open(self) -> bool:
+        return not self._ended.done()
+
+    @property
+    def ended(self) -> Closed:
+        return Closed("left by us", 1006)
 
     async def run(self) -> Closed:
         return await asyncio.shield(self._ended)
@@ -68,9 +89,6 @@ class Connection:
 
     def pause(self) -> None:
         self.steps.append("pause")
-
-    def resume(self) -> None:
-        self.steps.append("resume")
 
     async def close(self) -> None:
         self.steps.append("close")
@@ -115,17 +133,33 @@ class Feishu:
         return self.connections[-1]
 
 
+class Recorded(Supervisor):
+    """Remembers every state it came into."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.states: list[State] = []
+        super().__init__(*arguments, **options)
+
+    def _enter(self, state: State) -> None:
+        before = self.state
+        super()._enter(state)
+        if self.state is not before:
+            self.states.append(self.state)
+
+
 class Bridge:
     """A running supervisor."""
 
-    def __init__(self, redis: Redis, keys: Keys, name: str = "a", pace: Pace = PACE) -> None:
+    def __init__(
+        self, redis: Redis, keys: Keys, name: str = "a", pace: Pace = PACE, **options: Any
+    ) -> None:
         self.feishu = Feishu()
-        self.states: list[State] = []
         self.elector = LeaseElector(redis, keys, name, FAST)
-        self.supervisor = Supervisor(
+        self.supervisor = Recorded(
             redis, keys, self.elector, self.feishu.discover, self.feishu.connect,
-            pace=pace, backoff=Backoff(lambda: 0.01), on_state=self.states.append,
+            pace=pace, backoff=Backoff(lambda: 0.01), **options,
         )  # fmt: skip
+        self.states = self.supervisor.states
 
     async def __aenter__(self) -> Bridge:
         self.task = asyncio.create_task(self.supervisor.run())
@@ -238,6 +272,91 @@ async def test_a_close_is_routine_and_followed_by_a_new_discovery(
         assert bridge.feishu.discoveries[1]["config"].reconnect_interval == 7
 
 
+async def test_a_reconnect_while_an_attempt_is_under_way_is_that_attempt(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    bridge = Bridge(real_redis, keys, attempts=Attempts(auto_reconnect=False))
+    go, discover = asyncio.Event(), bridge.feishu.discover
+
+    async def hold(**known: Any) -> Any:
+        await go.wait()
+        return await discover(**known)
+
+    bridge.supervisor._link._discover = hold
+    running = asyncio.create_task(bridge.supervisor.run())
+    await eventually(lambda: bridge.supervisor.state is State.LEADING)
+    await bridge.supervisor.reconnect()
+    go.set()
+    await eventually(lambda: bridge.connected)
+    bridge.feishu.connection.end()
+    with pytest.raises(ConnectionOver):
+        await asyncio.wait_for(running, 5.0)
+
+
+async def test_an_end_by_our_own_will_is_none_of_a_bridge_that_is_not_to_reconnect(
+    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def close(connection: Connection) -> None:
+        connection.end("closed by us")
+        for _ in range(20):  # so that who runs the connection notices before we go on
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Connection, "close", close)
+    async with Bridge(real_redis, keys, attempts=Attempts(auto_reconnect=False)) as bridge:
+        await eventually(lambda: bridge.connected)
+        await bridge.supervisor.reconnect()
+        await eventually(lambda: len(bridge.feishu.connections) == 2 and bridge.connected)
+        bridge.elector.step_down("fenced")
+        await eventually(lambda: len(bridge.feishu.connections) == 3 and bridge.connected)
+        bridge.supervisor.stop()
+        await bridge.task
+
+
+async def test_a_bridge_that_is_not_to_reconnect_publishes_what_it_has_read(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    bridge = Bridge(real_redis, keys, attempts=Attempts(auto_reconnect=False))
+    running = asyncio.create_task(bridge.supervisor.run())
+    await eventually(lambda: bridge.connected)
+    bridge.feishu.connection.push(envelope())
+    bridge.feishu.connection.end()
+    with pytest.raises(ConnectionOver):
+        await asyncio.wait_for(running, 5.0)
+    assert bridge.supervisor.tally.outcomes == {"published": 1}
+
+
+async def test_failures_before_a_connection_that_lasts_do_not_count_later(
+    real_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    async with Bridge(real_redis, keys, attempts=Attempts(most=3)) as bridge:
+        for connections in (1, 2, 3):
+            await eventually(lambda n=connections: len(bridge.feishu.connections) == n)
+            await eventually(lambda: bridge.connected)
+            bridge.feishu.trouble = [FeishuUnavailable("no network")] * 2
+            bridge.feishu.connection.end()
+        await eventually(lambda: len(bridge.feishu.connections) == 4)
+
+
+async def test_a_stop_that_is_cancelled_twice_leaves_no_watchdog(
+    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing = asyncio.Event()
+
+    async def never(publisher: object) -> None:
+        closing.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("bridge.publisher.Publisher.close", never)
+    bridge = Bridge(real_redis, keys)
+    running = asyncio.create_task(bridge.supervisor.run())
+    await eventually(lambda: bridge.connected)
+    running.cancel()
+    await closing.wait()
+    running.cancel()
+    await asyncio.wait({running})
+    assert bridge.supervisor._watchdog._stopped.is_set()
+
+
 async def test_wrong_configuration_at_the_start_ends_the_bridge_and_frees_the_lease(
     real_redis: Redis, keys: Keys
 ) -> None:
@@ -291,8 +410,10 @@ async def test_a_full_redis_takes_nothing_in_until_it_has_room_again(
     real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "PERIOD", 0.01)
+    lifecycle, told = Subscribers(), []
+    lifecycle.subscribe(Errored, lambda errored: told.append(type(errored.error)))
     try:
-        async with Bridge(real_redis, keys) as bridge:
+        async with Bridge(real_redis, keys, lifecycle=lifecycle) as bridge:
             await eventually(lambda: bridge.connected)
             used = (await real_redis.info("memory"))["used_memory"]
             await real_redis.config_set("maxmemory", int(used / 0.9))
@@ -306,6 +427,7 @@ async def test_a_full_redis_takes_nothing_in_until_it_has_room_again(
             await eventually(lambda: not bridge.supervisor.status().full)
             bridge.feishu.connection.push(envelope("e1"))
             await eventually(lambda: bridge.feishu.connection.acks == [500, 500, 200])
+            assert told == [RedisUnfit]
     finally:
         await real_redis.config_set("maxmemory", 0)
 
@@ -396,6 +518,15 @@ class TestBackoff:
     def test_the_jitter_is_full(self) -> None:
         assert Backoff(lambda: 0.0).next() == 0.0
 
+    def test_the_first_bound_can_be_set_and_is_below_no_cap(self) -> None:
+        backoff = Backoff(lambda: 1.0, first=5.0)
+        backoff.limit(1.0)
+        assert [backoff.next(), backoff.next()] == [5.0, 5.0]
+        backoff.limit(30.0)
+        assert backoff.next() == 20.0
+        backoff.reset()
+        assert backoff.next() == 5.0
+
     @pytest.mark.parametrize(("asked", "cap"), [(30, 30.0), (86_400, LONGEST), (0, FIRST)])
     def test_the_servers_interval_is_a_cap_within_limits(self, asked: float, cap: float) -> None:
         backoff = Backoff()
@@ -407,8 +538,10 @@ async def test_a_stop_takes_less_than_two_seconds_when_neither_redis_nor_feishu_
     keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def unanswered(connection: Connection) -> None:
-        await asyncio.sleep(1.0)
-        connection.end()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            connection.end("aborted")
 
     monkeypatch.setattr(Connection, "close", unanswered)
     with EmbeddedRedis() as server:
@@ -423,3 +556,33 @@ async def test_a_stop_takes_less_than_two_seconds_when_neither_redis_nor_feishu_
             assert time.monotonic() - started < 2.0
         os.kill(server.pid, signal.SIGCONT)
         await client.aclose()
+
+
+async def test_a_background_task_that_ends_by_a_mistake_ends_the_bridge_in_order(
+    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mistake(*arguments: object) -> None:
+        raise KeyError("a mistake of ours")
+
+    places = {
+        "trimmer": "bridge.trimming.Trimmer.run",
+        "memory-watch": "bridge.memory.MemoryWatch.run",
+        "status-board": "bridge.status.Board.run",
+        "lease-keeper": "bridge.lease.LeaseElector._keep",
+        "publisher": "bridge.publisher.Publisher._send",
+    }
+    for name, place in places.items():
+        with monkeypatch.context() as patch, capture_logs() as logs:
+            patch.setattr(place, mistake)
+            bridge = Bridge(real_redis, keys, name)
+            running = asyncio.create_task(bridge.supervisor.run())
+            if name == "publisher":
+                await eventually(lambda each=bridge: each.connected)
+                bridge.feishu.connection.push(envelope())
+            with pytest.raises(TaskFailed, match=name) as failed:
+                await asyncio.wait_for(running, 5.0)
+        assert failed.value.exit_code == EXIT_TASK
+        assert bridge.states[-1] is State.STOPPED
+        assert await real_redis.hget(keys.lease, "holder") == b"", name
+        (line,) = (line for line in logs if line["event"] == "task.failed")
+        assert isinstance(line["exc_info"], KeyError)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tests.chaos.history import EVERYBODY, Deed, History, Settled
+from tests.chaos.history import EVERYBODY, Deed, History, SeenEntry, Settled
 from tests.chaos.promises import CLOCKS
 
 CRASH = "crash"
@@ -60,12 +60,28 @@ def success_ends_a_handler(history: History) -> Iterator[str]:
 def runs_do_not_overlap(history: History) -> Iterator[str]:
     """Two executions of a handler for an event never overlap."""
     for first, second in _successive(history):
-        ended = first.ended.time if first.ended else first.started.time
+        ended = _end(first)
         if second.started.time < ended and not _disturbed(history, first, second):
             yield (
                 f"{_told(second)} began {second.started.time - first.started.time:.3f} s after "
                 f"{_told(first)}, which went on for {ended - second.started.time:.3f} s more"
             )
+
+
+def key_keeps_its_order(history: History) -> Iterator[str]:
+    """An ordered event is not started before those ahead of it have had their last run."""
+    for line in _lines(history):
+        latest: Run | None = None
+        for event in line:
+            if latest is not None and event[0].started.time < _end(latest):
+                actors = (latest.started, *(run.started for run in event))
+                begin = min(each.time for each in actors)
+                if not _excused(history, actors, begin, _end(latest)):
+                    yield (
+                        f"{_told(event[0])} began {_end(latest) - event[0].started.time:.3f} s "
+                        f"before the end of {_told(latest)}, which is ahead of it in the stream"
+                    )
+            latest = max((latest, *event) if latest else event, key=_end)
 
 
 def further_attempts_have_a_reason(history: History) -> Iterator[str]:
@@ -134,6 +150,26 @@ def runs(deeds: Iterable[Deed]) -> dict[tuple[str, str], list[Run]]:
     for each in found.values():
         each.sort(key=lambda run: run.started.time)
     return found
+
+
+def _lines(history: History) -> Iterator[list[list[Run]]]:
+    """For each key the runs of its events, in the order of the stream."""
+    by_event = {event_id: each for (event_id, _), each in runs(history.deeds).items()}
+    keys = {push.event_id: push.key for push in history.pushes
+            if push.key and push.event_type == history.ordered}  # fmt: skip
+    found: dict[str, list[list[Run]]] = defaultdict(list)
+    for entry in sorted(history.entries, key=_place):
+        if entry.event_id in keys and entry.event_id in by_event:
+            found[keys[entry.event_id]].append(by_event[entry.event_id])
+    yield from found.values()
+
+
+def _place(entry: SeenEntry) -> tuple[int, ...]:
+    return tuple(map(int, entry.entry_id.split("-")))
+
+
+def _end(run: Run) -> float:
+    return run.ended.time if run.ended else run.started.time
 
 
 def _successive(history: History) -> Iterator[tuple[Run, Run]]:

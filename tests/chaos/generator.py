@@ -32,6 +32,9 @@ HANDLERS = {
     "chaos.flaky": ("flaky",),
     "chaos.waiting": ("waiting",),
     "chaos.pair": ("first_of_pair", "second_of_pair"),
+    "chaos.ordered": ("ordered",),
+    "chaos.batched": ("batched",),
+    "chaos.business": ("business",),
     "chaos.poison": ("poison",),
     "chaos.rejected": ("rejected",),
     "chaos.crash": ("crash",),
@@ -41,9 +44,22 @@ HANDLERS = {
 
 MORTAL = frozenset({"chaos.poison", "chaos.rejected", "chaos.crash", "chaos.bad"})
 
-MIX = {"chaos.plain": 0.84, "chaos.slow": 0.02, "chaos.flaky": 0.05, "chaos.waiting": 0.05,
-       "chaos.pair": 0.04}  # fmt: skip
+ORDERED = "chaos.ordered"
+BUSINESS = "chaos.business"
+
+MIX = {"chaos.plain": 0.66, "chaos.slow": 0.02, "chaos.flaky": 0.05, "chaos.waiting": 0.05,
+       "chaos.pair": 0.04, ORDERED: 0.05, "chaos.batched": 0.1, BUSINESS: 0.03}  # fmt: skip
 """Shares of the ordinary types; the others come by faults."""
+
+
+ORDER_KEYS = 8
+"""Keys among which the ordered events are."""
+
+NEAR = 10
+"""Business keys of late, of which the next event may have one once more."""
+
+FAILING = 0.1
+"""Share of the events with keys, and of those in batches, that fail at first."""
 
 
 class Generator:
@@ -57,6 +73,9 @@ class Generator:
         self.pushes: list[Push] = []
         self.times: list[float] = []
         """When each of `pushes` was first pushed."""
+        self.keys: dict[str, str] = {}
+        """Event id -> the key in its body, if it has one."""
+        self._business_keys = 0
         self._feishu, self._deeds, self._random, self._name = feishu, deeds, random, name
         self._types, self._shares = list(MIX), list(MIX.values())
         self._recent: deque[Push] = deque(maxlen=200)
@@ -66,6 +85,8 @@ class Generator:
         """Push one event of this type."""
         event_id = f"{self._name}-{len(self.pushes)}"
         push = self.push_raw(envelope(event_id, event_type, body))
+        if "key" in body:
+            self.keys[event_id] = body["key"]
         self._recent.append(push)
         return push
 
@@ -100,7 +121,8 @@ class Generator:
         over = [
             event_id
             for event_id, push in self._open.items()
-            if push.acked and (event_id in self._deeds.ended or not push.event_type)
+            # Of a business key that has succeeded, no handler says a word.
+            if push.acked and (event_id in self._deeds.ended or push.event_type in ("", BUSINESS))
         ]
         for event_id in over:
             del self._open[event_id]
@@ -108,12 +130,26 @@ class Generator:
 
     def _push_one(self) -> None:
         (event_type,) = self._random.choices(self._types, self._shares)
-        body = {}
-        if event_type in ("chaos.slow", "chaos.waiting"):
-            body["seconds"] = round(self._random.uniform(0.02, 0.4), 3)
-        self.push(event_type, **body)
+        self.push(event_type, **self._body(event_type))
         if self._random.random() < DUPLICATES:
             self.push_again(self._random.choice(self._recent))
+
+    def _body(self, event_type: str) -> dict[str, Any]:
+        body: dict[str, Any] = {}
+        if event_type in ("chaos.slow", "chaos.waiting"):
+            body["seconds"] = round(self._random.uniform(0.02, 0.4), 3)
+        if event_type in (ORDERED, BUSINESS):
+            body["seconds"] = round(self._random.uniform(0.0, 0.05), 3)
+            body["key"] = self._key(event_type)
+        if event_type in (ORDERED, BUSINESS, "chaos.batched"):
+            body["fails"] = self._random.random() < FAILING
+        return body
+
+    def _key(self, event_type: str) -> str:
+        if event_type == ORDERED:
+            return f"key-{self._random.randrange(ORDER_KEYS)}"
+        self._business_keys += self._random.random() < 0.5
+        return f"business-{max(0, self._business_keys - self._random.randrange(NEAR))}"
 
 
 def envelope(event_id: str, event_type: str, body: dict[str, Any], **header: Any) -> bytes:

@@ -24,6 +24,8 @@ class Pushed:
     """None: Feishu still owes it, or gave it up."""
     payload: bytes = b""
     """Only of what holds no readable event: it is known by its bytes."""
+    key: str = ""
+    """By which it is ordered, or the business key; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,10 @@ class History:
     """Event type -> the handlers that must finish it; other types have those of `*`."""
     mortal: frozenset[str] = frozenset()
     """Event types that may end as dead letters."""
+    ordered: str = ""
+    """The event type whose events come in order, by key."""
+    business: str = ""
+    """The event type whose handlers succeed once per key."""
     pushes: Sequence[Pushed] = ()
     deeds: Sequence[Deed] = ()
     settled: Sequence[Settled] = ()

@@ -20,7 +20,14 @@ from bridge.local.pushes import Push
 from tests.chaos.auditor import Auditor
 from tests.chaos.cast import Cast, ProxiedFeishu
 from tests.chaos.deeds import DeedsFile, LogFile
-from tests.chaos.generator import HANDLERS, MORTAL, Generator, envelope
+from tests.chaos.generator import (
+    BUSINESS,
+    HANDLERS,
+    MORTAL,
+    ORDERED,
+    Generator,
+    envelope,
+)
 from tests.chaos.history import (
     EVERYBODY,
     Disturbance,
@@ -243,6 +250,8 @@ class Play:
         return History(
             handlers=HANDLERS,
             mortal=MORTAL,
+            ordered=ORDERED,
+            business=BUSINESS,
             pushes=[*self._pushed(), *self.planted],
             deeds=self.deeds.deeds,
             settled=[line for log in self.logs.values() for line in log.settled],
@@ -261,7 +270,9 @@ class Play:
             return []
         # Not DBSIZE, which counts keys that have expired and wait to be collected.
         found = {key async for key in self.servers.client().scan_iter(count=10_000)}
-        lasting = sum(not key.startswith(b"lock-signal:") for key in found)
+        # Business keys are as many as there are: kept as long as the marks.
+        short = (b"lock-signal:", b":business:")
+        lasting = sum(not any(part in key for part in short) for key in found)
         extra = float(lasting - MARKS * events)
         return [Slope("keys beyond the marks of events", 0.0, extra, KEYS)]
 
@@ -271,7 +282,8 @@ class Play:
             acks = [each.answered for each in push.attempts if each.ending == "acked"]
             acked = acks[0] if acks else None
             unreadable = b"" if push.event_type else push.payload[:65_536]
-            found.append(Pushed(push.event_id, push.event_type, pushed, acked, unreadable))
+            key = self.generator.keys.get(push.event_id, "")
+            found.append(Pushed(push.event_id, push.event_type, pushed, acked, unreadable, key))
         return found
 
 

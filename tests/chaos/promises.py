@@ -21,6 +21,8 @@ IN_FLIGHT = 0.3
 def acked_is_handled_or_dead(history: History) -> Iterator[str]:
     """acked − (handled ∪ dead letters) = ∅, for each handler of the event."""
     finished = {(deed.event_id, deed.handler) for deed in history.deeds if deed.deed == "finished"}
+    keys = business_keys(history)
+    finished |= {(keys[each], handler) for each, handler in finished if each in keys}
     dead = {letter.event_id for letter in history.dead_letters}
     buried = {letter.payload for letter in history.dead_letters if letter.payload}
     for push in history.pushes:
@@ -31,7 +33,7 @@ def acked_is_handled_or_dead(history: History) -> Iterator[str]:
                 yield f"unreadable {push.payload[:60]!r} was acked and is in no dead letter"
             continue
         for handler in history.handlers_of(push.event_type):
-            if (push.event_id, handler) not in finished:
+            if not finished & {(push.event_id, handler), (keys.get(push.event_id, ""), handler)}:
                 yield (
                     f"event {push.event_id} ({push.event_type}) was acked at {push.acked:.3f}, "
                     f"but {handler} never finished it, and it is no dead letter; its state is "
@@ -64,6 +66,20 @@ def success_is_recorded_once(history: History) -> Iterator[str]:
         if len(records) > 1:
             told = ", ".join(f"attempt {r.attempt} by {r.actor} at {r.time:.3f}" for r in records)
             yield f"{handler}'s success with event {event_id} was recorded as {told}"
+
+
+def business_key_succeeds_once(history: History) -> Iterator[str]:
+    """Recorded successes per handler and business key ≤ 1, under however many event ids."""
+    keys = business_keys(history)
+    by_handler: dict[tuple[str, str], list[Settled]] = defaultdict(list)
+    for settled in history.settled:
+        for handler in settled.finished if settled.recorded else ():
+            if settled.event_id in keys:
+                by_handler[keys[settled.event_id], handler].append(settled)
+    for (key, handler), records in by_handler.items():
+        if len(records) > 1:
+            told = ", ".join(f"event {r.event_id} by {r.actor} at {r.time:.3f}" for r in records)
+            yield f"{handler}'s success with {key} was recorded for {told}"
 
 
 def terms_grow(history: History) -> Iterator[str]:
@@ -129,3 +145,12 @@ def nothing_grows(history: History) -> Iterator[str]:
                 f"{slope.name} grew from {slope.first:.0f} to {slope.last:.0f}; "
                 f"{slope.allowed:.0f} more are allowed"
             )
+
+
+def business_keys(history: History) -> dict[str, str]:
+    """Event id -> its business key."""
+    return {
+        push.event_id: push.key
+        for push in history.pushes
+        if push.key and push.event_type == history.business
+    }

@@ -133,6 +133,47 @@ def test_an_attempt_claimed_before_may_start_late_in_a_worker_that_was_disturbed
     assert "success_ends_a_handler" not in broken(replace(late, disturbances=(paused,)))
 
 
+def keyed(event_type: str, *events: str) -> dict[str, Any]:
+    """A history's pushes and entries of events with one key, in this order."""
+    return {
+        "handlers": {"*": ("act",)},
+        "pushes": [Pushed(each, event_type, 1.0, 1.2, key="k") for each in events],
+        "entries": [
+            replace(entry(5, 1.1, each), entry_id=f"1-{n}") for n, each in enumerate(events, 9)
+        ],
+        "states": dict.fromkeys(events, "done"),
+        event_type: event_type,
+    }
+
+
+def test_events_of_one_key_run_in_the_order_of_their_stream_and_one_at_a_time() -> None:
+    def told(*times: float) -> History:
+        named = (("started", "e1"), ("finished", "e1"), ("started", "e2"), ("finished", "e2"))
+        deeds = [deed(name, time, event_id=each)
+                 for (name, each), time in zip(named, times, strict=True)]  # fmt: skip
+        return History(**keyed("ordered", "e1", "e2"), deeds=deeds)
+
+    assert broken(told(2.0, 3.0, 3.1, 4.0)) == set()
+    overlapping, upside_down = told(2.0, 3.0, 2.5, 4.0), told(3.0, 4.0, 2.0, 2.5)
+    assert broken(overlapping) == broken(upside_down) == {"key_keeps_its_order"}
+    paused = (disturbance("worker-1", begin=2.4, end=2.5),)
+    assert broken(replace(overlapping, disturbances=paused)) == set()
+
+
+def test_who_waits_for_its_retry_keeps_its_place() -> None:
+    deeds = [deed("started", 2.0), deed("failed", 2.1), deed("started", 3.0, 2),
+             deed("finished", 3.1, 2), deed("started", 2.5, event_id="e2"),
+             deed("finished", 2.6, event_id="e2")]  # fmt: skip
+    assert broken(History(**keyed("ordered", "e1", "e2"), deeds=deeds)) == {"key_keeps_its_order"}
+
+
+def test_a_business_key_succeeds_once_and_that_is_enough_for_all_its_events() -> None:
+    once = History(**keyed("business", "e1", "e2"), deeds=GOOD.deeds, settled=GOOD.settled)
+    assert broken(once) == set()
+    twice = (*GOOD.settled, settled(3.5, event_id="e2"))
+    assert broken(replace(once, settled=twice)) == {"business_key_succeeds_once"}
+
+
 def test_an_older_term_after_a_newer_one_is_a_zombie() -> None:
     terms = (entry(5, 1.1), entry(6, 1.2, "e2"), entry(5, 1.3, "e3"))
     assert broken(replace(GOOD, entries=terms)) == {"terms_grow"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,10 @@ FAR = Ladder((3600.0,))
 pytestmark = pytest.mark.timeout(90)
 
 
-def broken(directory: Path, *pieces: tuple[str, str, str]) -> Path:
+Piece = tuple[str, str, str]
+
+
+def broken(directory: Path, *pieces: Piece) -> Path:
     """A copy of the product in which these pieces (file, old text, new text) are replaced."""
     product = directory / "product"
     for package in PACKAGES:
@@ -92,6 +96,19 @@ async def handlers_take_longer_than_the_lease(play: Play) -> None:
     assert await play.until(lambda: not play.deeds.open, 35.0)
 
 
+async def two_events_have_one_key(play: Play) -> None:
+    """Both are there before the first can have ended."""
+    for _ in range(2):
+        play.generator.push("chaos.ordered", key="k", seconds=1.5, fails=False)
+    await _all_finished(play)
+
+
+async def one_thing_comes_under_two_ids(play: Play) -> None:
+    for _ in range(2):
+        push = play.generator.push("chaos.business", key="k", seconds=0.0, fails=False)
+        assert await play.until(partial(_recorded, play, push.event_id), 10.0)
+
+
 FENCE = (
     "bridge/lua/publish.lua",
     "if stored ~= ARGV[1] then",
@@ -104,44 +121,61 @@ DONE = (
     "if state == 'done' or state == 'dead' then",
     "if false then",
 )
-RENEWAL = ("workers/intake.py", "                    self._renew()\n", "")
+LINES = ("workers/lua/line_up.lua", "and not is_first(line, id)", "and is_first(line, id) == nil")
+QUEUE = ("workers/lua/claim.lua", "~= ARGV[4] then", "== nil then")
+BUSINESS = ("workers/lua/claim.lua", "if not other or other == KEYS[1] then", "if true then")
+RENEWAL = ("workers/keeper.py", "                    self._renew()\n", "")
 
 WORKERS = (BRIDGES[0], PREFORK, THREADS)
 Fault = Callable[[Play], Awaitable[None]]
 
 
 @pytest.mark.parametrize(
-    ("piece", "roles", "fault", "expected"),
+    ("pieces", "roles", "fault", "expected"),
     [
-        pytest.param(FENCE, BRIDGES, a_publish_arrives_after_its_lease, "terms_grow", id="fence"),
         pytest.param(
-            MARKER, BRIDGES[:1], an_event_is_delivered_twice,
+            (FENCE,), BRIDGES, a_publish_arrives_after_its_lease, "terms_grow", id="fence"
+        ),
+        pytest.param(
+            (MARKER,), BRIDGES[:1], an_event_is_delivered_twice,
             "event_is_in_the_streams_once", id="published marker",
         ),
         pytest.param(
-            CLAIM, WORKERS, the_marker_is_lost_while_it_runs, "runs_do_not_overlap", id="claim"
+            (CLAIM,), WORKERS, the_marker_is_lost_while_it_runs, "runs_do_not_overlap", id="claim"
         ),
         pytest.param(
-            DONE, WORKERS, the_marker_is_lost_after_it_ran, "success_is_recorded_once",
+            (DONE,), WORKERS, the_marker_is_lost_after_it_ran, "success_is_recorded_once",
             id="done mark",
         ),
         pytest.param(
-            RENEWAL, WORKERS, handlers_take_longer_than_the_lease, "runs_do_not_overlap",
+            (RENEWAL,), WORKERS, handlers_take_longer_than_the_lease, "runs_do_not_overlap",
             id="renewal",
+        ),
+        pytest.param(
+            (LINES, QUEUE), WORKERS, two_events_have_one_key, "key_keeps_its_order", id="order"
+        ),
+        pytest.param(
+            (BUSINESS,), WORKERS, one_thing_comes_under_two_ids, "business_key_succeeds_once",
+            id="business key",
         ),
     ],
 )  # fmt: skip
 async def test_without_its_guard_the_promise_is_seen_to_break(
-    piece: tuple[str, str, str],
+    pieces: tuple[Piece, ...],
     roles: tuple[Role, ...],
     fault: Fault,
     expected: str,
     tmp_path: Path,
 ) -> None:
-    product = broken(tmp_path, piece)
+    product = broken(tmp_path, *pieces)
     async with playing(tmp_path, 1, product=product, roles=roles, event_lease=1) as play:
         await fault(play)
         assert expected in await rules(play)
+
+
+async def _all_finished(play: Play) -> None:
+    for push in play.generator.pushes:
+        assert await play.until(partial(_deeds, play, push.event_id, "finished"), 10.0)
 
 
 def _in_stream(play: Play, event_id: str) -> bool:

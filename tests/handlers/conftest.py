@@ -60,15 +60,11 @@ def context() -> Context:
 @pytest.fixture
 def clean_registry() -> Iterator[None]:
     """The module default is empty, and is so again afterwards."""
-    modules = set(sys.modules)
-    before, default = registry.list(), registry.default
-    for registration in before:
+    modules, before = set(sys.modules), registry._table
+    for registration in registry.list():
         pytest.fail(f"{registration.name} was left in the registry by another test")
     yield
-    for registration in registry.list():
-        registry.unregister(registration.name)
-    registry._default = default
-    registry._cache = {}
+    registry._change(before)
     for module in set(sys.modules) - modules:
         if module.startswith(("handlers.builtin", "plugin_")):
             del sys.modules[module]

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import structlog
 
-from bridge.local.samples import sample
 from handlers import Context, Event
 from handlers.plugins import load
 from handlers.registry import registry
+from handlers.samples import sample
 
 ROOT = Path(__file__).parents[2]
 NAMES = {

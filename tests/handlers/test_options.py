@@ -24,6 +24,9 @@ def test_options_given_win_over_those_of_the_class() -> None:
         "max_age": None,
         "rate_limit": None,
         "concurrency": None,
+        "batch": None,
+        "ordered_by": None,
+        "dedup_by": None,
     }
 
 

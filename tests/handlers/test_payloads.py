@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.local.samples import sample, sample_types
 from handlers import Event
 from handlers.errors import EventInvalid
 from handlers.payloads import Payload, parse, payload_model
 from handlers.payloads.base import Part
+from handlers.samples import sample, sample_types
 from handlers.types import ALIASES, KNOWN_TYPES
 
 Path = tuple[str | int, ...]

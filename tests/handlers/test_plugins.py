@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import structlog
 
 from handlers import plugins
 from handlers.errors import PluginBroken
-from handlers.plugins import load
+from handlers.plugins import load, load_late
 from handlers.registry import registry
 
 pytestmark = pytest.mark.usefixtures("clean_registry")
@@ -89,6 +90,21 @@ def test_what_is_no_module_name_is_refused(name: str) -> None:
         load([name], entry_points=False)
 
 
+def test_a_file_is_told_to_be_named_as_a_module() -> None:
+    with pytest.raises(PluginBroken, match="a file's name; give the module: my_handlers"):
+        load(["my_handlers.py"], entry_points=False)
+
+
+@pytest.mark.parametrize("name", ["handlers", "handlers.greet", "workers.mine", "bridge"])
+def test_a_module_named_as_one_of_ours_is_to_be_renamed(name: str) -> None:
+    with pytest.raises(PluginBroken, match="is a name of Flybridge's; rename your module"):
+        load([name], entry_points=False)
+
+
+def test_the_examples_are_ours_and_may_be_loaded() -> None:
+    load(["handlers.builtin"], entry_points=False)
+
+
 def test_entry_points_are_loaded_unless_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,3 +122,31 @@ def test_a_broken_entry_point_is_named(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(plugins, "installed_entry_points", lambda group: found)
     with pytest.raises(PluginBroken, match="handler module plugin_gone failed"):
         load([])
+
+
+def test_a_module_loaded_late_brings_its_handlers_once(folder: Path) -> None:
+    (folder / "plugin_late.py").write_text(HANDLER)
+    assert [each.name for each in load_late("plugin_late")] == ["plugin_late:greet"]
+    assert load_late("plugin_late") == ()
+    registry.unregister("plugin_late:greet")
+    assert [each.name for each in load_late("plugin_late")] == ["plugin_late:greet"]
+
+
+def test_a_file_that_is_new_in_its_folder_is_found(folder: Path) -> None:
+    with pytest.raises(PluginBroken, match="no module"):
+        load_late("plugin_new")
+    read = folder.stat()
+    (folder / "plugin_new.py").write_text(HANDLER)
+    # As on a file system that tells the time roughly: nothing seems to have changed.
+    os.utime(folder, ns=(read.st_atime_ns, read.st_mtime_ns))
+    assert len(load_late("plugin_new")) == 1
+
+
+def test_a_module_that_fails_late_registers_nothing_until_it_is_mended(folder: Path) -> None:
+    (folder / "plugin_part.py").write_text(HANDLER)
+    (folder / "plugin_late.py").write_text("import plugin_part\n1 / 0\n")
+    with pytest.raises(PluginBroken, match="ZeroDivisionError"):
+        load_late("plugin_late")
+    assert registry.list() == ()
+    (folder / "plugin_late.py").write_text("import plugin_part\n")
+    assert [each.name for each in load_late("plugin_late")] == ["plugin_part:greet"]

@@ -11,13 +11,17 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_public_names_are_these_and_no_others() -> None:
     assert handlers.__all__ == [
+        "Batch",
+        "BatchContext",
         "Context",
         "Event",
         "Handler",
+        "Middleware",
         "Registry",
         "Reject",
         "Retry",
         "handles",
+        "use",
     ]
     assert all(hasattr(handlers, name) for name in handlers.__all__)
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 import structlog
 
-from handlers import Context, Event, Handler, Registry
+from handlers import Batch, Context, Event, Handler, Registry
 from handlers.errors import RegistrationInvalid
 from handlers.registry import _MAX_CACHED, Registration
 
@@ -211,3 +211,115 @@ def test_changes_and_lookups_from_many_threads_agree_in_the_end(table: Registry)
         thread.join()
     assert not failures
     assert table.lookup("im.message.receive_v1") == (table.default,)
+
+
+def test_a_handler_is_found_by_its_name_the_default_too(table: Registry) -> None:
+    greet = table.register(Greet, "im.*")
+    assert table.get(greet.name) is greet
+    assert table.get(table.default.name) is table.default
+    assert table.get("nobody") is None
+
+
+def test_what_was_unregistered_of_a_module_can_be_restored(table: Registry) -> None:
+    table.register(Greet, "im.*")
+    table.register(audit, "*", name="mine", max_attempts=2)
+    table.unregister("mine")
+    table.unregister(f"{__name__}:Greet")
+    assert table.restore("elsewhere") == ()
+    restored = table.restore(__name__)
+    assert [(each.name, each.patterns, each.max_attempts) for each in restored] == [
+        ("mine", ("*",), 2),
+        (f"{__name__}:Greet", ("im.*",), 2),
+    ]
+    assert table.list() == restored
+    assert table.restore(__name__) == ()
+
+
+def test_a_package_stands_for_all_in_it(table: Registry) -> None:
+    table.register(Greet, "im.*")
+    table.unregister(f"{__name__}:Greet")
+    assert table.restore(__name__[:-1]) == ()
+    assert names(table.restore(__name__.rpartition(".")[0])) == ["Greet"]
+
+
+def test_what_came_with_a_module_counts_as_its_own(table: Registry) -> None:
+    with table.loading("myapp.feishu"):
+        table.register(Greet, "im.*")
+    table.unregister(f"{__name__}:Greet")
+    assert names(table.restore("myapp.feishu")) == ["Greet"]
+
+
+def test_what_has_a_new_namesake_is_not_restored(table: Registry) -> None:
+    table.register(Greet, "im.*", name="greet")
+    table.unregister("greet")
+    later = table.register(audit, "im.*", name="greet")
+    assert table.restore(__name__) == ()
+    assert table.list() == (later,)
+    with table.loading("myapp.feishu"):
+        table.register(mirror, "im.*", name="mine")
+    table.unregister("mine")
+    table.register(audit, "im.*", name="mine")
+    with pytest.raises(RegistrationInvalid, match="unregister the other first"):
+        table.restore("myapp.feishu")
+    table.unregister("mine")
+    assert [each.name for each in table.restore("myapp.feishu")] == ["mine"]
+
+
+def test_the_first_default_is_back_when_another_is_unregistered(table: Registry) -> None:
+    builtin = table.default
+    replaced = table.set_default(audit)
+    assert table.is_registered("vc.room.created_v1") is False
+    table.unregister(replaced.name)
+    assert table.lookup("vc.room.created_v1") == (builtin,)
+    assert table.restore(__name__) == (replaced,)
+    assert table.lookup("vc.room.created_v1") == (replaced,)
+    table.unregister(replaced.name)
+    with pytest.raises(RegistrationInvalid, match="replace it with set_default"):
+        table.unregister(builtin.name)
+
+
+def test_a_module_that_fails_half_way_leaves_nothing_behind(table: Registry) -> None:
+    table.register(audit, "*")
+    before = (table.list(), table.default)
+
+    def load() -> None:
+        with table.loading("myapp.feishu"):
+            table.register(Greet, "im.*")
+            table.register(audit, "im.chat.updated_v1")
+            table.set_default(mirror)
+            table.unregister(f"{__name__}:audit")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        load()
+    assert (table.list(), table.default) == before
+    # Its submodule is imported by now and would not run again.
+    assert names(table.restore("myapp.feishu")) == ["Greet", "mirror"]
+
+
+def test_every_change_has_a_revision(table: Registry) -> None:
+    revisions = [table.revision]
+    for change in (
+        lambda: table.register(Greet, "im.*"),
+        lambda: table.unregister(f"{__name__}:Greet"),
+        lambda: table.restore(__name__),
+        lambda: table.set_default(audit),
+    ):
+        change()
+        revisions.append(table.revision)
+    assert sorted(set(revisions)) == revisions
+
+
+def test_only_so_many_unregistered_handlers_are_remembered(
+    table: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handlers.table.MAX_REMOVED", 3)
+    for number in range(5):
+        table.register(Greet(), "im.*", name=f"h{number}")
+        table.unregister(f"h{number}")
+    assert [each.name for each in table.restore(__name__)] == ["h2", "h3", "h4"]
+
+
+def test_a_batch_handler_takes_no_alias_that_means_some_events_only(table: Registry) -> None:
+    with pytest.raises(RegistrationInvalid, match="look at body"):
+        table.register(audit, "approval.approval.approved_v1", batch=Batch(2))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.local.feishu import LocalFeishu
-from bridge.local.samples import sample
+from handlers.samples import sample
 
 pytestmark = pytest.mark.interop
 TYPE = "im.message.receive_v1"

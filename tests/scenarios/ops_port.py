@@ -9,6 +9,8 @@ import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -39,3 +41,15 @@ class OpsPort:
         """What `/status` says; empty while nobody listens."""
         body = self.ask("/status")[1]
         return dict(json.loads(body)) if body else {}
+
+    def metrics(self) -> dict[str, float]:
+        """Metric, followed by the values of its labels but `app`, → value; as Prometheus reads it.
+
+        Empty while nobody listens.
+        """
+        found = {}
+        for family in text_string_to_metric_families(self.ask("/metrics")[1]):
+            for sample in family.samples:
+                labels = [each for name, each in sample.labels.items() if name != "app"]
+                found[" ".join([sample.name, *labels])] = sample.value
+        return found

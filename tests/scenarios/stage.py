@@ -25,10 +25,10 @@ from redis import Redis
 
 from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
 from bridge.local.pushes import Push
-from bridge.local.samples import sample
 from bridge.local.valkey import EmbeddedRedis
 from bridge.processes import die_with_parent
 from bridge.streams import Keys
+from handlers.samples import sample
 
 HANDLERS = "acting"
 """The module beside this one whose handlers write down what they do."""

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bridge.local.samples import sample
+from handlers.samples import sample
 from tests.scenarios.stage import Stage, eventually, message
 
 CELERY = str(Path(sys.executable).with_name("celery"))

@@ -24,8 +24,10 @@ from tests.chaos.conversation import Command
 from tests.chaos.proxy import CutProxy, Match
 from tests.scenarios.behind import TYPE, Pair, pair_behind_proxies, proxy_of
 from tests.scenarios.stage import eventually
+from tests.scenarios.test_business_key import edited
+from tests.scenarios.test_ordering import attempts, out_of_order, said
 from workers import poison
-from workers.guard import Pending, Run
+from workers.claims import Pending, Run
 from workers.reader import StreamReader
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
@@ -44,7 +46,8 @@ DURATIONS = {"event_lease": 4, "retention": 1}
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
-    async with pair_behind_proxies(tmp_path_factory.mktemp("pair"), **DURATIONS) as pair:
+    told: dict[str, Any] = {**DURATIONS, "handlers": "orderly"}
+    async with pair_behind_proxies(tmp_path_factory.mktemp("pair"), **told) as pair:
         pair.push_some()
         await pair.all_settled()
         yield pair
@@ -89,6 +92,10 @@ def send_garbage(pair: Pair) -> None:
 
 def hold_an_event(pair: Pair) -> None:
     pair.push("slow 2.2")
+
+
+def fail_one(pair: Pair) -> None:
+    pair.push("fail 1")
 
 
 def copy_an_entry(pair: Pair) -> None:
@@ -165,13 +172,17 @@ BRIDGE = [
 WORKER = [
     Loss("SMEMBERS"),
     Loss("EVALSHA group", forget_groups),
-    Loss("EVALSHA subscribe", forget_groups),
+    Loss("EVALSHA subscribe"),
     Loss("XREADGROUP", times=1),
     Loss("XREADGROUP"),
-    Loss("EVALSHA claim", push, times=1),
-    Loss("EVALSHA claim", push),
-    Loss("EVALSHA settle", push, times=1),
-    Loss("EVALSHA settle", push),
+    Loss("EVALSHA claim_fresh", push, times=1),
+    Loss("EVALSHA claim_fresh", push),
+    Loss("EVALSHA claim", fail_one, times=1),
+    Loss("EVALSHA claim", fail_one),
+    Loss("EVALSHA settle_done", push, times=1),
+    Loss("EVALSHA settle_done", push),
+    Loss("EVALSHA settle", fail_one, times=1),
+    Loss("EVALSHA settle", fail_one),
     Loss("EVALSHA renew", hold_an_event),
     Loss("EVALSHA due"),
     Loss("EVALSHA recover"),
@@ -183,6 +194,17 @@ WORKER = [
     Loss("ZREM", leave_a_stray_retry, times=1),
     Loss("CLIENT SETINFO", cut_worker),
 ]
+
+ORDERED = [
+    Loss("EVALSHA line_up", times=1),
+    Loss("EVALSHA line_up"),
+    Loss("EVALSHA claim"),
+    Loss("EVALSHA advance", times=1),
+    Loss("EVALSHA advance"),
+    Loss("EVALSHA due", times=1),
+    Loss("XREAD", times=1),
+]
+"""What a worker sends for the sake of an order or a business key; each as some are pushed."""
 
 CELERY = [
     "CLIENT MAINT_NOTIFICATIONS",
@@ -207,7 +229,7 @@ STARTS = {
 
 STOPS = {
     "bridge": ["EVALSHA lease", "HDEL"],
-    "worker": ["EVALSHA leave", "PUNSUBSCRIBE"],
+    "worker": ["EVALSHA leave", "ZREM", "PUNSUBSCRIBE"],
 }
 """What is sent at a stop."""
 
@@ -224,7 +246,7 @@ RARE = {"EVALSHA sweep", "EVALSHA isolate"}
 """Sent once in minutes, or for an event that kills its process; here called by hand."""
 
 LISTED = {
-    *(str(loss.match) for loss in BRIDGE + WORKER),
+    *(str(loss.match) for loss in BRIDGE + WORKER + ORDERED),
     *(name for commands in (STARTS, STOPS) for names in commands.values() for name in names),
     *CELERY,
     *WITHIN_OTHERS,
@@ -250,6 +272,26 @@ async def test_a_lost_reply_costs_no_event_and_doubles_none(
 
     pair.push_some()
     await pair.all_settled(SETTLED)
+
+
+@in_one_loop
+@pytest.mark.parametrize("loss", ORDERED, ids=str)
+async def test_a_lost_reply_breaks_no_order_and_no_business_key(pair: Pair, loss: Loss) -> None:
+    stage = pair.stage
+    for proxy in pair.proxies:
+        proxy.disarm()
+    chat, message_id = f"oc {loss}", f"om {loss}"
+    talk = stage.push(*(said(chat, text) for text in ("hello", "fail 1", "hello", "hello")))
+    loss.arm(pair.worker_proxy)
+    talk += stage.push(*(said(chat) for _ in range(4)))
+    edits = stage.push(*(edited(message_id) for _ in range(3)))
+    await eventually(lambda: not pair.worker_proxy.armed, PROMPT)
+
+    await stage.settled([*talk, *edits], SETTLED)
+    assert out_of_order(talk, attempts(stage)) == []
+    counted = stage.counted()
+    assert {each: counted[each] for each in talk} == dict.fromkeys(talk, 1)
+    assert sum(counted[each] for each in edits) == 1
 
 
 @in_one_loop

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.local.samples import sample
+from handlers.samples import sample
 from tests.scenarios.stage import Stage, eventually, message
 
 CELERY = str(Path(sys.executable).with_name("celery"))

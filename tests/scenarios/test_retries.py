@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from bridge.local.samples import sample
+from handlers.samples import sample
 from tests.scenarios.stage import Stage, eventually, message
 
 LATE = 1.0

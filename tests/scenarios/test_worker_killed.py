@@ -6,7 +6,7 @@ import time
 
 import psutil
 
-from bridge.local.samples import sample
+from handlers.samples import sample
 from tests.scenarios.stage import Stage, eventually, message
 
 EVENT_LEASE = 2.0

@@ -75,8 +75,26 @@ def test_a_cluster_alone_ends_the_worker_with_what_celery_needs(tmp_path: Path) 
     ended = run(
         "-m", "bridge", "worker", path=tmp_path,
         FLYBRIDGE_APP_ID="cli_test", FLYBRIDGE_REDIS_URL="redis+cluster://127.0.0.1:1",
+        FLYBRIDGE_HANDLERS="handlers.builtin",
     )  # fmt: skip
 
     assert ended.returncode == EXIT_SETTINGS
     (line,) = ended.stderr.splitlines()
     assert line.startswith("flybridge: FLYBRIDGE_BROKER_URL is not set, and ")
+
+
+def test_a_worker_without_handlers_would_discard_events_and_is_refused(tmp_path: Path) -> None:
+    ended = run("-c", "import workers.app", path=tmp_path, FLYBRIDGE_APP_ID="cli_x")
+    assert ended.returncode != 0
+    assert "events would be acknowledged, logged and gone; give your modules" in ended.stderr
+
+
+def test_modules_of_the_working_directory_are_found_later_too(tmp_path: Path) -> None:
+    here, late = tmp_path / "here", tmp_path / "late"
+    here.mkdir()
+    (here / "late.py").write_text("")
+    program = f"import workers.app, os; os.chdir({str(late.parent)!r}); import late"
+    told = {"FLYBRIDGE_APP_ID": "cli_x", "FLYBRIDGE_HANDLERS": "handlers.builtin"}
+    # As with `celery`, whose console script has not the working directory on the path.
+    ended = run("-P", "-c", program, path=here, **told, PYTHONSAFEPATH="1")
+    assert ended.returncode == 0, ended.stderr

@@ -1,6 +1,6 @@
 """What we use of Celery beyond its documentation; an upgrade that breaks it should fail here first.
 
-Most of it is used in `workers/requests.py`, `handover.py`, `bootstep.py` and `aio_pool.py`.
+Most of it is used in `workers/requests.py`, `celery_port.py`, `bootstep.py` and `aio_pool.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import celery.worker.components
 import pytest
 from billiard.einfo import ExceptionInfo
 from celery import Celery, bootsteps, signals
+from celery.app.control import Control
 from celery.app.trace import trace_task
 from celery.concurrency import asynpool, get_implementation, prefork, thread
 from celery.concurrency.base import BasePool, apply_target
@@ -29,6 +30,8 @@ from celery.exceptions import TaskRevokedError
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.tasks import Tasks
+from celery.worker.control import control_command, inspect_command
+from celery.worker.pidbox import Pidbox
 from celery.worker.request import Request
 from kombu.asynchronous import Hub
 from kombu.messaging import Consumer as KombuConsumer
@@ -162,7 +165,7 @@ def test_pools_say_how_many_they_run_at_once() -> None:
     assert isinstance(inspect.getattr_static(prefork.TaskPool, "num_processes"), property)
     assert get_implementation("prefork") is prefork.TaskPool
     assert prefork.TaskPool.uses_semaphore
-    assert not BasePool.uses_semaphore, "see shares_process in workers/handover.py"
+    assert not BasePool.uses_semaphore, "see shares_process in workers/celery_port.py"
 
 
 def test_pool_children_die_with_their_parent() -> None:
@@ -259,3 +262,31 @@ def test_a_worker_ends_when_its_state_says_so() -> None:
     assert hasattr(state, "should_stop")
     assert hasattr(state, "revoked")
     assert celery.platforms.EX_FAILURE == 1
+
+
+def test_a_consumer_takes_tasks_and_rates_that_are_new(app: Celery, consumer: Consumer) -> None:
+    consumer.event_dispatcher = consumer.task_consumer = None
+    consumer.update_strategies()
+
+    def late() -> None: ...
+
+    assert app.tasks, "finalized, as at the start of a worker"
+    task = app.task(late, name="late", base=EventTask, shared=False, rate_limit="10/s")
+    assert app.tasks["late"] is task, "made at once; see workers/tasks.py: renew"
+    consumer.update_strategies()
+    assert "late" in consumer.strategies
+    assert consumer.bucket_for_task(task).fill_rate == 10
+
+
+def test_control_commands_are_told_the_app_and_the_consumer() -> None:
+    takes(control_command, "kwargs")
+    takes(inspect_command, "kwargs")
+    takes(Control.broadcast, "command", "arguments", "connection", "reply", "timeout", "callback")
+    source = inspect.getsource(Pidbox.__init__)
+    assert "app=c.app" in source
+    assert "consumer=c" in source
+
+
+def test_control_commands_have_the_name_space_that_the_configuration_says(app: Celery) -> None:
+    app.conf.control_exchange = "celery.audit"
+    assert app.control.mailbox.namespace == "celery.audit"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
-from workers.handover import depth
+from workers.celery_port import CeleryPort
+
+
+def depth(**pool: Any) -> int:
+    return CeleryPort(SimpleNamespace(pool=SimpleNamespace(**pool))).depth
 
 
 def test_processes_and_threads_find_their_next_request_waiting():
-    assert depth(SimpleNamespace(num_processes=8)) == 16
+    assert depth(num_processes=8) == 16
 
 
 def test_the_asyncio_pool_runs_no_more_coroutines_than_it_was_told():
-    assert depth(SimpleNamespace(num_processes=1000, runs_coroutines=True)) == 1000
+    assert depth(num_processes=1000, runs_coroutines=True) == 1000

@@ -9,7 +9,8 @@ from redis.exceptions import ConnectionError
 
 from bridge.logs import Redactor
 from bridge.streams import Entry, Keys, mark_ttl
-from workers.guard import Busy, Duplicate, EventLock, Guard, Pending, Run, Settlement
+from workers.claims import Busy, Duplicate, Pending, Run, Settlement
+from workers.guard import EventLock, Guard
 from workers.outcomes import Failure, Outcome
 from workers.scripts import run_all
 

@@ -15,7 +15,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from bridge.streams import Entry
 from handlers import Registry
 from workers.bundles import SPAN
-from workers.guard import Pending, Run
+from workers.celery_port import CeleryPort
+from workers.claims import Pending, Run
 from workers.handover import HandOver
 from workers.limits import MOST
 from workers.outcomes import Outcome
@@ -86,6 +87,7 @@ class Stage:
         self.alarms: list[Alarm] = []
         self.isolated: list[str] = []
         self.alone_before = 0
+        self.redis_is_asked = False
         self.redis_fails = False
         self.requests: list[Request] = []
         self.intake = Intake()
@@ -102,14 +104,17 @@ class Stage:
             strategies={task: self.strategy(task) for task in routing.routes},
             task_buckets=dict.fromkeys(routing.routes),
         )
-        self.pool = HandOver(routing, self.consumer)
+        self.port = CeleryPort(self.consumer)
+        self.pool = HandOver(routing, self.port)
         self.pool.begin(self.intake, lambda run: "", self.isolate)  # type: ignore[arg-type]
 
     def call_after(self, seconds: float, ring: Callable[[], None]) -> Alarm:
         self.alarms.append(Alarm(seconds, ring))
         return self.alarms[-1]
 
-    def isolate(self, run: Run) -> int:
+    def isolate(self, run: Run) -> int | None:
+        if self.redis_is_asked:
+            return None
         if self.redis_fails:
             raise RedisConnectionError("gone")
         self.isolated.append(run.token)
@@ -351,6 +356,15 @@ def test_a_suspect_waits_for_redis_and_so_does_everybody_else(stage):
     assert stage.isolated == ["suspect"]
 
 
+def test_a_suspect_waits_until_redis_has_said_how_it_ran_before(stage):
+    stage.share_a_process()
+    stage.redis_is_asked = True
+    assert stage.hand_over(run("suspect", attempt=3, crashes=2), run("ev")) == []
+    stage.redis_is_asked = False
+    assert stage.hand_over() == [["suspect"]]
+    assert stage.isolated == ["suspect"]
+
+
 def test_an_event_that_another_worker_has_taken_over_is_not_begun(stage):
     stage.intake.doubtful = {"lost"}
     assert stage.hand_over(run("lost"), run("ours")) == [["ours"]]
@@ -386,7 +400,8 @@ def test_a_consumer_that_goes_gets_nothing(stage):
 def test_a_hub_made_anew_hangs_the_bell_again(stage):
     bells: list[Callable[[], None]] = []
     stage.consumer.hub = SimpleNamespace(add_reader=lambda _, heard: bells.append(heard))
-    stage.pool.resume(stage.consumer)
+    stage.port.resume(stage.consumer)
+    stage.pool.resume()
     stage.pool.waiting.add([run("ev1")])
     bells[0]()
     assert [each.token for each in stage.requests[0].runs] == ["ev1"]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bridge.streams import Entry
-from workers.guard import Busy, Duplicate, Pending, Run, Settlement
+from workers.batches import Batches
+from workers.claims import Busy, Duplicate, Pending, Queued, Run, Settlement
 from workers.intake import BLOCK, PAUSED_BLOCK, Intake
 from workers.limits import Limits
 from workers.outcomes import Outcome
@@ -58,6 +60,9 @@ class Reader:
 
     def __init__(self) -> None:
         self.streams: tuple[str, ...] = ()
+        self.unordered: tuple[str, ...] = ()
+        self.ordered: tuple[str, ...] = ()
+        self.new_ordered: deque[list[Pending]] = deque()
         self.new: deque[list[Pending]] = deque()
         self.lost: list[Pending] = []
         self.abandoned: list[Pending] = []
@@ -66,7 +71,7 @@ class Reader:
         self.calls: list[tuple[str, Any]] = []
 
     def follow(self, streams: Sequence[str]) -> None:
-        self.streams = tuple(streams)
+        self.streams = self.unordered = tuple(streams)
 
     def forget_groups(self) -> None:
         self.calls.append(("forget_groups", None))
@@ -80,6 +85,14 @@ class Reader:
             time.sleep(0.005)
             return []
         return self.new.popleft()
+
+    def read_ordered(self, room: int, caps: Mapping[str, int]) -> list[Pending]:
+        return self.new_ordered.popleft() if self.new_ordered else []
+
+    def listen(self, block: float, caps: Mapping[str, int]) -> bool:
+        self.calls.append(("listen", block))
+        time.sleep(0.005)
+        return bool(self.ordered)
 
     def own_pending(self) -> list[Pending]:
         return self.lost
@@ -107,6 +120,9 @@ class Reader:
 
     def sweep(self) -> None:
         self.calls.append(("sweep", None))
+
+    def beat(self) -> None:
+        self.calls.append(("beat", None))
 
     def called(self, name: str) -> list[Any]:
         return [argument for called, argument in list(self.calls) if called == name]
@@ -147,7 +163,8 @@ class Guard:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.intake.DUE_PERIOD", DUE_PERIOD)
+    monkeypatch.setattr("workers.keeper.DUE_PERIOD", DUE_PERIOD)
+    monkeypatch.setattr("workers.outages.PAUSE", DUE_PERIOD)
 
 
 @pytest.fixture
@@ -173,8 +190,9 @@ def limited() -> dict[str, int]:
 
 @pytest.fixture
 def waiting(limited: dict[str, int]) -> Waiting:
-    limits = Limits(lambda event_type: event_type, limited, lambda task: None)
-    return Waiting(limits, lambda run: False)
+    limits = Limits(lambda event_type: event_type, limited.get, lambda task: None)
+    batches = Batches(lambda event_type: event_type, lambda task: None)
+    return Waiting(limits, batches, lambda run: False)
 
 
 @pytest.fixture
@@ -217,6 +235,62 @@ def test_what_has_ended_is_settled_and_held_no_more(intake, waiting, reader, gua
     assert intake.settled == 1
 
 
+def in_line(event_id: str) -> Pending:
+    return replace(item(event_id), line="line")
+
+
+def due_at_once(reader: Reader, event_id: str) -> None:
+    """Have this one due for who asks right after a settlement, not for who looks by the clock."""
+
+    def due(room: int, caps: Mapping[str, int]) -> list[Pending]:
+        asks = threading.current_thread().name == "flybridge-settle"
+        return [in_line(event_id)] if asks else []
+
+    reader.due = due  # type: ignore[method-assign]
+
+
+def test_what_is_ordered_is_read_beside_what_blocks(intake, waiting, reader):
+    reader.ordered = (STREAM,)
+    reader.new_ordered.append([in_line("ev1")])
+    until(lambda: ready(waiting) == ["ev1"])
+    until(lambda: reader.called("listen"))
+    assert reader.called("listen")[-1] == BLOCK
+
+
+def test_the_next_in_line_is_fetched_as_soon_as_the_first_is_settled(
+    intake, waiting, reader, guard
+):
+    guard.answers = {each: replace(run(each), pending=in_line(each)) for each in ("ev1", "ev2")}
+    reader.new_ordered.append([in_line("ev1")])
+    until(lambda: waiting.ready)
+    due_at_once(reader, "ev2")
+    intake.end(waiting.ready.popleft(), DONE)
+    until(lambda: ready(waiting) == ["ev2"])
+
+
+def test_the_next_in_line_is_fetched_when_the_first_was_a_duplicate(intake, waiting, reader, guard):
+    guard.answers = {"old": Duplicate(in_line("old"))}
+    due_at_once(reader, "ev2")
+    reader.new_ordered.append([in_line("old")])
+    until(lambda: ready(waiting) == ["ev2"])
+
+
+def test_who_is_queued_is_neither_held_nor_postponed(intake, waiting, reader, guard):
+    guard.answers = {"behind": Queued(in_line("behind"))}
+    reader.new.append([in_line("behind"), item("ev1")])
+    until(lambda: ready(waiting) == ["ev1"])
+    assert intake.held == 1
+    assert not reader.called("postpone")
+    assert not reader.called("acknowledge")
+
+
+def test_handlers_that_are_skipped_are_counted(intake, waiting, reader, guard):
+    guard.answers = {"ev1": replace(run("ev1"), skipped=2)}
+    reader.new.append([item("ev1")])
+    until(lambda: waiting.ready)
+    assert intake.skipped == 2
+
+
 def test_a_worker_that_is_full_reads_no_more(intake, waiting, reader):
     reader.new.append([item(f"ev{number}") for number in range(4)])
     until(lambda: intake.held == 4)
@@ -238,6 +312,19 @@ def test_duplicates_are_acknowledged_and_busy_ones_left_for_later(intake, waitin
     assert reader.called("postpone") == [("busy", 0.7)]
     assert ready(waiting) == ["ev1"]
     assert intake.duplicates == 1
+
+
+def test_a_worker_that_is_full_still_says_that_it_is_there(intake, waiting, reader, monkeypatch):
+    monkeypatch.setattr("workers.keeper.BEAT", 0.0)
+    reader.new.append([item(f"ev{number}") for number in range(4)])
+    intake.start()
+    until(lambda: len(ready(waiting)) == 4)
+    reader.calls.clear()
+    until(lambda: len(reader.called("beat")) > 2)
+    intake.stop()
+    reader.calls.clear()
+    until(lambda: reader.called("beat"))
+    intake.close()
 
 
 def test_what_is_held_is_renewed_unless_another_worker_took_it(intake, reader, guard):
@@ -272,8 +359,8 @@ def test_a_worker_full_of_new_events_has_room_for_some_retries(intake, reader):
 def test_what_waited_for_long_is_taken_as_fast_as_it_ends(
     intake, waiting, reader, monkeypatch, source
 ):
-    monkeypatch.setattr("workers.intake.DUE_PERIOD", 1.0)
-    monkeypatch.setattr(intake, "_event_lease", 3.0)
+    monkeypatch.setattr("workers.keeper.DUE_PERIOD", 1.0)
+    monkeypatch.setattr(intake._keeper, "_event_lease", 3.0)
     old = [item(f"ev{number}") for number in range(200)]
 
     def take(room: int, caps: Mapping[str, int]) -> list[Pending]:
@@ -310,7 +397,7 @@ def test_a_retry_that_is_due_before_its_last_attempt_is_off_the_books_is_not_for
 
 
 def test_a_renewal_that_failed_is_repeated_soon(intake, reader, guard, monkeypatch):
-    monkeypatch.setattr(intake, "_event_lease", 3.0)
+    monkeypatch.setattr(intake._keeper, "_event_lease", 3.0)
     asked: list[float] = []
 
     def renew(runs: Sequence[Run]) -> list[bool]:
@@ -443,7 +530,7 @@ def test_what_has_ended_is_unsettled_until_redis_has_it(intake, waiting, reader,
     guard.away = True
     intake.end(waiting.ready.popleft(), DONE)
     assert intake.unsettled == 1
-    until(lambda: not intake._ended)
+    until(lambda: not intake._settler._ended)
     assert intake.unsettled == 1
     guard.away = False
     until(lambda: intake.unsettled == 0)
@@ -520,7 +607,7 @@ def test_groups_that_cannot_be_made_anew_at_once_do_not_hide_later_troubles(
 
 
 def test_consumers_that_are_gone_are_swept_now_and_then(intake, reader, monkeypatch):
-    monkeypatch.setattr("workers.intake.SWEEP_PERIOD", 0.0)
+    monkeypatch.setattr("workers.keeper.SWEEP_PERIOD", 0.0)
     until(lambda: reader.called("sweep"))
 
 
@@ -565,7 +652,7 @@ def test_what_is_found_while_a_worker_stops_is_given_back(intake, reader, guard)
     def find(room: int, caps: Mapping[str, int]) -> list[Pending]:
         looking.set()
         intake._threads[0].join()
-        intake._closing.wait(0.3)
+        intake._keeper._closing.wait(0.3)
         reader.due = due
         return [item("late")]
 
@@ -575,6 +662,29 @@ def test_what_is_found_while_a_worker_stops_is_given_back(intake, reader, guard)
     intake.stop()
     intake.close()
     assert guard.settled()["late"].returned
+
+
+def test_what_is_being_settled_when_a_worker_closes_is_not_settled_twice(
+    intake, waiting, reader, guard, monkeypatch
+):
+    asked, answers, settle = threading.Event(), threading.Event(), guard.settle
+
+    def slow(settlements: Sequence[Settlement]) -> list[bool]:
+        asked.set()
+        assert answers.wait(5)
+        return settle(settlements)
+
+    monkeypatch.setattr(guard, "settle", slow)
+    reader.new.append([item("ev1")])
+    until(lambda: waiting.ready)
+    intake.end(waiting.ready.popleft(), DONE)
+    assert asked.wait(5)
+    closing = threading.Thread(target=intake.close)
+    closing.start()
+    until(lambda: intake._settler._complete.is_set())
+    answers.set()
+    closing.join(5)
+    assert [each.outcome for each in guard.settlements] == [DONE]
 
 
 def test_what_came_back_to_a_worker_that_stops_is_given_back_as_not_begun(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kombu.utils.limits import TokenBucket
 
 from bridge.streams import Entry, Keys
-from workers.guard import Pending, Run
+from workers.claims import Pending, Run
 from workers.limits import LOOK, MOST, Bucket, Limits
 
 FREE, NARROW, RATED = "free", "narrow", "rated"
@@ -59,7 +59,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def limits(buckets: dict[str, Bucket], clock: Clock) -> Limits:
-    return Limits(lambda event_type: event_type, {NARROW: 2}, buckets.get, clock)
+    return Limits(lambda event_type: event_type, {NARROW: 2}.get, buckets.get, clock)
 
 
 def started(limits: Limits, task: str) -> list[str]:
@@ -95,7 +95,7 @@ def test_no_more_start_than_there_are_tokens(limits: Limits) -> None:
 
 def test_a_task_with_both_limits_takes_no_token_while_it_has_no_slot() -> None:
     bucket = Tokens(5)
-    limits = Limits(lambda event_type: event_type, {"both": 1}, lambda task: bucket)
+    limits = Limits(lambda event_type: event_type, {"both": 1}.get, lambda task: bucket)
     limits.park(runs(3, "both"))
     assert started(limits, "both") == ["both0"]
     assert bucket.tokens == 4
@@ -115,7 +115,7 @@ def test_a_limit_that_an_operator_lifts_lets_everything_start(
 
 def test_however_slow_a_rate_is_it_is_looked_at_again_soon(buckets: dict[str, Bucket]) -> None:
     buckets[RATED] = TokenBucket(1 / 3600)
-    limits = Limits(lambda event_type: event_type, {}, buckets.get)
+    limits = Limits(lambda event_type: event_type, {}.get, buckets.get)
     assert limits.wait() is None
     limits.park(runs(2, RATED))
     assert started(limits, RATED) == ["rated0"]
@@ -163,7 +163,7 @@ def test_everything_can_be_taken_out(limits: Limits) -> None:
 
 @given(st.lists(st.sampled_from(["park", "take", "end"]), max_size=60))
 def test_whatever_happens_the_limit_holds_and_no_event_is_lost(steps: list[str]) -> None:
-    limits = Limits(lambda event_type: event_type, {NARROW: 2}, lambda task: None)
+    limits = Limits(lambda event_type: event_type, {NARROW: 2}.get, lambda task: None)
     running: list[str] = []
     parked = ended = 0
     acts: dict[str, Callable[[], object]] = {
@@ -178,3 +178,17 @@ def test_whatever_happens_the_limit_holds_and_no_event_is_lost(steps: list[str])
         ended += step == "end" and before > len(running)
         assert len(running) <= 2
         assert limits.parked + len(running) + ended == parked
+
+
+def test_a_limit_that_comes_while_events_run_counts_those() -> None:
+    narrow: dict[str, int] = {}
+    limits = Limits(lambda event_type: event_type, narrow.get, lambda task: None)
+    limits.began(NARROW, "a")
+    limits.began(NARROW, "b")
+    assert limits.park(runs(1, NARROW)) == runs(1, NARROW)
+
+    narrow[NARROW] = 2
+    assert limits.park(runs(1, NARROW)) == []
+    assert limits.take(NARROW) is None
+    limits.ended(NARROW, "a")
+    assert limits.take(NARROW) is not None

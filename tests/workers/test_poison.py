@@ -7,7 +7,8 @@ import structlog
 from redis import Redis
 
 from bridge.streams import Entry, Keys
-from workers.guard import Guard, Pending, Run, Settlement
+from workers.claims import Pending, Run, Settlement
+from workers.guard import Guard
 from workers.outcomes import Outcome
 from workers.poison import PATIENCE, Suspects, is_suspect, isolate, verdict
 

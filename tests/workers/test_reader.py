@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,8 +17,10 @@ from structlog.testing import capture_logs
 
 from bridge.local.valkey import EmbeddedRedis
 from bridge.streams import Keys
-from workers.guard import Duplicate, Guard, Run, Settlement
+from workers.claims import Duplicate, Run, Settlement
+from workers.guard import Guard
 from workers.outcomes import Outcome
+from workers.presence import AT_WORK, Worker, present
 from workers.reader import StreamReader
 
 IM, CONTACT = "im.message.receive_v1", "contact.user.created_v3"
@@ -635,15 +639,60 @@ def test_due_retries_of_a_capped_stream_do_not_hide_those_of_others(redis, keys,
     assert len(reader.due(10)) == 1
 
 
-def test_a_subscription_is_noted_once_and_again_when_redis_forgot(reader, redis, keys):
-    reader.subscribe(frozenset({"queue:im"}))
-    assert redis.smembers(keys.subscriptions) == {b"workers|queue:im"}
-    redis.delete(keys.subscriptions)
-    reader.subscribe(frozenset({"queue:im"}))
-    assert not redis.exists(keys.subscriptions)
-    reader.subscribe(frozenset({"queue:im", "*"}))
-    assert redis.smembers(keys.subscriptions) == {b"workers|queue:im", b"workers|*"}
-    redis.delete(keys.subscriptions)
-    reader.forget_groups()
-    reader.subscribe(frozenset({"*"}))
-    assert redis.smembers(keys.subscriptions) == {b"workers|*"}
+def subscriptions(redis: Redis, keys: Keys) -> set[bytes]:
+    found: Any = redis.smembers(keys.subscriptions)
+    return found
+
+
+def test_a_subscription_is_noted_and_stays_when_less_is_read(reader, redis, keys):
+    reader.subscribe(frozenset({"queue:im"}), ["im"])
+    assert subscriptions(redis, keys) == {b"workers|queue:im"}
+    reader.subscribe(frozenset({"*"}), ["im", "contact"])
+    reader.subscribe(frozenset({"queue:im"}), ["im"])
+    assert subscriptions(redis, keys) == {b"workers|queue:im", b"workers|*"}
+
+
+def test_a_subscription_that_redis_forgot_is_noted_with_the_next_sign_of_life(reader, redis, keys):
+    reader.subscribe(frozenset({"*"}), ["im"])
+    for again in (reader.beat, reader.forget_groups):
+        redis.delete(keys.subscriptions)
+        again()
+        assert subscriptions(redis, keys) == {b"workers|*"}
+
+
+def test_a_worker_is_there_from_its_subscription_until_it_leaves(reader, redis, keys):
+    assert present(redis, keys, "workers") == []
+    reader.beat()
+    assert present(redis, keys, "workers") == []
+    reader.subscribe(frozenset(), [])
+    reader.subscribe(frozenset({"queue:im", "queue:contact"}), ["im", "contact"])
+    (worker,) = present(redis, keys, "workers")
+    assert worker.started_at > 1.7e12
+    assert replace(worker, started_at=0) == Worker(
+        "c1", "workers", platform.node(), os.getpid(), 0, ("contact", "im")
+    )
+    reader.leave()
+    assert not redis.exists(keys.workers("workers"))
+
+
+def test_a_worker_on_a_full_redis_is_there(reader, redis, keys, full):
+    full()
+    reader.subscribe(frozenset({"*"}), ["im"])
+    assert present(redis, keys, "workers")
+
+
+def test_a_worker_that_is_silent_is_there_no_more_and_is_forgotten(redis, keys, reader):
+    long_ago = time.time() * 1000 - AT_WORK * 1000 - 5000
+    redis.zadd(keys.workers("workers"), {b'{"name":"dead"}': long_ago})
+    assert present(redis, keys, "workers") == []
+    reader.subscribe(frozenset({"*"}), ["im"])
+    assert redis.zcard(keys.workers("workers")) == 1
+    assert 0 < redis.pttl(keys.workers("workers")) <= AT_WORK * 1000
+
+
+def test_a_reader_in_another_language_may_say_of_itself_what_it_likes(redis, keys):
+    now = time.time() * 1000
+    told = {b"analytics": now, b"3": now, b'{"name":"b","pid":7,"more":[]}': now}
+    redis.zadd(keys.workers("workers"), told)
+    found = present(redis, keys, "workers")
+    assert found == [Worker("3"), Worker("analytics"), Worker("b", pid=7)]

@@ -12,7 +12,8 @@ from redis.exceptions import OutOfMemoryError
 from bridge.streams import Entry, Keys
 from handlers import Registry
 from workers import replay
-from workers.guard import Duplicate, Guard, Pending, Run, Settlement
+from workers.claims import Duplicate, Pending, Run, Settlement
+from workers.guard import Guard
 from workers.letters import Letters, Selection
 from workers.outcomes import Failure, Outcome
 from workers.replay import Answer, Pace, Replayer, Window, WindowEmpty, marks_since

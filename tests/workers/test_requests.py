@@ -17,9 +17,10 @@ from celery.worker import state
 from kombu.utils.limits import TokenBucket
 
 from bridge.streams import Entry
-from workers.guard import Pending, Run
+from workers.claims import Pending, Run
+from workers.crashes import CRASH_BACKOFF_MAX, CRASHED, crashed
 from workers.outcomes import Outcome
-from workers.requests import CRASH_BACKOFF_MAX, CRASHED, EventRequest, EventTask, crashed, strategy
+from workers.requests import EventRequest, EventTask, strategy
 
 DONE = Outcome(finished=("H",))
 

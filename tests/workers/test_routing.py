@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from handlers import Registry
+from handlers import Batch, Registry
 from handlers.errors import RegistrationInvalid
 from workers.routing import GRACE, OTHER, Routing
 
@@ -76,6 +76,23 @@ def test_a_task_has_the_most_patient_limits_of_its_handlers(registry):
     route = Routing.of(registry).routes["feishu.im.message.receive_v1"]
     assert (route.soft_time_limit, route.time_limit) == (7, 7 + GRACE)
     assert route.max_attempts == 2
+
+
+def test_handlers_that_run_in_order_have_the_time_of_all(registry):
+    registry.register(handler, "im.message.receive_v1", timeout=3)
+    registry.register(other_handler, "im.message.receive_v1", timeout=7)
+    route = Routing.of(registry, parallel=False).routes["feishu.im.message.receive_v1"]
+    assert route.soft_time_limit == 10
+
+
+def test_a_batch_has_the_time_of_all_calls_that_it_takes(registry):
+    task, given = "feishu.im.message.receive_v1", {"timeout": 3}
+    registry.register(handler, "im.message.receive_v1", batch=Batch(size=10), **given)
+    assert Routing.of(registry).routes[task].soft_time_limit == 3
+    registry.register(other_handler, "im.message.*", batch=Batch(size=4), **given)
+    assert Routing.of(registry).routes[task].soft_time_limit == 3 + 3 * 3
+    registry.register(handler, "im.*", name="one", timeout=1)
+    assert Routing.of(registry).routes[task].soft_time_limit == 12 + 10 * 1
 
 
 def test_of_several_handlers_the_strictest_rate_and_concurrency_count(registry):

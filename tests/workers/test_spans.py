@@ -16,7 +16,8 @@ from bridge import semconv, telemetry
 from bridge.streams import Entry
 from handlers import Registry
 from workers import spans
-from workers.guard import Pending, Run, Settlement
+from workers.claims import Pending, Run, Settlement
+from workers.items import Item
 from workers.outcomes import Failure, Outcome
 from workers.spans import IntakeSpans, handler_spans
 
@@ -172,8 +173,12 @@ def registration():
     return Registry().register(handler, "im.message.receive_v1")
 
 
+def item(traceparent: str) -> Item:
+    return Item("ev-1", "test.row_v1", b"{}", 1, {}, 0, traceparent, "")
+
+
 def test_a_handler_has_a_span_below_the_process_span(provider, exporter, registration):
-    around = handler_spans(SAMPLED, "")
+    around = handler_spans([item(SAMPLED)])
     assert around is not None
     with around(registration):
         inner = trace.get_current_span().get_span_context()
@@ -184,15 +189,25 @@ def test_a_handler_has_a_span_below_the_process_span(provider, exporter, registr
 
 
 def test_a_failing_handler_fails_its_span_too(provider, exporter, registration):
-    around = handler_spans(SAMPLED, "")
+    around = handler_spans([item(SAMPLED)])
     with pytest.raises(ValueError, match="no"), around(registration):
         raise ValueError("no")
     (span,) = exporter.get_finished_spans()
     assert span.status.status_code is StatusCode.ERROR
 
 
+def test_a_batch_has_one_span_linked_to_the_other_events(provider, exporter, registration):
+    other = f"00-{TRACE[::-1]}-{PUBLISH[::-1]}-01"
+    around = handler_spans([item(""), item(SAMPLED), item(other)])
+    with around(registration):
+        pass
+    (span,) = exporter.get_finished_spans()
+    assert f"{span.context.trace_id:032x}" == TRACE
+    assert [f"{link.context.trace_id:032x}" for link in span.links] == [TRACE[::-1]]
+
+
 def test_handlers_run_without_spans_where_nothing_is_exported_or_sampled(provider, monkeypatch):
-    assert handler_spans("", "") is None
-    assert handler_spans("00-zz", "") is None
+    assert handler_spans([item("")]) is None
+    assert handler_spans([item("00-zz")]) is None
     monkeypatch.setattr(trace, "get_tracer_provider", trace.NoOpTracerProvider)
-    assert handler_spans(SAMPLED, "") is None
+    assert handler_spans([item(SAMPLED)]) is None

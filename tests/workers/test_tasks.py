@@ -10,7 +10,8 @@ from celery import Celery
 from handlers import Registry, Retry
 from workers import tasks
 from workers.bundles import SPAN
-from workers.requests import EventTask, Item
+from workers.items import Item
+from workers.requests import EventTask
 from workers.routing import Routing
 
 TYPE = "im.message.receive_v1"
@@ -19,7 +20,7 @@ TYPE = "im.message.receive_v1"
 def item(event_id: str, text: str = "", since: int = 0) -> Item:
     header = {"event_id": event_id, "event_type": TYPE, "app_id": "app", "tenant_key": "tk"}
     envelope = {"schema": "2.0", "header": header, "event": {"text": text}}
-    return Item(event_id, json.dumps(envelope).encode(), 1, {}, since, "", "")
+    return Item(event_id, TYPE, json.dumps(envelope).encode(), 1, {}, since, "", "")
 
 
 class Clock:

@@ -2,25 +2,69 @@
 -- Claim an event for one attempt, or say why not. Repeating the call with the same token repeats the answer.
 -- KEYS[1] state of the event (hash)   KEYS[2] lock of the event (string, python-redis-lock's)
 -- ARGV[1] token of this claim   ARGV[2] event lease, ms   ARGV[3] seconds an unsettled state is kept
--- Returns {'run', attempt, crashes, handler, mark, ...} | {'duplicate'} | {'busy', ms left} | {'waiting', ms left}
+-- Only for an event that stands in a line or has business keys:
+-- KEYS[3] retries (zset)   KEYS[4...] its line, if it has one (zset, see line_up.lua); then its business keys (strings:
+-- the state key of the event that holds it)
+-- ARGV[4] its member of the line, '' without   ARGV[5] seconds the line is kept   ARGV[6] its member of the retries
+-- ARGV[7] seconds a business key is kept   ARGV[8...] the handlers of the business keys, in their order
+-- Returns {'run', attempt, crashes, handlers to skip, handler, mark, ...} | {'duplicate'} | {'busy', ms left}
+-- | {'waiting', ms left} | {'queued'}: others of the line or of the business key come first, it will become due
 -- Crashes are the earlier attempts of which nobody said how they ended.
+local BUSINESS_WAIT = 1000 -- ms between looks whether another event has done what this one asks for
 local token = ARGV[1]
 local state, owner, attempts, due, crashes = unpack(
   redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts', 'due', 'crashes'))
 if state == 'done' or state == 'dead' then
   return {'duplicate'}
 end
+local line = ARGV[4] and ARGV[4] ~= '' and KEYS[4]
+if line then
+  redis.call('ZADD', line, 'NX', 1, ARGV[4])
+  redis.call('EXPIRE', line, ARGV[5])
+  if redis.call('ZRANGE', line, 0, 0)[1] ~= ARGV[4] then
+    return {'queued'}
+  end
+end
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= token then
   return {'busy', redis.call('PTTL', KEYS[2])}
 end
-if state == 'retry' then
-  local now = redis.call('TIME')
-  local left = tonumber(due) - (now[1] * 1000 + math.floor(now[2] / 1000))
-  if left > 0 then
-    return {'waiting', left}
+local now = 0
+if state == 'retry' or ARGV[8] then
+  now = redis.call('TIME')
+  now = now[1] * 1000 + math.floor(now[2] / 1000)
+end
+if state == 'retry' and tonumber(due) > now then
+  return {'waiting', tonumber(due) - now}
+end
+
+-- All of the business keys or none: who waits for one must not keep another from running.
+local free, skipped = {}, {}
+for i = 8, #ARGV do
+  local key, handler = KEYS[(line and 5 or 4) + i - 8], 'h:' .. ARGV[i]
+  local other = redis.call('GET', key)
+  if not other or other == KEYS[1] then
+    free[#free + 1] = key
+  elseif not redis.call('HGET', KEYS[1], handler) then
+    local answer = redis.pcall('HMGET', other, 'state', handler)
+    local others, mark = answer[1], answer[2]
+    if others == 'done' or mark == '' then
+      skipped[#skipped + 1] = handler
+    elseif (others == 'running' or others == 'retry') and not mark then
+      redis.call('ZADD', KEYS[3], now + BUSINESS_WAIT, ARGV[6])
+      return {'queued'}
+    else
+      free[#free + 1] = key
+    end
   end
 end
+for _, key in ipairs(free) do
+  redis.call('SET', key, KEYS[1], 'EX', ARGV[7])
+end
+for _, handler in ipairs(skipped) do
+  redis.call('HSET', KEYS[1], handler, '')
+end
+
 attempts, crashes = tonumber(attempts or 0), tonumber(crashes or 0)
 if not (state == 'running' and owner == token) then
   attempts = attempts + 1
@@ -31,8 +75,12 @@ if not (state == 'running' and owner == token) then
   redis.call('EXPIRE', KEYS[1], ARGV[3])
 end
 redis.call('SET', KEYS[2], token, 'PX', ARGV[2])
-local answer = {'run', attempts, crashes}
-if state then
+if line then
+  -- Whoever comes late with a smaller id waits until this one is settled.
+  redis.call('ZADD', line, 0, ARGV[4])
+end
+local answer = {'run', attempts, crashes, #skipped}
+if state or #skipped > 0 then
   local fields = redis.call('HGETALL', KEYS[1])
   for i = 1, #fields, 2 do
     if string.sub(fields[i], 1, 2) == 'h:' then

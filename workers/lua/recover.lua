@@ -4,6 +4,7 @@
 -- KEYS[1] stream  KEYS[2] retries (zset: due ms -> "stream|entry id")
 -- ARGV[1] group  ARGV[2] consumer  ARGV[3] event lease, ms  ARGV[4] how many to look at  ARGV[5] own or idle
 -- ARGV[6] where to go on: '0-0' at first, then as returned  ARGV[7] how many to give at most
+-- ARGV[8] 1: give ids instead of entries, for line_up.lua to take
 -- Returns {where to go on, '0-0' at the end; ids of entries that are no longer in the stream; entries}
 local key, group, consumer, lease, count = KEYS[1], ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local now = redis.call('TIME')
@@ -42,6 +43,13 @@ if #wanted > most then
     redis.call('XCLAIM', key, group, consumer, 0, unpack(rest))
   end
   wanted = {unpack(wanted, 1, most)}
+end
+
+if ARGV[8] == '1' then
+  for _, id in ipairs(gone) do
+    redis.call('ZREM', KEYS[2], key .. '|' .. id)
+  end
+  return {cursor, gone, wanted}
 end
 
 -- XCLAIM takes an entry that is gone off the pending list and leaves it out.

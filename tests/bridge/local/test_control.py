@@ -8,7 +8,7 @@ import pytest
 
 from bridge.local.control import LocalControl, LocalFeishuRefused
 from bridge.local.feishu import LocalFeishu
-from bridge.local.samples import sample
+from handlers.samples import sample
 
 TYPE = "im.message.receive_v1"
 

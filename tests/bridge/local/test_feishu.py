@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from bridge import frames
 from bridge.local.feishu import LocalFeishu
-from bridge.local.samples import sample
+from handlers.samples import sample
 
 FAST = 1000.0  # the first rung takes 15 ms, the whole ladder 25 s
 TYPE = "im.message.receive_v1"

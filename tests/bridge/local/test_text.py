@@ -12,14 +12,14 @@ import pytest
 
 from bridge import json_codec
 from bridge.connection import Connection, connect
+from bridge.delivery import Delivery
 from bridge.endpoint import discover
 from bridge.envelope import header
 from bridge.errors import FeishuRefused
 from bridge.local import text
 from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
-from bridge.local.samples import sample
-from bridge.protocol import Delivery
 from bridge.text_dialect import TextDialect
+from handlers.samples import sample
 
 PATIENCE = 5.0
 V1, V2 = "approval_instance", "im.message.receive_v1"

@@ -10,8 +10,9 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Sequence
 
-from handlers import Context, Event, Reject, handles
+from handlers import Batch, BatchContext, Context, Event, Reject, handles
 from handlers.registry import registry
 
 # One write of one line to a file opened for appending: lines of several processes do not mix.
@@ -20,11 +21,15 @@ _ACTOR = os.environ["ACTOR"]
 
 
 def note(deed: str, event: Event, context: Context) -> None:
+    write(deed, context.handler, event.id, context.attempt)
+
+
+def write(deed: str, handler: str, event_id: str, attempt: int) -> None:
     line = (
         deed,
-        context.handler,
-        event.id,
-        str(context.attempt),
+        handler,
+        event_id,
+        str(attempt),
         _ACTOR,
         str(os.getpid()),
         f"{time.monotonic():.6f}",
@@ -75,6 +80,36 @@ def first_of_pair(event: Event, context: Context) -> None:
 async def second_of_pair(event: Event, context: Context) -> None:
     note("started", event, context)
     if context.attempt == 1:
+        fail(event, context)
+    note("finished", event, context)
+
+
+@handles("chaos.ordered", name="ordered", ordered_by="body.key", backoff=0.1)
+def ordered(event: Event, context: Context) -> None:
+    note("started", event, context)
+    time.sleep(event.body["seconds"])
+    if context.attempt == 1 and event.body["fails"]:
+        fail(event, context)
+    note("finished", event, context)
+
+
+@handles("chaos.batched", name="batched", batch=Batch(size=20, wait=0.1), backoff=0.1)
+def batched(events: Sequence[Event], context: BatchContext) -> list[Exception | None]:
+    verdicts: list[Exception | None] = []
+    for event, attempt in zip(events, context.attempts, strict=True):
+        write("started", context.handler, event.id, attempt)
+    for event, attempt in zip(events, context.attempts, strict=True):
+        fails = attempt == 1 and event.body["fails"]
+        write("failed" if fails else "finished", context.handler, event.id, attempt)
+        verdicts.append(ValueError("the play says so") if fails else None)
+    return verdicts
+
+
+@handles("chaos.business", name="business", dedup_by="body.key", backoff=0.1)
+def business(event: Event, context: Context) -> None:
+    note("started", event, context)
+    time.sleep(event.body["seconds"])
+    if context.attempt == 1 and event.body["fails"]:
         fail(event, context)
     note("finished", event, context)
 

@@ -1,4 +1,4 @@
-"""One made-up envelope for every event type of the protocol sheet, as files in `samples/`.
+"""One made-up envelope for every event type of the protocol sheet, as files beside this one.
 
 They show the shape of an event, not its every value: optional fields may be missing in real ones.
 """
@@ -14,7 +14,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-_FOLDER = files("bridge.local") / "samples"
+from handlers.types import STATUS_OF_ALIAS, canonical
+
+_FOLDER = files(__name__)
 _MICROSECONDS = frozenset({"card.action.trigger", "url.preview.get"})
 
 
@@ -45,9 +47,6 @@ def sample(
     Raises:
         ValueError: there is no sample of that type, or no such path; the sentence names near ones.
     """
-    # Here, so that shell completion, which only lists names, stays instant.
-    from handlers.types import STATUS_OF_ALIAS, canonical
-
     envelope = _read(canonical(event_type))
     if event_type in STATUS_OF_ALIAS:
         envelope["event"]["status"] = STATUS_OF_ALIAS[event_type]
@@ -61,8 +60,9 @@ def sample(
 
 def _read(event_type: str) -> dict[str, Any]:
     if event_type not in sample_types():
-        near = get_close_matches(event_type, sample_types(), 3, 0.4) or sample_types()
-        raise ValueError(f"There is no sample of {event_type!r}; near: {', '.join(near)}")
+        near = get_close_matches(event_type, sample_types(), 3, 0.4)
+        hint = f"near: {', '.join(near)}" if near else "`flybridge events` lists the types"
+        raise ValueError(f"There is no sample of {event_type!r}; {hint}")
     envelope: dict[str, Any] = json.loads((_FOLDER / f"{event_type}.json").read_text("utf-8"))
     return envelope
 

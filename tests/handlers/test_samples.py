@@ -7,13 +7,17 @@ from importlib.resources import files
 import pytest
 
 from bridge.envelope import header
-from bridge.local.samples import sample, sample_types
+from handlers.samples import sample, sample_types
 
 SOME = "im.message.receive_v1"
 
 
 def test_every_file_is_listed_and_every_listed_type_is_a_file() -> None:
-    names = {entry.name for entry in (files("bridge.local") / "samples").iterdir()}
+    names = {
+        entry.name
+        for entry in (files("handlers.samples")).iterdir()
+        if entry.name.endswith(".json")
+    }
     assert {f"{name}.json" for name in sample_types()} == names
     assert len(sample_types()) > 70
 

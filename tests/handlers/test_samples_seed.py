@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.local.samples import sample
 from handlers import Context, Event, Registry
 from handlers.payloads import Payload
+from handlers.samples import sample
 from handlers.types import KNOWN_TYPES, canonical, domain
 
 SEED = {

@@ -1,0 +1,131 @@
+"""Puts a bridge together from its settings: composition only. What it does is in `supervisor`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import structlog
+from redis.asyncio import Redis
+
+from bridge import ops
+from bridge.attempts import Attempts
+from bridge.backoff import Backoff
+from bridge.capacity import Capacity
+from bridge.connection import connect
+from bridge.durability import Durability, fit
+from bridge.election import Timing
+from bridge.endpoint import discover
+from bridge.heartbeat import Heartbeat
+from bridge.lease import LeaseElector, new_identity
+from bridge.link import Connect, Discover
+from bridge.redis_client import address, async_client, check_server
+from bridge.settings import BridgeSettings
+from bridge.streams import Keys
+from bridge.subscribers import Subscribers
+from bridge.supervisor import Supervisor
+from bridge.text_dialect import TextDialect
+from bridge.web import listen, serving
+
+log = structlog.get_logger("bridge.assembly")
+
+
+def heartbeat(settings: BridgeSettings) -> Heartbeat:
+    """The heartbeat of a bridge that has not pinged yet."""
+    return Heartbeat(longest=settings.ping_interval, silence=settings.pong_alarm)
+
+
+@asynccontextmanager
+async def assembled(
+    settings: BridgeSettings,
+    *,
+    heartbeat: Heartbeat,
+    lifecycle: Subscribers,
+    on_asked: Callable[[], None],
+    traced: bool,
+) -> AsyncIterator[Supervisor]:
+    """A bridge that has not begun; its Redis is fit, its port for health and status served.
+
+    Args:
+        heartbeat: to go on with.
+        lifecycle: who is told of what happens.
+        on_asked: called after each of a standby's questions for the lease.
+        traced: whether spans are made.
+
+    Raises:
+        RedisUnreachable, RedisUnfit, PortTaken: there will be no bridge.
+    """
+    async with AsyncExitStack() as stack:
+        redis = async_client(settings.redis_url, app_id=settings.app_id)
+        stack.push_async_callback(redis.aclose)
+        await check_server(redis, settings.eviction)
+        durability = await fit(Durability.parse(settings.durability), redis)
+        elector = _elector(settings, redis)
+        elector.on_asked = on_asked
+        supervisor = Supervisor(
+            redis, Keys(settings.app_id), elector, _discover(settings), _connect(settings),
+            durability=durability, retention=settings.retention, heartbeat=heartbeat,
+            memory_threshold=settings.memory_threshold, attempts=_attempts(settings),
+            backoff=Backoff(first=settings.reconnect_delay), capacity=_capacity(settings),
+            lifecycle=lifecycle, traced=traced,
+        )  # fmt: skip
+        if settings.ops_port:
+            await _serve_ops(stack, settings, supervisor)
+        log.info(
+            "bridge.started",
+            app_id=settings.app_id,
+            redis=address(redis),
+            durability=durability.profile,
+        )
+        yield supervisor
+
+
+def _elector(settings: BridgeSettings, redis: Redis) -> LeaseElector:
+    timing = Timing(settings.lease_duration, settings.renew_deadline, settings.retry_period)
+    return LeaseElector(redis, Keys(settings.app_id), new_identity(), timing)
+
+
+def _discover(settings: BridgeSettings) -> Discover:
+    secret = settings.app_secret.get_secret_value()
+    timeout = settings.connection_timeout
+    return partial(discover, settings.base_url, settings.app_id, secret, timeout=timeout)
+
+
+def _connect(settings: BridgeSettings) -> Connect:
+    return partial(
+        connect,
+        open_timeout=settings.connection_timeout,
+        text_dialect=_dialect(settings),
+        receive_buffer_size=settings.receive_buffer_size,
+    )
+
+
+def _attempts(settings: BridgeSettings) -> Attempts:
+    auto = settings.auto_reconnect
+    return Attempts(auto_reconnect=auto, most=settings.max_reconnect_attempts)
+
+
+def _capacity(settings: BridgeSettings) -> Capacity:
+    return Capacity(settings.message_queue_capacity, queue=settings.message_queue)
+
+
+def _dialect(settings: BridgeSettings) -> TextDialect | None:
+    if not settings.text_dialect:
+        return None
+    token = settings.text_token.get_secret_value()
+    return TextDialect(token, settings.app_id, settings.text_event_url)
+
+
+async def _serve_ops(
+    stack: AsyncExitStack, settings: BridgeSettings, supervisor: Supervisor
+) -> None:
+    where = settings.ops_host, settings.ops_port
+    app = ops.application(
+        supervisor.status,
+        lease_duration=settings.lease_duration,
+        patience=supervisor.pace.patience,
+    )
+    cure = "set FLYBRIDGE_OPS_PORT to another port"
+    port = await listen(stack, serving(app, *where), *where, cure=cure)
+    log.info("ops.started", host=settings.ops_host, port=port)

@@ -1,0 +1,242 @@
+"""Builds a service: a bridge and, unless told otherwise, a worker for its events in one process.
+
+Composition root: it may import all, and nobody imports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field
+
+from bridge import config_file
+from bridge.config_file import SECTION
+from bridge.errors import SettingsInvalid
+from bridge.layers import Written
+from bridge.seed_options import translate
+from bridge.service import Service
+from bridge.setting_types import Switch
+from bridge.settings import BridgeSettings
+from bridge.sharing import shared_types
+from handlers.errors import RegistrationInvalid
+from handlers.registry import Registry
+from handlers.registry import registry as decorated
+from workers.inline import InlineWorker
+from workers.routing import Routing
+
+__all__ = [
+    "Builder",
+    "Service",
+    "ServiceSettings",
+    "service_from",
+    "service_with_multi_handler",
+    "service_with_single_handler",
+]
+
+
+class ServiceSettings(BridgeSettings):
+    """What a service needs: what a bridge does, and how its handlers share the types."""
+
+    multi_handler: Switch = Field(
+        False, description="give true to let several handlers share an event type, else false"
+    )
+
+
+class Builder:
+    """Collects settings and handlers, and builds one service of them.
+
+        Builder().configure_from("settings.yaml").add_handler(Greet).build().run()
+
+    What is configured later wins over what was configured earlier; all of it wins over the
+    environment (`FLYBRIDGE_*`), that over `.env`, and that over the defaults.
+
+    A mistake that can be seen at once is an exception at once. What depends on the whole is told by
+    `build`, all of it together. Every method but `build` returns the builder.
+    """
+
+    def __init__(self) -> None:
+        self._configured: list[tuple[Written, ...]] = []
+        self._registry = Registry()
+        self._has_default = False
+        self._runs_handlers = True
+        self._built = False
+
+    def configure_from(
+        self, source: str | Path | Mapping[str, Any] | None, section: str = SECTION
+    ) -> Self:
+        """Take the settings of a section of a file, or of a mapping.
+
+        Args:
+            source: a .toml, .json, .yaml or .yml file; None: nothing besides the environment.
+            section: `Production:WebSocket` is the section `WebSocket` in `Production`; '' is all.
+                A section `WebSocket` in it counts as part of it, and app id and secret that it
+                lacks are taken from the sections around it.
+
+        Raises:
+            SettingsInvalid: no such file or section, or an option that does not exist.
+        """
+        self._refuse_if_built()
+        return self._take(() if source is None else config_file.read(source, section))
+
+    def configure(self, **options: Any) -> Self:
+        """Take settings: `app_id="cli_…"`, `reconnect_delay_ms=3000`; None counts as not given.
+
+        Args:
+            options: fields of `ServiceSettings`, or options of the C# service, in any spelling.
+
+        Raises:
+            SettingsInvalid: an option that does not exist.
+        """
+        return self._take(tuple(Written(name, value, name) for name, value in options.items()))
+
+    def use_multi_handler(self, *, parallel: bool | None = None) -> Self:
+        """Let several handlers share an event type; else two for one type are a mistake.
+
+        Args:
+            parallel: run them side by side (the default), or False: one after the other, in the
+                order in which they were added. None leaves what was configured.
+        """
+        return self.configure(multi_handler=True, parallel_handlers=parallel)
+
+    def add_handler(self, handler: object, *event_types: str, **options: Any) -> Self:
+        """Have a handler run for these types.
+
+        Args:
+            handler: a Handler subclass or instance, a function without parameters that returns one,
+                or a function(event, context).
+            event_types: types or patterns; none: those it was decorated with by `@handles`, else
+                its `event_types`.
+            options: as for `@handles`; they win over those it was decorated with.
+
+        Raises:
+            RegistrationInvalid: it is no handler, has no types, or an option is wrong.
+        """
+        self._refuse_if_built()
+        types, decorations = decorated.as_registered(handler) or ((), {})
+        chosen: Any = {**decorations, **options}
+        self._registry.register(handler, *(event_types or types), **chosen)
+        return self
+
+    def set_default_handler(self, handler: object, **options: Any) -> Self:
+        """Have a handler run for all types that no other covers; else they are logged.
+
+        Raises:
+            RegistrationInvalid: it is no handler, or an option is wrong.
+        """
+        self._refuse_if_built()
+        self._registry.set_default(handler, **options)
+        self._has_default = True
+        return self
+
+    def use(self, middleware: object) -> Self:
+        """Have a middleware around every handler, inside those used before.
+
+        Raises:
+            RegistrationInvalid: it is none.
+        """
+        self._refuse_if_built()
+        self._registry.use(middleware)
+        return self
+
+    def apply(self, change: Callable[[Self], object]) -> Self:
+        """Call `change` with the builder: for what depends on conditions."""
+        self._refuse_if_built()
+        change(self)
+        return self
+
+    def bridge_only(self) -> Self:
+        """Run no handlers here: `flybridge worker` does, in processes of its own."""
+        self._refuse_if_built()
+        self._runs_handlers = False
+        return self
+
+    def build(self) -> Service:
+        """The service, not started. The builder is used up: its handlers are the service's.
+
+        Raises:
+            SettingsInvalid: every problem of settings and handlers.
+        """
+        self._refuse_if_built()
+        problems = self._problems_of_handlers()
+        try:
+            settings = ServiceSettings.load(configured=self._configured)
+        except SettingsInvalid as error:
+            raise SettingsInvalid([*error.problems, *problems]) from None
+        if not settings.multi_handler:
+            problems += shared_types(self._registry.list())
+        if problems:
+            raise SettingsInvalid(problems)
+        self._built = True
+        worker = InlineWorker(settings, self._registry) if self._runs_handlers else None
+        return Service(settings, self._registry, worker)
+
+    def _take(self, written: tuple[Written, ...]) -> Self:
+        self._refuse_if_built()
+        layer = translate(written, ServiceSettings.model_fields)
+        problems = list(layer.unknown)
+        if "handlers" in layer.given:
+            name = layer.given["handlers"].written.shown
+            problems.append(f"{name} is for flybridge worker; here add_handler(…) adds handlers.")
+        if problems:
+            raise SettingsInvalid(problems)
+        self._configured.append(written)
+        return self
+
+    def _refuse_if_built(self) -> None:
+        if self._built:
+            raise SettingsInvalid(["This builder has built its service; make another Builder()."])
+
+    def _problems_of_handlers(self) -> list[str]:
+        has_handlers = bool(self._registry.list()) or self._has_default
+        if has_handlers and not self._runs_handlers:
+            return ["bridge_only() runs no handlers, and some were added; leave out one of both."]
+        if not has_handlers and self._runs_handlers:
+            return [
+                "No handler was added, so events would be logged and gone; "
+                "add_handler(…), set_default_handler(…), or bridge_only()."
+            ]
+        try:
+            Routing.of(self._registry)
+        except RegistrationInvalid as error:
+            return [str(error)]
+        return []
+
+
+def service_with_single_handler(handler: object, *event_types: str, **options: Any) -> Service:
+    """A service with one handler; types as in `add_handler`, options as in `configure`.
+
+    Raises:
+        SettingsInvalid, RegistrationInvalid: see `Builder`.
+    """
+    return Builder().configure(**options).add_handler(handler, *event_types).build()
+
+
+def service_with_multi_handler(*handlers: object, **options: Any) -> Service:
+    """A service whose handlers may share event types; options as in `configure`.
+
+    Raises:
+        SettingsInvalid, RegistrationInvalid: see `Builder`.
+    """
+    builder = Builder().configure(**options).use_multi_handler()
+    for handler in handlers:
+        builder.add_handler(handler)
+    return builder.build()
+
+
+def service_from(
+    source: str | Path | Mapping[str, Any],
+    section: str = SECTION,
+    handlers: Iterable[object] = (),
+) -> Service:
+    """A service as a file or a mapping says; without handlers only a bridge.
+
+    Raises:
+        SettingsInvalid, RegistrationInvalid: see `Builder`.
+    """
+    builder = Builder().configure_from(source, section)
+    given = tuple(handlers)
+    for handler in given:
+        builder.add_handler(handler)
+    return (builder if given else builder.bridge_only()).build()

@@ -1,0 +1,58 @@
+"""How many events may wait for Redis, and the word that more came than that. It holds none itself.
+
+What is refused stays with Feishu, which sends it again a few seconds later.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+CALM = 5.0
+"""Seconds without a refusal after which the next event that is taken ends the shortage."""
+
+_CURES = {
+    True: "Feishu sends them again; see whether Redis is slow, or raise "
+    "FLYBRIDGE_MESSAGE_QUEUE_CAPACITY",
+    False: "Feishu sends them again; FLYBRIDGE_MESSAGE_QUEUE=true lets events wait instead",
+}
+
+log = structlog.get_logger("bridge.capacity")
+
+
+class Capacity:
+    """Says whether one more may wait.
+
+    Args:
+        entries: that may be without an answer at a time; 0: as many as memory allows.
+        queue: False: none may wait for the answer to those before it, whatever `entries` says.
+    """
+
+    def __init__(self, entries: int = 0, *, queue: bool = True) -> None:
+        self.queue = queue
+        self._entries = entries
+        self._refused = 0
+        self._last = 0.0
+
+    def takes(self, waiting: int, now: float, *, busy: bool) -> bool:
+        """Whether an entry is taken in; logs the first refusal, and the end of the shortage.
+
+        Args:
+            waiting: entries without an answer.
+            now: monotonic seconds.
+            busy: whether a new entry could not be sent at once.
+        """
+        if self._is_full(waiting) if self.queue else busy:
+            self._refuse(waiting, now)
+            return False
+        if self._refused and now - self._last >= CALM:
+            log.info("queue.relieved", refused=self._refused)
+            self._refused = 0
+        return True
+
+    def _is_full(self, waiting: int) -> bool:
+        return 0 < self._entries <= waiting
+
+    def _refuse(self, waiting: int, now: float) -> None:
+        self._refused, self._last = self._refused + 1, now
+        if self._refused == 1:
+            log.warning("queue.filled", waiting=waiting, cure=_CURES[self.queue])

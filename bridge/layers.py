@@ -1,0 +1,69 @@
+"""Settings from several sources, one over the other: who said what, and who wins. Pure.
+
+It neither reads sources nor knows which values are right; a value that turns out wrong is told of
+by the name under which it was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+LOGGING_ON: Final = object()
+"""As a log level: whatever was said before, but not `off`."""
+
+_RIVALS = {"app_secret": "app_secret_file", "app_secret_file": "app_secret"}
+"""Either will do; the one said later takes the place of the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An option as somebody wrote it."""
+
+    name: str
+    value: Any = field(repr=False)  # may be a secret
+    shown: str
+    """How a sentence calls it: a variable, or `settings.json: Feishu:AppId`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The value of a setting, and what it was made of."""
+
+    value: Any = field(repr=False)
+    written: Written
+    advice: str = ""
+    """What to give, if that differs from what the setting says of itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one source says."""
+
+    given: Mapping[str, Given]
+    """By setting."""
+    problems: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """A sentence for each name that means nothing."""
+
+
+def overlay(layers: Iterable[Layer]) -> dict[str, Given]:
+    """The settings of all layers; later ones win."""
+    merged: dict[str, Given] = {}
+    for layer in layers:
+        for setting, given in layer.given.items():
+            if given.value is LOGGING_ON:
+                _wake(merged)
+                continue
+            merged[setting] = given
+            rival = _RIVALS.get(setting)
+            if rival and rival not in layer.given:
+                merged.pop(rival, None)
+    return merged
+
+
+def _wake(merged: dict[str, Given]) -> None:
+    level = merged.get("log_level")
+    if level and str(level.value).casefold() == "off":
+        del merged["log_level"]

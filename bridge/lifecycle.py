@@ -1,0 +1,91 @@
+"""What can happen to a bridge's connection, for whoever subscribes. How they are told is in
+`bridge/subscribers.py`.
+
+Every `at` is in Unix ms, as in `Status`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bridge.election import LossReason
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The leader has an open connection to Feishu."""
+
+    device_id: str
+    """Feishu's name for this connection."""
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """That connection has ended; every half hour or so this is routine, and a new one follows."""
+
+    code: int
+    """Of WebSocket; 1006 if it ended without a close frame."""
+    reason: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """Feishu pushed something complete. It is not in Redis yet, and may be a repetition."""
+
+    kind: str
+    """`event` or `card`."""
+    payload: bytes = field(repr=False)
+    """The envelope as it came, whether it can be read or not."""
+    message_id: str
+    """Of this push, not of the event: a repetition may have another. May be empty."""
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReceived:
+    """A pong came; of the text dialect a `heartbeat` counts as well."""
+
+    at: int
+    interval: float | None
+    """Seconds between two heartbeats: those at which we ping now; what a `heartbeat` of the text
+    dialect says of itself, None when it does not say."""
+    status: str
+    """A `heartbeat.Rhythm`; what a `heartbeat` of the text dialect says of itself."""
+    round_trip: float | None
+    """Seconds from our ping to this pong; None when nobody asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errored:
+    """Something did not work: an attempt to connect, publishing (once per outage), or the bridge
+    itself, which has ended then. A mistake of a subscriber is only logged."""
+
+    error: Exception
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """This bridge holds the lease and connects from now on."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class SteppedDown:
+    """This bridge no longer holds the lease; its socket is closed."""
+
+    term: int
+    reason: LossReason
+    """`released`: it gave the lease back itself; the others: see `election.Lost`."""
+
+
+Happening = (
+    Connected | Disconnected | MessageReceived | HeartbeatReceived | Errored | Leading | SteppedDown
+)
+
+KINDS: tuple[type[Happening], ...] = (
+    Connected, Disconnected, MessageReceived, HeartbeatReceived, Errored, Leading, SteppedDown,
+)  # fmt: skip

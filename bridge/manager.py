@@ -1,0 +1,309 @@
+"""One bridge inside a running event loop: start it, watch it, talk over its connection, stop it.
+
+`flybridge run` runs it, and programs embed it. Who leads is not its choice: of several bridges of
+an app only the leader is connected, whatever is called here. It belongs to one loop at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TypeVar
+
+from bridge import telemetry
+from bridge.assembly import assembled, heartbeat
+from bridge.connection import Connection
+from bridge.ending import Ending
+from bridge.errors import Misused, NotConnected
+from bridge.heartbeat import HeartbeatStatistics
+from bridge.lifecycle import Connected, Disconnected, Errored, Happening, SteppedDown
+from bridge.settings import BridgeSettings
+from bridge.status import State, Status, now_ms
+from bridge.subscribers import Subscribers
+from bridge.supervisor import Supervisor
+
+GRACE = 0.5
+"""Seconds that `async` subscribers have at a stop for what they have not finished."""
+
+_Kind = TypeVar("_Kind", bound=Happening)
+_Callback = TypeVar("_Callback", bound=Callable[..., object])
+
+
+class ConnectionManager:
+    """A bridge of one app. `async with ConnectionManager(settings) as manager:` starts and stops.
+
+    `settings` comes from `BridgeSettings.load(…)`. What can happen, for `subscribe` and `on`, is in
+    `bridge.lifecycle`: `Connected`, `Disconnected`, `MessageReceived` and so on.
+
+    A leader whose event loop stands still for longer than `lease_duration` would steal events from
+    its successor: the whole process is ended then, with code 6. Give blocking work to threads.
+
+    Start after stop works, and so do managers of different apps beside each other. Subscriptions
+    outlive both.
+
+    Args:
+        traced: whether spans are made; None: if a tracer provider is installed when it starts.
+    """
+
+    def __init__(self, settings: BridgeSettings, *, traced: bool | None = None) -> None:
+        self._settings = settings
+        self._traced = traced
+        self._heartbeat = heartbeat(settings)
+        self._lifecycle = Subscribers()
+        self._ending = Ending("bridge.ended")
+        self._supervisor: Supervisor | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._is_settled = self._is_stopping = False
+        for kind in (Connected, Disconnected, SteppedDown, Errored):
+            self._lifecycle.subscribe(kind, self._note)
+
+    # Life
+
+    async def start(self) -> None:
+        """Start, and return once it is known how that went: standby, connected, or trying again.
+
+        A `stop` meanwhile is obeyed and no error.
+
+        Raises:
+            Misused: it runs already.
+            RedisUnreachable, RedisUnfit: at the start; later outages are waited out.
+            FeishuRefused: wrong credentials or domain, and no discovery had ever succeeded.
+            PortTaken: somebody else listens on the port for health and status.
+        """
+        if self._is_running:
+            raise Misused("This manager runs already; await stop() before another start().")
+        self._supervisor = None
+        self._is_settled = self._is_stopping = False
+        self._task = asyncio.create_task(self._run(), name="connection-manager")
+        self._ending.watch(self._task)
+        self._task.add_done_callback(self._ended)
+        try:
+            with self._ending.witnessed():
+                await self._until(lambda: self._is_settled)
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+        self._raise_its_error()
+
+    async def wait(self) -> None:
+        """Wait until it has ended, by `stop` or by itself.
+
+        Raises:
+            BridgeError: why it ended by itself.
+            Misused: it was never started.
+        """
+        if self._task is None:
+            raise Misused("This manager was never started; await start() first.")
+        with self._ending.witnessed():
+            await asyncio.wait({self._task})
+        self._raise_its_error()
+
+    async def stop(self) -> None:
+        """Publish and ack what was read, close, give the lease back: in less than 2 s.
+
+        Not an error when it does not run; whatever ended it before comes out of `wait`.
+        """
+        self.stop_soon()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+        await self._lifecycle.settle(GRACE)
+
+    def stop_soon(self) -> None:
+        """Begin to stop, without waiting; for signal handlers of the loop."""
+        if self._is_stopping or self._task is None:
+            return
+        self._is_stopping = True
+        if self._supervisor is not None:
+            self._supervisor.stop()
+        else:
+            self._task.cancel()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # The connection
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether this bridge leads and its connection to Feishu is open."""
+        return self._connection is not None
+
+    async def connected(self, timeout: float | None = None) -> None:
+        """Wait until it is connected, which a standby may never be; at most `timeout` seconds.
+
+        Raises:
+            TimeoutError: it is not, with the reason.
+            BridgeError: it has ended; `NotConnected` when `stop` ended it, or it never started.
+        """
+        try:
+            with self._ending.witnessed():
+                async with asyncio.timeout(timeout):
+                    await self._until(lambda: self.is_connected)
+        except TimeoutError:
+            raise TimeoutError(f"Not connected within {timeout:g} s: {self._trouble}.") from None
+        if not self.is_connected:
+            self._raise_its_error()
+            raise NotConnected(f"There will be no connection: {self._trouble}.")
+
+    async def send(self, data: str | bytes) -> None:
+        """Send one WebSocket message on the present connection, as it is; it is not repeated.
+
+        Args:
+            data: bytes: a binary message, which to Feishu has to be a frame. Text: Feishu knows
+                none, so it needs the setting `text_dialect`.
+
+        Raises:
+            NotConnected: there is no connection, or it has just ended.
+            Misused: text without the text dialect.
+        """
+        if not isinstance(data, str | bytes):
+            raise TypeError(f"send takes str or bytes, not {type(data).__name__}; encode it first.")
+        if isinstance(data, str) and not self._settings.text_dialect:
+            raise Misused(
+                "Feishu's long connection has no text messages, and closes on them; send bytes, or "
+                "set FLYBRIDGE_TEXT_DIALECT=true for a gateway that speaks text."
+            )
+        if (connection := self._connection) is None:
+            raise NotConnected(f"Nothing was sent: {self._trouble}; await connected() first.")
+        await connection.send(data)
+
+    async def reconnect(self) -> None:
+        """Drain and close the present connection and make another at once, without any backoff.
+
+        Without a connection: do not wait for the next attempt. Returns when connected.
+
+        Raises:
+            NotConnected: this bridge does not lead; or the attempt failed, and others follow.
+        """
+        supervisor = self._supervisor
+        if supervisor is None or not self._is_running:
+            raise NotConnected(f"This bridge cannot reconnect: {self._trouble}.")
+        failed = supervisor.failed_attempts
+        await supervisor.reconnect()
+        await self._until(
+            lambda: (
+                self.is_connected
+                or supervisor.failed_attempts != failed
+                or supervisor.state is not State.LEADING
+            )
+        )
+        if not self.is_connected:
+            raise NotConnected(f"There is no new connection yet: {self._trouble}.")
+
+    # What there is to know
+
+    @property
+    def state(self) -> State:
+        """Where the bridge is in its life; `STOPPED` before the first start, too."""
+        if self._supervisor is None:
+            return State.STANDBY if self._is_running else State.STOPPED
+        return self._supervisor.state
+
+    @property
+    def heartbeat(self) -> HeartbeatStatistics:
+        """Pings and pongs over all connections since the manager was made."""
+        return self._heartbeat.statistics(time.monotonic(), now_ms())
+
+    def status(self) -> Status:
+        """Everything; after the end, as it was then.
+
+        Raises:
+            Misused: it was never started, or Redis has not answered yet.
+        """
+        if self._supervisor is None:
+            raise Misused("There is no status before start() has returned; see `state`.")
+        return self._supervisor.status()
+
+    def subscribe(
+        self, kind: type[_Kind], callback: Callable[[_Kind], object]
+    ) -> Callable[[], None]:
+        """Have `callback`, a function or an `async def`, called with every happening of this kind.
+
+        Returns what ends the subscription. Whatever a callback does, it disturbs nobody: see
+        `bridge.subscribers`. To be called on the loop, or before it runs.
+        """
+        return self._lifecycle.subscribe(kind, callback)
+
+    def on(self, kind: type[Happening]) -> Callable[[_Callback], _Callback]:
+        """`subscribe` as a decorator: `@manager.on(Connected)`."""
+
+        def decorate(callback: _Callback) -> _Callback:
+            self._lifecycle.subscribe(kind, callback)
+            return callback
+
+        return decorate
+
+    # Inside
+
+    async def _run(self) -> None:
+        traced = telemetry.installed() if self._traced is None else self._traced
+        assembling = assembled(
+            self._settings,
+            heartbeat=self._heartbeat,
+            lifecycle=self._lifecycle,
+            on_asked=self._asked,
+            traced=traced,
+        )
+        async with assembling as supervisor:
+            self._supervisor = supervisor
+            if self._is_stopping:  # redis-py may have swallowed the cancellation
+                supervisor.stop()
+            await supervisor.run()
+
+    @property
+    def _is_running(self) -> bool:
+        return self._task is not None and not self._task.done()
+
+    @property
+    def _connection(self) -> Connection | None:
+        if self._supervisor is None or self._supervisor.state is not State.LEADING:
+            return None
+        return self._supervisor.connection
+
+    @property
+    def _trouble(self) -> str:
+        if not self._is_running or self._supervisor is None:
+            return "the bridge is not running"
+        return self._supervisor.trouble
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for the condition, which is asked at every change, or the end."""
+        while self._is_running and not condition():
+            await self._changed.wait()
+
+    def _note(self, happening: Happening) -> None:
+        if isinstance(happening, Connected | Errored):
+            self._is_settled = True
+        self._wake()
+
+    def _asked(self) -> None:
+        if self._supervisor is not None and not self._supervisor.leads:
+            self._is_settled = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._lifecycle.tell(Errored(error, now_ms()))
+        self._wake()
+
+    def _raise_its_error(self) -> None:
+        """Raise what has ended the bridge, if something has."""
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()

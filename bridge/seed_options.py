@@ -1,0 +1,146 @@
+"""The option names of the C# service that this one follows, and what each means here. Pure.
+
+It reads no file and no environment, and judges no values: `settings` does, in the words of the
+option that was written. Units differ (milliseconds there, seconds here), and some names.
+`ReconnectDelayMs`, `reconnect_delay_ms` and `RECONNECT_DELAY_MS` are one name; so it is with ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.heartbeat import LONGEST
+from bridge.layers import LOGGING_ON, Given, Layer, Written
+from bridge.plain_values import number, same, truth
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _seconds(milliseconds: Any) -> Any:
+    """What is no number stays none, for `settings` to find."""
+    count = number(milliseconds)
+    return f"{milliseconds} ms" if count is None else count / 1000
+
+
+def _ping_interval(milliseconds: Any) -> Any:
+    seconds = _seconds(milliseconds)
+    too_rare = isinstance(seconds, float) and LONGEST < seconds < math.inf
+    return LONGEST if too_rare else seconds
+
+
+def _log_level(enabled: Any) -> Any:
+    switch = truth(enabled)
+    return f"{enabled}?" if switch is None else LOGGING_ON if switch else "off"
+
+
+@dataclass(frozen=True, slots=True)
+class SeedOption:
+    """One row of the table."""
+
+    name: str
+    setting: str
+    """Ours."""
+    convert: Callable[[Any], Any] = _unchanged
+    advice: str = ""
+    """What to give; empty: as the setting says."""
+
+
+_MILLISECONDS = "give milliseconds, more than 0"
+
+OPTIONS = (
+    SeedOption("AppId", "app_id"),
+    SeedOption("AppSecret", "app_secret"),
+    SeedOption("AutoReconnect", "auto_reconnect"),
+    SeedOption("MaxReconnectAttempts", "max_reconnect_attempts"),
+    SeedOption(
+        "ReconnectDelayMs", "reconnect_delay", _seconds, f"{_MILLISECONDS} and up to 120000"
+    ),
+    SeedOption(
+        "HeartbeatIntervalMs", "ping_interval", _ping_interval, "give milliseconds, 1000 or more"
+    ),
+    SeedOption("ConnectionTimeoutMs", "connection_timeout", _seconds, _MILLISECONDS),
+    SeedOption("ReceiveBufferSize", "receive_buffer_size"),
+    SeedOption("EnableLogging", "log_level", _log_level, "give true or false"),
+    SeedOption("EnableMessageQueue", "message_queue"),
+    SeedOption("MessageQueueCapacity", "message_queue_capacity"),
+    SeedOption("EnableMultiHandlerMode", "multi_handler"),
+    SeedOption("ParallelMultiHandlers", "parallel_handlers"),
+)
+
+
+def translate(written: Iterable[Written], settings: Collection[str]) -> Layer:
+    """What one source says, in our terms; an option that means none of `settings` is left out."""
+    given: dict[str, Given] = {}
+    problems: list[str] = []
+    unknown: list[str] = []
+    for each in written:
+        setting, option = meaning(each.name, settings)
+        if not setting:
+            unknown.append(f"{each.shown} is no option; {_advice(each.name, settings)}")
+        elif setting in settings and each.value is not None:
+            new = _given(each, option)
+            problems += _contradiction(given.get(setting), new)
+            if not (new.value is LOGGING_ON and setting in given):
+                given[setting] = new
+    return Layer(given, tuple(problems), tuple(unknown))
+
+
+def meaning(name: str, settings: Collection[str]) -> tuple[str, SeedOption | None]:
+    """The setting that a name means ('': none), and the option if it is not a name of ours."""
+    spelt = spelling(name)
+    ours = next((setting for setting in settings if spelling(setting) == spelt), "")
+    if ours:
+        return ours, None
+    option = next((option for option in OPTIONS if spelling(option.name) == spelt), None)
+    return (option.setting, option) if option else ("", None)
+
+
+def spelling(name: str) -> str:
+    """Equal for all ways to write a name."""
+    return name.replace("_", "").casefold()
+
+
+def nearest(name: str, settings: Collection[str]) -> str:
+    """The setting or option whose name is most like this one, in its style; '' if none is."""
+    names = {spelling(each): each for each in (*settings, *(option.name for option in OPTIONS))}
+    near = difflib.get_close_matches(spelling(name), names, 1)
+    found = names[near[0]] if near else ""
+    return _snake(found) if name.islower() else found
+
+
+def _snake(name: str) -> str:
+    """`reconnect_delay_ms` of `ReconnectDelayMs`."""
+    return "".join(f"_{each}" if each.isupper() else each for each in name).strip("_").lower()
+
+
+def _given(written: Written, option: SeedOption | None) -> Given:
+    if option is None:
+        return Given(written.value, written)
+    return Given(option.convert(written.value), written, option.advice)
+
+
+def _contradiction(old: Given | None, new: Given) -> list[str]:
+    """Without the values, which may be secrets."""
+    if old is None or _agree(old.value, new.value):
+        return []
+    return [
+        f"{old.written.shown} and {new.written.shown} mean the same and differ; keep one of them."
+    ]
+
+
+def _agree(one: Any, other: Any) -> bool:
+    for level, beside in ((one, other), (other, one)):
+        if beside is LOGGING_ON:
+            return level is LOGGING_ON or str(level).casefold() != "off"
+    return same(one, other)
+
+
+def _advice(name: str, settings: Collection[str]) -> str:
+    near = nearest(name, settings)
+    return f"did you mean {near}?" if near else "leave it out."

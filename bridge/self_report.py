@@ -1,0 +1,77 @@
+"""What a bridge tells of itself, gathered from its parts. Who is told is elsewhere: the board in
+Redis (`bridge/status.py`), the port for health and status (`bridge/ops.py`), the manager."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from bridge.lease import LeaseElector
+from bridge.link import Link
+from bridge.publisher import Publisher
+from bridge.status import State, Status, now_ms
+from bridge.tally import ACK_BOUNDS, Tally
+from bridge.upkeep import Upkeep
+from bridge.watchdog import Watchdog
+
+
+@dataclass(frozen=True, slots=True)
+class SelfReport:
+    """The parts that are asked; it holds no numbers of its own."""
+
+    app_id: str
+    durability: str
+    elector: LeaseElector
+    link: Link
+    publisher: Publisher
+    upkeep: Upkeep
+    watchdog: Watchdog
+    tally: Tally
+    started_at: int = field(default_factory=now_ms)
+
+    def status(self, state: State, since: int) -> Status:
+        """This bridge now; `since`: when it came into `state`, in Unix ms."""
+        elector, link, tally = self.elector, self.link, self.tally
+        headroom, trimmer = self.upkeep.headroom, self.upkeep.trimmer
+        return Status(
+            identity=elector.identity,
+            app_id=self.app_id,
+            pid=os.getpid(),
+            state=state,
+            at=now_ms(),
+            started_at=self.started_at,
+            since=since,
+            term=elector.term,
+            leader=elector.holder,
+            connected_for=_age(link.connected_at),
+            pong_age=_age(link.pong_at),
+            pong_seen=link.pong_seen,
+            offline=link.offline,
+            trouble=link.trouble,
+            degraded=link.degraded,
+            waiting=self.publisher.waiting,
+            full=headroom.full,
+            memory_used=headroom.memory.used,
+            memory_limit=headroom.memory.limit,
+            trimmed=trimmer.trimmed,
+            lagging=trimmer.lagging,
+            durability=self.durability,
+            redis_age=_age(elector.answered_at),
+            renew_seconds=elector.renew_seconds,
+            lease_failures=elector.failures,
+            loop_lag=self.watchdog.lag,
+            outcomes=dict(tally.outcomes),
+            frames=dict(tally.frames),
+            ack_bounds=list(ACK_BOUNDS),
+            ack_counts=list(tally.ack_times.counts),
+            ack_seconds=tally.ack_times.total,
+            leaderships=tally.leaderships,
+            connects=tally.connects,
+            heartbeat=tally.heartbeat.statistics(time.monotonic(), now_ms()),
+        )
+
+
+def _age(instant: float | None) -> float | None:
+    """Seconds since an instant of the monotonic clock, which is the loop's as well."""
+    return None if instant is None else time.monotonic() - instant

@@ -1,0 +1,195 @@
+"""A bridge and perhaps a worker in one process, which live and die together.
+
+How they are put together is in `bridge/builder.py`. Inside a running loop: `async with service`, or
+`start`, `wait` and `stop`. As a program of its own: `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from types import TracebackType
+from typing import Protocol, Self
+
+from bridge import logs, telemetry
+from bridge.ending import Ending
+from bridge.errors import BridgeError, Misused
+from bridge.manager import ConnectionManager
+from bridge.settings import BridgeSettings
+from bridge.signals import stop_on_signals
+from bridge.unwise import warn
+from handlers.registry import Registry
+
+
+class Worker(Protocol):
+    """Runs the handlers in this process; see `workers.inline`."""
+
+    async def start(self) -> None: ...
+    async def wait(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+class Service:
+    """Starts the worker before the bridge and stops it after, so that what comes finds handlers.
+
+    When one of the two ends by itself, the other is stopped: `wait` tells why. Start after stop
+    works. It takes neither logs nor signals in hand, except in `run`: elsewhere both are the
+    program's, and `log_level`, `log_format` and `EnableLogging` do nothing.
+
+    Args:
+        worker: None: only a bridge.
+    """
+
+    def __init__(self, settings: BridgeSettings, registry: Registry, worker: Worker | None) -> None:
+        self.settings = settings
+        self.registry = registry
+        """The handlers; may change while it runs."""
+        self.manager = ConnectionManager(settings)
+        """The connection to Feishu: what happens to it, what it is like."""
+        self._worker = worker
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changing = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
+        self._is_stopped = False
+        self._ending = Ending("service.ended")
+
+    async def start(self) -> None:
+        """Start, and return once events are handled and it is known how the bridge's start went.
+
+        Raises:
+            Misused: it runs already.
+            BridgeError: it cannot start; nothing of it runs then. See `ConnectionManager.start`.
+        """
+        async with self._change():
+            if self._watching is not None and not self._watching.done():
+                raise Misused("This service runs already; await stop() before another start().")
+            self._watching = None
+            self._is_stopped = False
+            warn(self.settings.unwise)
+            try:
+                await self._start_both()
+            except BaseException:
+                await self._stop_both()
+                raise
+            self._watching = asyncio.create_task(self._watch(), name="service")
+            self._ending.watch(self._watching)
+
+    async def wait(self) -> None:
+        """Wait until it has ended, by `stop` or by itself.
+
+        Raises:
+            Exception: why it ended by itself; a BridgeError, unless it is a mistake of ours.
+            Misused: it was never started.
+        """
+        if self._watching is None:
+            raise Misused("This service was never started; await start() first.")
+        with self._ending.witnessed():
+            await asyncio.wait({self._watching})
+        self._watching.result()
+
+    async def stop(self) -> None:
+        """Close the connection, then let running handlers finish. Not an error if it does not run.
+
+        What had ended it before comes out of `wait`.
+        """
+        async with self._change():
+            await self._stop_both()
+            self._is_stopped = True
+        if self._watching is not None:
+            await asyncio.wait({self._watching})
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def run(self) -> None:
+        """Configure the logs, and run until SIGTERM or SIGINT; for the main thread of a program.
+
+        Raises:
+            SystemExit: it could not start or ended by itself; the code is that of the command line,
+                and the sentence is on stderr.
+            Misused: a loop runs in this thread already, or this is not the main thread.
+        """
+        if _in_a_loop():
+            raise Misused("run() blocks, and a loop runs here already; use `async with` instead.")
+        if threading.current_thread() is not threading.main_thread():
+            raise Misused("run() takes signals, which only the main thread can; call it there.")
+        settings = self.settings
+        logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
+        try:
+            asyncio.run(self._serve())
+        except BridgeError as error:
+            for line in str(error).splitlines():
+                print(f"flybridge: {line}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+
+    async def _serve(self) -> None:
+        stop = asyncio.Event()
+        stop_on_signals(stop.set)
+        traces = telemetry.start(telemetry.BRIDGE)
+        running = asyncio.create_task(self._run())
+        signalled = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({running, signalled}, return_when=asyncio.FIRST_COMPLETED)
+            if self._watching is None:
+                running.cancel()
+            await self.stop()
+            await asyncio.wait({running})
+        finally:
+            signalled.cancel()
+            traces.shutdown()
+        if not running.cancelled():
+            running.result()
+
+    async def _run(self) -> None:
+        await self.start()
+        await self.wait()
+
+    async def _watch(self) -> None:
+        """Until one of the two has ended; then the other is stopped."""
+        parts = [part for part in (self.manager, self._worker) if part is not None]
+        tasks = [asyncio.create_task(part.wait()) for part in parts]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        async with self._change():
+            if not self._is_stopped:  # else a subscriber that called `stop` would be cancelled
+                await self._stop_both()
+        await asyncio.wait(tasks)
+        errors = [error for task in tasks if (error := task.exception())]
+        if errors:
+            raise errors[0]
+
+    def _change(self) -> asyncio.Lock:
+        """One start or stop at a time; a lock belongs to the loop that it was first waited in."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._changing = loop, asyncio.Lock()
+        return self._changing
+
+    async def _start_both(self) -> None:
+        if self._worker is not None:
+            await self._worker.start()
+        await self.manager.start()
+
+    async def _stop_both(self) -> None:
+        try:
+            await self.manager.stop()
+        finally:
+            if self._worker is not None:
+                await self._worker.stop()
+
+
+def _in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,91 @@
+"""Settings that do as they are told, and that serve nobody well on this platform.
+
+What is wrong, and not just unwise, is refused by `settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from bridge.heartbeat import LONGEST
+from bridge.layers import Given
+from bridge.plain_values import number, truth
+
+SMALL_BUFFER = 65_536
+"""Bytes; a smaller receive buffer slows bursts down to what fits in it per round trip."""
+
+log = structlog.get_logger("bridge.settings")
+
+
+@dataclass(frozen=True, slots=True)
+class Unwise:
+    """One of them."""
+
+    name: str
+    """As it was written."""
+    given: Any
+    used: str
+    reason: str
+
+
+def unwise(given: Mapping[str, Given]) -> tuple[Unwise, ...]:
+    """What to warn of among these settings."""
+    found = ((setting, given[setting], check(given[setting])) for setting, check in _CHECKS.items()
+             if setting in given)  # fmt: skip
+    return tuple(
+        Unwise(each.written.shown, each.written.value, f"{setting}={each.value}", reason)
+        for setting, each, reason in found
+        if reason
+    )
+
+
+def warn(found: Iterable[Unwise]) -> None:
+    """Log them; to be called once, at the start."""
+    for each in found:
+        log.warning(
+            "setting.unwise", name=each.name, given=each.given, used=each.used, reason=each.reason
+        )
+
+
+def _ping_interval(given: Given) -> str:
+    milliseconds = number(given.written.value)
+    if given.value == LONGEST and milliseconds and milliseconds > LONGEST * 1000:
+        return "only with a ping every 24 s a half-open connection is noticed within 45 s"
+    return ""
+
+
+def _attempts(given: Given) -> str:
+    if (number(given.value) or 0) > 0:
+        return "a bridge that gives up is deaf until it is started again; 0 tries for ever"
+    return ""
+
+
+def _reconnect(given: Given) -> str:
+    if truth(given.value) is False:
+        return "Feishu closes connections as a matter of routine; the bridge ends with its first"
+    return ""
+
+
+def _buffer(given: Given) -> str:
+    if 0 < (number(given.value) or 0) < SMALL_BUFFER:
+        return "so small a buffer in the kernel slows down bursts of events; 0 takes the system's"
+    return ""
+
+
+def _queue(given: Given) -> str:
+    if truth(given.value) is False:
+        return "what Redis cannot take at once is answered 500, and Feishu pushes it again later"
+    return ""
+
+
+_CHECKS: Mapping[str, Callable[[Given], str]] = {
+    "ping_interval": _ping_interval,
+    "max_reconnect_attempts": _attempts,
+    "auto_reconnect": _reconnect,
+    "receive_buffer_size": _buffer,
+    "message_queue": _queue,
+}

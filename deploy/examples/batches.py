@@ -1,0 +1,25 @@
+"""Similar events together, each with an end of its own. Seed: 批量处理."""
+
+from collections.abc import Sequence
+
+from bridge.builder import Builder
+from handlers import Batch, BatchContext, Event, Handler
+
+
+class SaveMessages(Handler):
+    event_types = "im.message.receive_v1"
+    batch = Batch(size=100, wait=0.05)  # whichever comes first
+
+    async def handle(
+        self, events: Sequence[Event], context: BatchContext
+    ) -> list[Exception | None]:
+        """None for what was saved; an exception, and only that event is tried again."""
+        print("saving", len(events), "at once")
+        return [self.problem_of(event) for event in events]
+
+    def problem_of(self, event: Event) -> Exception | None:
+        return None if event.payload.message.chat_id else ValueError("no chat")
+
+
+if __name__ == "__main__":
+    Builder().add_handler(SaveMessages).build().run()

@@ -1,0 +1,19 @@
+"""Once per message, although Feishu may push one under several event ids.
+
+Seed: IdempotentFeishuEventHandler, which its package has and its document does not mention.
+"""
+
+from bridge.builder import Builder
+from handlers import Context, Event, Handler
+
+
+class Charge(Handler):
+    event_types = "im.message.receive_v1"
+    dedup_by = "body.message.message_id"
+
+    async def handle(self, event: Event, context: Context) -> None:
+        print("charged for", event.payload.message.message_id)
+
+
+if __name__ == "__main__":
+    Builder().add_handler(Charge).build().run()

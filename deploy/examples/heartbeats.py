@@ -1,0 +1,50 @@
+"""Heartbeats: heard, counted, judged. Seed: 心跳处理功能, 心跳数据模型, 心跳统计, 心跳监控服务.
+
+The bridge itself warns of intervals that vary by more than 5 s, and of two minutes of silence;
+this shows how to do more.
+"""
+
+import asyncio
+import signal
+
+from bridge.builder import Builder
+from bridge.lifecycle import HeartbeatReceived
+from bridge.manager import ConnectionManager
+from handlers.builtin import ReceiveMessage
+
+CHECK_EVERY = 30.0  # seconds
+
+
+class HeartbeatMonitor:
+    def __init__(self, manager: ConnectionManager) -> None:
+        self.manager = manager
+        manager.subscribe(HeartbeatReceived, self.on_heartbeat)
+
+    def on_heartbeat(self, heartbeat: HeartbeatReceived) -> None:
+        print(f"💗 at {heartbeat.at}, every {heartbeat.interval} s, {heartbeat.status}")
+        statistics = self.manager.heartbeat  # total, missed, recent, round trips: bounded memory
+        if statistics.unstable:
+            print(f"⚠️ intervals vary by {statistics.deviation:.1f} s: is the network well?")
+
+    async def check(self) -> None:
+        while True:
+            statistics = self.manager.heartbeat
+            print(f"heartbeats: {statistics.total}, mean interval: {statistics.mean_interval} s")
+            if statistics.silent:
+                print("⚠️ no heartbeat for two minutes")
+            await asyncio.sleep(CHECK_EVERY)
+
+
+async def main() -> None:
+    service = Builder().add_handler(ReceiveMessage).build()
+    monitor = HeartbeatMonitor(service.manager)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    async with service:
+        checking = asyncio.create_task(monitor.check())
+        await ended.wait()
+        checking.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

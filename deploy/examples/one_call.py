@@ -1,0 +1,40 @@
+"""One call is enough: `one_call.py single|multi|file`. Seed: 方式二:简化注册, 简化配置."""
+
+import sys
+from pathlib import Path
+
+from bridge.builder import (
+    Service,
+    service_from,
+    service_with_multi_handler,
+    service_with_single_handler,
+)
+from handlers.builtin import ReceiveMessage, UserCreated
+
+
+def single() -> Service:
+    return service_with_single_handler(
+        ReceiveMessage,
+        auto_reconnect=True,
+        max_reconnect_attempts=5,
+        ping_interval=20,  # seconds; the seed's names and milliseconds do as well, see `multi`
+    )
+
+
+def multi() -> Service:
+    return service_with_multi_handler(
+        ReceiveMessage,
+        UserCreated,
+        AutoReconnect=True,
+        HeartbeatIntervalMs=20_000,
+        EnableLogging=True,
+    )
+
+
+def file() -> Service:
+    settings = Path(__file__).with_name("settings.json")
+    return service_from(settings, handlers=[ReceiveMessage, UserCreated])
+
+
+if __name__ == "__main__":
+    {"single": single, "multi": multi, "file": file}[sys.argv[1]]().run()

@@ -1,0 +1,52 @@
+"""What a handler that takes several events at a time declares, and what it is given beside them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import structlog
+
+LARGEST = 1000
+"""Events in a batch at most; all of them wait for the slowest, and are lost to one crash."""
+
+LONGEST_WAIT = 10.0
+"""Seconds; a batch that waits longer would outlive the lease of its events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`batch = Batch(size=100, wait=0.05)`: the handler gets a list of events.
+
+    A batch is handed over when it is full, or when its first event has waited for `wait`.
+    """
+
+    size: int
+    """Events at most, 2 or more."""
+    wait: float = 0.05
+    """Seconds; what waits longer goes in a smaller batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchContext:
+    """The circumstances of one call with several events."""
+
+    attempts: tuple[int, ...]
+    """Of each event, in their order; 1 for the first."""
+    max_attempts: int
+    deadline: float
+    """`time.monotonic()` at which the call should have ended."""
+    handler: str
+    """Name of the registration that runs."""
+
+    @property
+    def logger(self) -> structlog.typing.FilteringBoundLogger:
+        """A structlog logger bound to the handler and the number of events."""
+        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("handlers").bind(
+            handler=self.handler, events=len(self.attempts)
+        )
+        return logger
+
+    def remaining(self) -> float:
+        """Seconds until the deadline, 0 once it has passed."""
+        return max(0.0, self.deadline - time.monotonic())

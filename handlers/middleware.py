@@ -1,0 +1,270 @@
+"""What runs around every handler: before it, after its success, at its failure.
+
+It knows no registry and runs no handler by itself: each middleware becomes one layer of the
+callable that the registry hands out, the first one outermost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import difflib
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.base import Context
+from handlers.errors import RegistrationInvalid, Reject, Retry
+from handlers.event import Event
+from handlers.source import PerProcess, Run, accepts, check_callable
+
+HOOKS = ("before", "after", "error")
+
+THREADS = 1000
+"""For `def` handlers between `async def` hooks, per process, made as they are needed. The loop's
+own are few, and who waits for one may be out of time before it begins."""
+
+Call = Callable[..., Any]
+
+_threads = PerProcess(lambda: ThreadPoolExecutor(THREADS, "handler"))
+
+
+class Middleware:
+    """Subclass it, write any of these as `def` or `async def`, and pass it to `use`.
+
+    One instance per process serves all events, several at once: keep the state of one event out
+    of `self`. `event` is an `Event` and `context` a `Context`; around a batch handler they are the
+    sequence of its events and a `BatchContext`, once per batch. Annotate what you handle.
+    """
+
+    def before(self, event: Any, context: Any) -> Any:
+        """Called ahead of the handler, in the order of `use`; `context.handler` names it.
+
+        Raises:
+            Exception: the handler does not run. The attempt fails as if the handler had raised
+                it (Retry and Reject too), and those whose `before` has run get it as an `error`.
+        """
+
+    def after(self, event: Any, context: Any, result: Any) -> Any:
+        """Called when the handler has returned `result`, in reverse order.
+
+        Raises:
+            Retry, Reject: the attempt ends so, although the handler has succeeded.
+            Exception: anything else is logged as `middleware.failed` and the success stands;
+                or a handler that has done its work would do it once more.
+        """
+
+    def error(self, event: Any, context: Any, error: BaseException) -> Any:
+        """Called when the handler, or a layer within this one, has raised; in reverse order.
+
+        A coroutine's timeout comes as `asyncio.CancelledError`. Returning does not heal: the
+        attempt fails with the same error.
+
+        Raises:
+            Exception: takes the place of `error`, unless that was an order to exit.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A middleware that is in use."""
+
+    given: object
+    name: str
+    before: Call | None
+    after: Call | None
+    error: Call | None
+    is_async: bool
+    """One of them is `async def`."""
+
+
+def layer_of(given: object) -> Layer:
+    """Find out which hooks a middleware has. A class is called at the first event of a process.
+
+    Raises:
+        RegistrationInvalid: it is none, or one that would do nothing.
+    """
+    cls = given if isinstance(given, type) else type(given)
+    if not issubclass(cls, Middleware):
+        raise RegistrationInvalid(
+            f"{cls.__qualname__} is no middleware; give a subclass of handlers.Middleware, or an "
+            "instance of one"
+        )
+    if cls is given and not accepts(cls):
+        raise RegistrationInvalid(f"{cls.__qualname__}() needs arguments; give an instance")
+    _refuse_slips(cls)
+    hooks = {hook: _checked(cls, hook) for hook in HOOKS if _written(cls, hook)}
+    made = PerProcess(cls) if cls is given else None
+    calls = {hook: _late(made, hook) if made else getattr(given, hook) for hook in hooks}
+    return Layer(
+        given,
+        f"{cls.__module__}:{cls.__qualname__}",
+        calls.get("before"),
+        calls.get("after"),
+        calls.get("error"),
+        any(map(inspect.iscoroutinefunction, hooks.values())),
+    )
+
+
+def around(run: Run, layers: Sequence[Layer], *, is_async: bool) -> tuple[Run, bool]:
+    """A handler with these layers, the first outermost; and whether that is `async def`."""
+    for layer in reversed(layers):
+        if is_async or layer.is_async:
+            run, is_async = _within_async(run if is_async else _in_thread(run), layer), True
+        else:
+            run = _within(run, layer)
+    return run, is_async
+
+
+def _within(run: Run, layer: Layer) -> Run:
+    """`def` hooks around a `def` handler, in the handler's thread."""
+
+    def call(hook: Call | None, *arguments: Any) -> None:
+        if hook is not None:
+            _refuse_awaitable(hook(*arguments), hook)
+
+    def run_within(event: Event, context: Context) -> Any:
+        call(layer.before, event, context)
+        try:
+            result = run(event, context)
+        except BaseException as error:
+            with _orders_stand(error, layer, context):
+                call(layer.error, event, context, error)
+            raise
+        # A decorator or a factory may hide an async handler behind a plain function.
+        if inspect.isawaitable(result):
+            return _ending(result, layer, event, context)
+        with _success_stands(layer, context):
+            call(layer.after, event, context, result)
+        return result
+
+    return run_within
+
+
+def _within_async(run: Run, layer: Layer) -> Run:
+    """Hooks of either kind, on the event loop, around what is awaited there."""
+
+    async def run_within(event: Event, context: Context) -> Any:
+        await _call(layer.before, event, context)
+        return await _ending(run(event, context), layer, event, context)
+
+    return run_within
+
+
+async def _ending(running: Awaitable[Any], layer: Layer, event: Event, context: Context) -> Any:
+    try:
+        result = await running
+    except GeneratorExit:  # the loop is gone: nothing can be awaited any more
+        raise
+    except BaseException as error:
+        with _orders_stand(error, layer, context):
+            await _call(layer.error, event, context, error)
+        raise
+    with _success_stands(layer, context):
+        await _call(layer.after, event, context, result)
+    return result
+
+
+async def _call(hook: Call | None, *arguments: Any) -> None:
+    if hook is not None:
+        answer = hook(*arguments)
+        if inspect.isawaitable(answer):
+            await answer
+
+
+def _in_thread(run: Run) -> Run:
+    """A `def` handler that does not block the event loop."""
+
+    async def run_in_thread(event: Event, context: Context) -> Any:
+        in_context = contextvars.copy_context().run
+        result, error = await asyncio.get_running_loop().run_in_executor(
+            _threads.get(), in_context, _catch, run, event, context
+        )
+        if error is not None:
+            raise error
+        return await result if inspect.isawaitable(result) else result
+
+    return run_in_thread
+
+
+def _catch(run: Run, event: Event, context: Context) -> tuple[Any, BaseException | None]:
+    try:
+        return run(event, context), None
+    # As a value, because a future that is given a StopIteration never ends.
+    except BaseException as error:
+        return None, error
+
+
+@contextmanager
+def _orders_stand(error: BaseException, layer: Layer, context: Context) -> Iterator[None]:
+    """What an `error` hook raises goes on, but a process that was told to exit does so."""
+    try:
+        yield
+    except Exception:
+        if not isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        _log_failure(layer, "error", context)
+
+
+@contextmanager
+def _success_stands(layer: Layer, context: Context) -> Iterator[None]:
+    """The handler has done its work: no failure of `after`, nor its timeout, makes it run again."""
+    try:
+        yield
+    except (Retry, Reject):
+        raise
+    except (Exception, asyncio.CancelledError):
+        _log_failure(layer, "after", context)
+
+
+def _log_failure(layer: Layer, hook: str, context: Context) -> None:
+    context.logger.error("middleware.failed", middleware=layer.name, hook=hook, exc_info=True)
+
+
+def _refuse_awaitable(answer: object, hook: Call) -> None:
+    """Nobody would await it."""
+    if not inspect.isawaitable(answer):
+        return
+    if inspect.iscoroutine(answer):
+        answer.close()
+    raise TypeError(
+        f"{getattr(hook, '__qualname__', hook)} returned something to await, but is a plain def; "
+        "write it as async def"
+    )
+
+
+def _written(cls: type[Middleware], hook: str) -> bool:
+    return getattr(cls, hook) is not getattr(Middleware, hook)
+
+
+def _checked(cls: type[Middleware], hook: str) -> Call:
+    function: Call = getattr(cls, hook)
+    shape = inspect.signature(getattr(Middleware, hook))
+    check_callable(function, (None,) * len(shape.parameters), f"({', '.join(shape.parameters)})")
+    return function
+
+
+def _late(made: PerProcess[Middleware], hook: str) -> Call:
+    def call(*arguments: Any) -> Any:
+        return getattr(made.get(), hook)(*arguments)
+
+    return call
+
+
+def _refuse_slips(cls: type[Middleware]) -> None:
+    """A misspelt hook would silently do nothing."""
+    for name in vars(cls):
+        near = difflib.get_close_matches(name.removeprefix("on_"), HOOKS, n=1, cutoff=0.8)
+        if near and name not in HOOKS:
+            raise RegistrationInvalid(
+                f"{cls.__module__}:{cls.__qualname__}.{name} is never called; "
+                f"did you mean {near[0]!r}?"
+            )
+    if not any(_written(cls, hook) for hook in HOOKS):
+        raise RegistrationInvalid(
+            f"{cls.__module__}:{cls.__qualname__} does nothing; write before(self, event, context),"
+            " after(self, event, context, result) or error(self, event, context, error)"
+        )

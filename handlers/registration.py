@@ -1,0 +1,97 @@
+"""A handler with its options, as it is registered and as it runs. It is no table of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from handlers.batch import Batch
+from handlers.errors import RegistrationInvalid
+from handlers.middleware import Layer, around
+from handlers.options import Options, complete
+from handlers.patterns import narrow, resolve
+from handlers.source import Run, Source, source_of
+from handlers.types import STATUS_OF_ALIAS
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A handler with its options: what runs."""
+
+    name: str
+    """Unique, and the same in every process: success is recorded under it."""
+    patterns: tuple[str, ...]
+    """Exact types and patterns, aliases resolved."""
+    queue: str | None
+    max_attempts: int
+    timeout: float
+    backoff: float
+    backoff_max: float
+    max_age: float | None
+    rate_limit: str | float | None
+    concurrency: int | None
+    batch: Batch | None
+    ordered_by: str | None
+    dedup_by: str | None
+    run: Run
+    """Returns an awaitable for async handlers; may do so even where `is_async` is False."""
+    is_async: bool
+    where: str
+    """`module:line`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the registry keeps of a registration."""
+
+    source: Source
+    patterns: tuple[str, ...]
+    """As given, aliases and all."""
+    options: Options
+    registration: Registration
+    """Without middleware."""
+    origin: str = ""
+    """The module by whose loading it came, if it came so."""
+
+    def within(self, layers: Sequence[Layer]) -> Registration:
+        """The registration with middleware around it; itself when there is none."""
+        if not layers:
+            return self.registration
+        run, is_async = around(self.source.run, layers, is_async=self.source.is_async)
+        return replace(self.registration, run=narrow(run, self.patterns), is_async=is_async)
+
+    def fresh(self) -> Entry:
+        """The same handler, with its instance not made yet."""
+        source = source_of(self.source.given)
+        return entry_of(source, self.patterns, self.options, self.origin)
+
+    def is_of(self, module: str) -> bool:
+        """Whether its code is in the module or package, or came when that was loaded."""
+        home = self.source.name.partition(":")[0]
+        return self.origin == module or home == module or home.startswith(f"{module}.")
+
+
+def entry_of(
+    source: Source, patterns: tuple[str, ...], options: Options, origin: str = ""
+) -> Entry:
+    """Complete and check the options of a handler.
+
+    Raises:
+        RegistrationInvalid: one is unknown or impossible.
+    """
+    registration = Registration(
+        name=options.get("name", source.name),
+        patterns=resolve(patterns),
+        run=narrow(source.run, patterns),
+        is_async=source.is_async,
+        where=source.where,
+        **complete(options, source.owner, source.where),
+    )
+    narrowed = [pattern for pattern in patterns if pattern in STATUS_OF_ALIAS]
+    if registration.batch is not None and narrowed:
+        raise RegistrationInvalid(
+            f"{source.where}: a batch handler cannot be registered for {narrowed[0]}, which means "
+            f"some events of {resolve((narrowed[0],))[0]} only; register it for that, and look at "
+            "body['status']"
+        )
+    return Entry(source, patterns, options, registration, origin)

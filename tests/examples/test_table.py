@@ -1,0 +1,88 @@
+"""Every sample of the document that this project follows has its counterpart, which a test runs."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent.parent / "deploy" / "examples"
+TABLE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+SAMPLES = (
+    "方式一:建造者模式",
+    "方式二:简化注册",
+    "配置文件",
+    "基本使用",
+    "心跳事件订阅",
+    "心跳数据模型",
+    "心跳统计和分析",
+    "内置事件处理器",
+    "创建自定义事件处理器",
+    "使用建造者模式注册",
+    "依赖注入注册",
+    "运行时动态注册",
+    "WebSocket配置",
+    "建造者模式配置",
+    "简化配置",
+    "灵活的配置组合",
+    "条件性处理器注册",
+    "服务注册最佳实践",
+    "心跳监控服务",
+    "事件处理器工厂",
+    "手动连接控制",
+    "分布式部署支持",
+    "消息处理优化",
+    "监控和告警",
+    "IFeishuWebSocketManager",
+    "IFeishuEventHandler",
+)
+"""The headings of its document under which code or a table of features stands, in its order."""
+
+
+def rows() -> dict[str, list[str]]:
+    """First column -> the files named in the second."""
+    lines = [line.split("|")[1:3] for line in TABLE.splitlines() if line.startswith("|")]
+    return {sample.strip(): re.findall(r"\]\((.+?)\)", files) for sample, files in lines[2:]}
+
+
+def programs() -> list[str]:
+    return sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+def test_the_table_has_every_sample_in_the_order_of_the_document() -> None:
+    assert tuple(sample for sample in rows() if not sample.startswith("*")) == SAMPLES
+
+
+def test_every_row_names_files_that_exist_and_every_file_has_a_row() -> None:
+    assert all(rows().values())
+    named = {name for files in rows().values() for name in files}
+    assert {name for name in named if not (EXAMPLES / name).is_file()} == set()
+    assert set(programs()) <= named
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    tests = "".join(
+        path.read_text()
+        for path in Path(__file__).parent.glob("test_*.py")
+        if path != Path(__file__)
+    )
+    assert [name for name in programs() if f'"{name.removesuffix(".py")}"' not in tests] == []
+
+
+@pytest.mark.parametrize("name", programs())
+def test_an_example_is_short_and_says_what_it_is(name: str) -> None:
+    source = (EXAMPLES / name).read_text(encoding="utf-8")
+    assert (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0].endswith(".")
+    assert len(source.splitlines()) <= 110
+
+
+def test_every_test_that_the_readme_names_exists() -> None:
+    root = EXAMPLES.parent.parent
+    chapter = (root / "README.md").read_text(encoding="utf-8")
+    chapter = chapter.partition("## Coming from the .NET service")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`((?:\w+/)+test_\w+\.py)`", chapter))
+    assert len(named) > 30
+    assert {name for name in named if not (root / "tests" / name).is_file()} == set()

@@ -1,0 +1,76 @@
+"""A business key: what comes under two event ids is handled once, and what died is handled anew."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tests.scenarios.stage import Stage, eventually, message
+
+TYPE = "im.message.updated_v1"
+"""With two handlers in `orderly`: `answer` is deduplicated by the message, `count` by nothing."""
+
+
+def edited(message_id: str, text: str = "hello") -> dict[str, Any]:
+    envelope = message(text, **{"message.message_id": message_id})
+    envelope["header"]["event_type"] = TYPE
+    return envelope
+
+
+def answered(stage: Stage) -> list[str]:
+    return [deed["event_id"] for deed in stage.deeds("finished", handler="answer")]
+
+
+async def test_a_message_under_many_event_ids_is_handled_once_at_once_and_later(
+    stage: Stage,
+) -> None:
+    threads = ("--pool", "threads", "--concurrency", "4")
+    second = stage.worker("worker-2", *threads, handlers="orderly")
+    await stage.bridge_and_worker(handlers="orderly")
+    await second.logged("intake.started")
+    at_once = stage.push(*(edited("om_1", "slow 0.5") for _ in range(6)))
+    other = stage.push(edited("om_2"))
+    await stage.settled([*at_once, *other])
+    later = stage.push(edited("om_1"))
+    await stage.settled(later)
+
+    everyone = [*at_once, *other, *later]
+    assert len(answered(stage)) == 2
+    assert set(answered(stage)) - set(at_once) == set(other)
+    assert stage.counted("counted") == dict.fromkeys(everyone, 1)
+    assert stage.states(everyone).keys() == {"done"}
+    assert {deed["attempt"] for deed in stage.deeds()} == {1}
+
+
+async def test_a_second_event_takes_its_place_when_the_first_became_a_dead_letter(
+    stage: Stage,
+) -> None:
+    await stage.bridge_and_worker(handlers="orderly")
+    first = stage.push(edited("om_1", "fail 9"))
+    await eventually(lambda: stage.deeds("started", handler="answer"))
+    waiting = stage.push(edited("om_1"))
+
+    await stage.settled([*first, *waiting])
+    again = stage.push(edited("om_1"))
+    await stage.settled(again)
+
+    assert stage.states(first).keys() == {"dead"}
+    assert answered(stage) == waiting
+    assert len(stage.deeds("started", handler="answer", event_id=first[0])) == 3
+
+
+async def test_a_killed_worker_s_event_is_handled_once_by_whoever_comes_first(
+    stage: Stage,
+) -> None:
+    worker = await stage.bridge_and_worker(handlers="orderly")
+    first = stage.push(edited("om_1", "slow 1"))
+    await eventually(lambda: stage.deeds("started", handler="answer"))
+    await stage.ready_worker("worker-2", handlers="orderly")
+    worker.kill()
+    second = stage.push(edited("om_1"))
+    pushed = time.time()
+
+    await stage.settled([*first, *second])
+
+    assert answered(stage) == first
+    assert time.time() - pushed < 10

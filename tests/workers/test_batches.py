@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from handlers.batch import Batch
+from workers.batches import AHEAD, Batches
+from workers.bucket import TokenBucket
+from workers.limits import Limits
+from workers.waiting import Waiting
+
+ROWS = Batch(size=3, wait=0.5)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(name: str, event_type: str = "rows", crashes: int = 0) -> Any:
+    entry = SimpleNamespace(event_type=event_type)
+    return SimpleNamespace(name=name, crashes=crashes, pending=SimpleNamespace(entry=entry))
+
+
+def names(runs: list[Any]) -> list[str]:
+    return [each.name for each in runs]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def batches(clock: Clock) -> Batches:
+    return Batches(lambda event_type: event_type, {"rows": ROWS}.get, clock)
+
+
+def test_events_of_other_tasks_do_not_wait(batches: Batches) -> None:
+    others = batches.add([run("a"), run("b", "single")])
+    assert names(others) == ["b"]
+    assert batches.tasks() == ["rows"]
+
+
+def test_what_may_have_killed_a_process_goes_alone(batches: Batches) -> None:
+    assert names(batches.add([run("a"), run("b", crashes=1)])) == ["b"]
+
+
+def test_a_full_batch_is_ready_at_once_and_the_rest_waits(batches: Batches) -> None:
+    batches.add(run(name) for name in "abcd")
+    assert batches.is_ready("rows")
+    assert names(batches.take("rows")) == ["a", "b", "c"]
+    assert not batches.is_ready("rows")
+    assert batches.tasks() == ["rows"]
+
+
+def test_a_batch_that_does_not_fill_is_ready_when_its_first_event_has_waited(
+    batches: Batches, clock: Clock
+) -> None:
+    batches.add([run("a")])
+    clock.now += 0.3
+    batches.add([run("b")])
+    assert batches.wait("rows") == pytest.approx(0.2)
+    assert not batches.is_ready("rows")
+    clock.now += 0.2
+    assert batches.is_ready("rows")
+    assert names(batches.take("rows")) == ["a", "b"]
+
+
+def test_streams_are_capped_so_that_a_few_batches_wait_and_no_more(batches: Batches) -> None:
+    streams = ["flybridge:{app}:events:rows", "flybridge:{app}:events:single"]
+    assert batches.caps(streams) == {streams[0]: AHEAD * 3}
+    batches.add(run(str(number)) for number in range(5))
+    assert batches.caps(streams) == {streams[0]: AHEAD * 3 - 5}
+    batches.add(run(str(number)) for number in range(5))
+    assert batches.caps(streams) == {streams[0]: 0}
+
+
+def test_what_gathers_keeps_nobody_out_and_a_batch_that_runs_counts_as_one(
+    batches: Batches,
+) -> None:
+    batches.add(run(name) for name in "abcd")
+    assert batches.uncounted == 4
+    taken = batches.take("rows")
+    request = object()
+    batches.began(request, len(taken))
+    assert batches.uncounted == 1 + 2
+    batches.ended(request)
+    assert batches.uncounted == 1
+
+
+def test_events_of_a_handler_that_was_taken_away_go_one_at_a_time(clock: Clock) -> None:
+    known = {"rows": ROWS}
+    batches = Batches(lambda event_type: event_type, known.get, clock)
+    batches.add([run("a"), run("b")])
+    known.clear()
+    assert batches.is_ready("rows")
+    assert names(batches.take("rows")) == ["a"]
+
+
+def test_everything_can_be_taken_out(batches: Batches) -> None:
+    batches.add(run(name) for name in "ab")
+    assert names(batches.drain()) == ["a", "b"]
+    assert batches.tasks() == []
+    assert batches.uncounted == 0
+
+
+def test_a_rate_limit_does_not_lift_the_bound_on_what_waits_for_its_batch() -> None:
+    stream, slow = "flybridge:{app}:events:rows", TokenBucket(1.0)
+    batches = Batches(lambda event_type: event_type, {"rows": ROWS}.get)
+    limits = Limits(lambda event_type: event_type, lambda _: None, {"rows": slow}.get)
+    waiting = Waiting(limits, batches, lambda _: False)
+    assert waiting.caps([stream]) == {stream: AHEAD * 3}
+    batches.add(run(name) for name in "abcdef")
+    assert waiting.caps([stream]) == {stream: 0}

@@ -1,0 +1,238 @@
+"""Business keys: a handler succeeds once for a key, under however many event ids it comes."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+from redis.exceptions import ConnectionError
+
+from bridge.streams import Entry, Keys, mark_ttl
+from handlers.registry import Registry
+from workers.business import BusinessKeys
+from workers.claims import Claim, Duplicate, Pending, Queued, Run, Settlement
+from workers.guard import Guard
+from workers.outcomes import Failure, Outcome
+from workers.replay import Replayer
+from workers.scripts import run_all
+from workers.stored import scan
+
+IM = "im.message.receive_v1"
+BY_MESSAGE = "body.message.message_id"
+
+DONE = Outcome(finished=("H",))
+RETRY = Outcome(retry_after=0.0, error="E: again")
+DEAD = Outcome(failed=(Failure("H", "rejected", "no"),))
+
+
+def registry(**more: str | None) -> Registry:
+    """H has a business key; `more`: further handlers and theirs."""
+    made = Registry()
+    for name, dedup_by in {"H": BY_MESSAGE, **more}.items():
+        made.register(lambda event, context: None, IM, name=name, dedup_by=dedup_by)
+    return made
+
+
+class World:
+    """A stream of one group, and the guards of two workers."""
+
+    def __init__(self, redis: Redis, keys: Keys, **more: str | None) -> None:
+        self.redis, self.keys, self.registry = redis, keys, registry(**more)
+        business = BusinessKeys(self.registry, keys, "workers")
+        self.a, self.b = (
+            Guard(redis, keys, "workers", 30, name, business=business.of) for name in "ab"
+        )
+        redis.xgroup_create(keys.stream(IM), "workers", id="0", mkstream=True)
+
+    def push(self, event_id: str, message_id: object = "om_1") -> Pending:
+        envelope = json.dumps({"event": {"message": {"message_id": message_id}}}).encode()
+        entry = Entry(event_id, IM, "cli", "tk", "2.0", 1, 2, 3, "", "", envelope)
+        fields, stream = entry.fields(), self.keys.stream(IM)
+        entry_id = self.redis.xadd(stream, dict(zip(fields[::2], fields[1::2], strict=True)))
+        self.redis.xreadgroup("workers", "c", {stream: ">"})
+        return Pending(stream, entry_id.decode(), entry)
+
+    def due(self, item: Pending) -> float | None:
+        return self.redis.zscore(self.keys.retries("workers"), f"{item.stream}|{item.entry_id}")
+
+
+@pytest.fixture
+def world(redis: Redis, keys: Keys) -> World:
+    return World(redis, keys)
+
+
+def claim(guard: Guard, item: Pending) -> Claim:
+    return guard.claim([item])[0]
+
+
+def run(guard: Guard, item: Pending) -> Run:
+    answer = claim(guard, item)
+    assert isinstance(answer, Run)
+    return answer
+
+
+def end(guard: Guard, run: Run, outcome: Outcome = DONE) -> None:
+    assert guard.settle([Settlement(run, outcome)]) == [True]
+
+
+def test_what_was_done_under_another_event_id_is_skipped(world):
+    end(world.a, run(world.a, world.push("e1")))
+    second = run(world.b, world.push("e2"))
+    assert (second.marks, second.skipped) == ({"H": ""}, 1)
+    end(world.b, second, Outcome())
+    assert isinstance(claim(world.a, world.push("e2")), Duplicate)
+    assert run(world.a, world.push("e3")).marks == {"H": ""}
+
+
+def test_another_key_or_none_is_not_skipped(world):
+    end(world.a, run(world.a, world.push("e1")))
+    for number, message_id in enumerate(["om_2", 1, "", None, ["om_1"], True]):
+        assert run(world.b, world.push(f"other{number}", message_id)).marks == {}
+
+
+def test_a_second_event_waits_while_the_first_is_in_work_and_that_is_no_attempt(world):
+    first, item = run(world.a, world.push("e1")), world.push("e2")
+    for _ in range(3):
+        assert claim(world.b, item) == Queued(item)
+    assert world.due(item) is not None
+    assert not world.redis.exists(world.keys.state("workers", "e2"))
+    end(world.a, first)
+    assert run(world.b, item).attempt == 1
+
+
+def test_it_waits_for_the_retry_of_the_first_too(world):
+    again, item = world.push("e1"), world.push("e2")
+    end(world.a, run(world.a, again), RETRY)
+    assert isinstance(claim(world.b, item), Queued)
+    end(world.a, run(world.a, again))
+    assert run(world.b, item).marks == {"H": ""}
+
+
+def test_it_is_handled_itself_when_the_first_became_a_dead_letter(world):
+    end(world.a, run(world.a, world.push("e1")), DEAD)
+    second = run(world.b, world.push("e2"))
+    assert second.marks == {}
+    end(world.b, second)
+    assert run(world.a, world.push("e3")).marks == {"H": ""}
+
+
+def test_it_is_handled_itself_when_nobody_knows_of_the_first_any_more(world):
+    run(world.a, world.push("e1"))
+    world.redis.delete(world.keys.state("workers", "e1"))
+    assert run(world.b, world.push("e2")).marks == {}
+
+
+@pytest.mark.parametrize(("of_first", "marks"), [("", {"H": ""}), ("attempts\nE", {})])
+def test_what_counts_is_the_handler_and_not_its_event(redis, keys, of_first, marks):
+    world = World(redis, keys, Other=None)
+    failed = (Failure("H", "attempts", "E"),) if of_first else ()
+    finished = () if of_first else ("H",)
+    still = Outcome(finished=finished, failed=failed, retry_after=60.0)
+    end(world.a, run(world.a, world.push("e1")), still)
+    assert run(world.b, world.push("e2")).marks == marks
+
+
+def test_handlers_with_different_keys_are_told_apart(redis, keys):
+    world = World(redis, keys, ByEvent=BY_MESSAGE)
+    first = run(world.a, world.push("e1"))
+    dead = Outcome(finished=("H",), failed=(Failure("ByEvent", "attempts", "E"),))
+    end(world.a, first, dead)
+    second = run(world.b, world.push("e2"))
+    assert (second.marks, second.skipped) == ({"H": ""}, 1)
+
+
+def test_a_replayed_dead_letter_is_skipped_where_another_event_has_succeeded_since(world):
+    end(world.a, run(world.a, world.push("e1")), DEAD)
+    end(world.b, run(world.b, world.push("e2")))
+    letters = scan(world.redis, world.keys.dead("workers"), "-", "+")
+    (answer,) = Replayer(world.redis, world.keys, "workers", "me").replay(letters, world.registry)
+    assert answer.moved
+    assert run(world.a, world.push("e1")).marks == {"H": ""}
+
+
+def test_a_skipped_handler_counts_as_finished_in_a_dead_letter(redis, keys):
+    world = World(redis, keys, Other=None)
+    end(world.a, run(world.a, world.push("e1")), Outcome(finished=("H", "Other")))
+    end(world.b, run(world.b, world.push("e2")),
+        Outcome(failed=(Failure("Other", "attempts", "E"),)))  # fmt: skip
+    (letter,) = scan(redis, keys.dead("workers"), "-", "+")
+    assert letter.text("finished") == "H"
+
+
+def test_a_claim_whose_answer_was_lost_is_told_the_same_again(world, monkeypatch):
+    item = world.push("e1")
+
+    def claimed_but_cut_off(redis, calls):
+        run_all(redis, calls)
+        raise ConnectionError("cut off")
+
+    monkeypatch.setattr("workers.guard.run_all", claimed_but_cut_off)
+    with pytest.raises(ConnectionError):
+        world.a.claim([item])
+    monkeypatch.undo()
+    again = run(world.a, item)
+    assert (again.attempt, again.marks) == (1, {})
+
+
+def test_of_many_claims_at_once_one_runs(world):
+    items = [world.push(f"e{number}") for number in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda n: claim((world.a, world.b)[n % 2], items[n]), range(20)))
+    assert sum(isinstance(each, Run) for each in answers) == 1
+    assert sum(isinstance(each, Queued) for each in answers) == 19
+
+
+def test_in_one_pipeline_too(world):
+    answers = world.a.claim([world.push("e1"), world.push("e2")])
+    assert [type(each) for each in answers] == [Run, Queued]
+
+
+def test_a_key_is_kept_as_long_as_a_done_mark(world, redis):
+    end(world.a, run(world.a, world.push("e1")))
+    (name,) = redis.scan_iter("*:business:*")
+    assert mark_ttl(86_400) - 5 < redis.ttl(name) <= mark_ttl(86_400)
+
+
+@pytest.mark.parametrize("envelope", [b"", b"[]", b"{", b'{"event": 1}', b"[" * 5000, b"\xff"])
+def test_an_envelope_without_a_key_has_none(keys, envelope):
+    business = BusinessKeys(registry(), keys, "workers")
+    assert business.of(Entry("e", IM, "", "", "2.0", 0, 0, 0, "", "", envelope)) == ()
+
+
+@settings(max_examples=50, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["claim", "claim", "done", "retry", "dead"]), st.integers(0, 3)),
+        max_size=40,
+    )
+)
+def test_whatever_happens_a_key_is_handled_once_at_a_time_and_succeeds_once(
+    redis: Redis, keys: Keys, steps: list[tuple[str, int]]
+) -> None:
+    redis.flushall()
+    world = World(redis, keys)
+    items = [world.push(f"e{number}") for number in range(4)]
+    running: dict[int, Run] = {}
+    ended: set[int] = set()
+    successes = 0
+    for action, number in [*steps, *(("claim", n) for n in range(4)), ("done", 0), ("done", 1),
+                           ("done", 2), ("done", 3)]:  # fmt: skip
+        if action == "claim" and number not in running and number not in ended:
+            answer = claim(world.a, items[number])
+            if isinstance(answer, Run):
+                running[number] = answer
+        elif action != "claim" and number in running:
+            mine = running.pop(number)
+            skipped = "H" in mine.marks
+            outcome = {"retry": RETRY, "dead": DEAD}.get(action, DONE)
+            successes += action == "done" and not skipped
+            end(world.a, mine, Outcome() if skipped else outcome)
+            if skipped or action != "retry":
+                ended.add(number)
+        assert sum("H" not in each.marks for each in running.values()) <= 1
+    assert successes <= 1

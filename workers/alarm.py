@@ -1,0 +1,50 @@
+"""One alarm for whoever waits for a time: set anew, the sooner one counts. It knows no loop."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workers.port import Call, Port
+
+STEP = 0.001
+"""Seconds that an alarm may be late."""
+
+
+class Alarm:
+    """Belongs to the port's loop.
+
+    Args:
+        port: keeps the time.
+        answer: called when it goes off.
+    """
+
+    def __init__(self, port: Port, answer: Callable[[], None]) -> None:
+        self._port = port
+        self._answer = answer
+        self._call: Call | None = None
+        self._due = 0.0
+
+    def set(self, wait: float | None) -> None:
+        """Go off in so many seconds at the latest; None changes nothing."""
+        if wait is None:
+            return
+        due = time.monotonic() + wait
+        if self._call and self._due <= due + STEP:
+            return
+        if self._call:
+            self._call.cancel()
+        # A timer of no delay would wait for the next look of Celery's loop, up to a second.
+        self._call = self._port.call_after(max(wait, STEP), self._go_off)
+        self._due = due
+
+    def forget(self) -> None:
+        """The loop has forgotten it."""
+        self._call = None
+
+    def _go_off(self) -> None:
+        self._call = None
+        self._answer()

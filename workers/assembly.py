@@ -1,0 +1,139 @@
+"""Puts an intake together: Redis clients, reader, guard, spans. The same for every kind of worker.
+
+It starts nothing, and what runs the events is given to it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import redis
+
+from bridge import telemetry
+from bridge.logs import Redactor
+from bridge.redis_client import sync_client
+from bridge.streams import Keys
+from workers import poison
+from workers.business import BusinessKeys
+from workers.claims import Run
+from workers.guard import Guard
+from workers.intake import Intake
+from workers.ordering import Ordering
+from workers.reader import StreamReader
+from workers.spans import IntakeSpans
+
+if TYPE_CHECKING:
+    from bridge.settings import WorkerSettings
+    from handlers.registry import Registry
+    from workers.handover import HandOver
+    from workers.routing import Routing
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of the events a worker reads."""
+
+    queues: Callable[[], Collection[str]]
+    """Their names, as they are now; asked every second."""
+    consumes: Callable[[str], bool]
+    """Whether it takes events of a queue now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """An intake that has not started, and what its pool needs besides."""
+
+    intake: Intake
+    trace: Callable[[Run], str]
+    """Gives the traceparent of an event."""
+    isolate: Callable[[Run], int]
+    """See `poison.isolate`; it waits for Redis."""
+    clients: tuple[redis.Redis, ...]
+
+    def close(self) -> None:
+        """Close the connections to Redis, when the intake is closed."""
+        for client in self.clients:
+            client.close()
+
+
+def consumer_name(worker: str) -> str:
+    """What a worker is called in Redis: new at every start, so that no two share a name."""
+    return f"{worker}.{os.getpid()}.{secrets.token_hex(4)}"
+
+
+def assemble(
+    settings: WorkerSettings,
+    registry: Registry,
+    routing: Routing,
+    share: Share,
+    pool: HandOver,
+    consumer: str,
+    died: Callable[[], None],
+) -> Assembly:
+    """Make the intake of one worker.
+
+    Args:
+        settings: of the worker.
+        registry: its handlers.
+        routing: their routes.
+        share: what it reads.
+        pool: takes what was claimed.
+        consumer: see `consumer_name`.
+        died: see `Intake`.
+    """
+    keys = Keys(settings.app_id)
+    client = sync_client(settings.redis_url, app_id=settings.app_id)
+    # A read whose answer was lost must not be repeated unseen: the first one took entries.
+    once = sync_client(settings.redis_url, app_id=settings.app_id, retries=0)
+    order_of = Ordering(registry).of
+    reader = StreamReader(once, keys, settings.group, consumer, settings.event_lease, order_of)
+    guard = Guard(
+        client,
+        keys,
+        settings.group,
+        settings.event_lease,
+        consumer,
+        retention=settings.retention,
+        redact=Redactor(settings.secrets).text,
+        business=BusinessKeys(registry, keys, settings.group).of,
+    )
+    spans = IntakeSpans(
+        telemetry.span_exporter(), telemetry.resource(telemetry.WORKER), settings.group
+    )
+
+    def disconnect() -> None:
+        for each in (client, once):
+            each.connection_pool.disconnect(inuse_connections=False)
+
+    intake = Intake(
+        reader,
+        guard,
+        lambda: _streams(reader, keys, settings.group, routing, share),
+        settings.event_lease,
+        pool.waiting,
+        pool.ring,
+        spans,
+        died,
+        disconnect,
+    )
+    isolate = partial(poison.isolate, client, keys, settings.group)
+    return Assembly(intake, spans.context, isolate, (client, once))
+
+
+def _streams(
+    reader: StreamReader, keys: Keys, group: str, routing: Routing, share: Share
+) -> list[str]:
+    """What to read now; what this worker covers is told to the trimming first."""
+    queues = share.queues()
+    reader.subscribe(routing.covered(queues), queues)
+    known = reader.known_types() | routing.types()
+    replayed = reader.replayed_types()
+    return [
+        *(keys.stream(name) for name in known if share.consumes(routing.queue_of(name))),
+        *(keys.replay(group, name) for name in replayed if share.consumes(routing.queue_of(name))),
+    ]

@@ -1,0 +1,213 @@
+"""Runs the handlers of several events, of which some take them together, as a batch.
+
+Each event keeps an outcome of its own: marks, retries and dead letters know nothing of batches.
+Handlers that take one event at a time get theirs after the batches. It knows no Redis and no
+Celery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from handlers.batch import BatchContext
+from handlers.errors import EventInvalid
+from handlers.event import Event
+from handlers.registry import Registration, Registry
+from workers import calls, runner
+from workers.calls import Around
+from workers.items import Item
+from workers.loops import threads
+from workers.outcomes import Outcome
+from workers.runner import Attempt, Result
+
+Trace = Callable[[Sequence[Item]], Around | None]
+"""Gives what wraps a handler of these events in a span; None where nothing is traced."""
+
+UNFIT = (
+    "{handler} returned {what} for {count} events; return None, or a list with an exception in the "
+    "place of each event that failed"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One event on its way through its handlers."""
+
+    item: Item
+    attempt: Attempt
+    waiting: tuple[Registration, ...]
+    results: dict[str, Result]
+
+    def outcome(self) -> Outcome:
+        return runner.outcome(self.waiting, self.results, self.item.marks)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call of a batch handler."""
+
+    registration: Registration
+    cases: Sequence[_Case]
+
+    def events(self) -> list[Event]:
+        return [case.attempt.event for case in self.cases]
+
+    def context(self) -> BatchContext:
+        return BatchContext(
+            tuple(case.attempt.number for case in self.cases),
+            self.registration.max_attempts,
+            time.monotonic() + self.registration.timeout,
+            self.registration.name,
+        )
+
+    def returned(self, value: Any) -> None:
+        """Note what the handler said of each event."""
+        for case, verdict in zip(self.cases, self._verdicts(value), strict=True):
+            failed = isinstance(verdict, BaseException)
+            case.results[self.registration.name] = (
+                case.attempt.judge(verdict, self.registration) if failed else None
+            )
+
+    def failed(self, error: BaseException) -> None:
+        """The handler raised: every event has failed alike."""
+        for case in self.cases:
+            case.results[self.registration.name] = case.attempt.judge(
+                error, self.registration, with_traceback=case is self.cases[0]
+            )
+
+    def _verdicts(self, value: Any) -> Sequence[Any]:
+        if value is None:
+            return [None] * len(self.cases)
+        if isinstance(value, list | tuple) and len(value) == len(self.cases):
+            return value
+        what = f"{len(value)} of them" if isinstance(value, list | tuple) else type(value).__name__
+        text = UNFIT.format(handler=self.registration.name, what=what, count=len(self.cases))
+        return [TypeError(text)] * len(self.cases)
+
+
+def run(
+    registry: Registry, items: Sequence[Item], trace: Trace, *, parallel: bool = True
+) -> list[Outcome]:
+    """Run the handlers of some events; for processes, threads and solo.
+
+    Args:
+        registry: where the handlers are.
+        items: the events.
+        trace: makes the handlers' spans.
+        parallel: see `runner.run`; of the handlers that take one event.
+
+    Returns:
+        The outcomes in the order of the items.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: a signal told the process to end.
+    """
+    cases = [_case(registry, item, trace, parallel=parallel) for item in items]
+    known = [case for case in cases if isinstance(case, _Case)]
+    for call in _calls(known):
+        _run_call(call, trace)
+    for case in _unfinished(known):
+        runner.run_waiting(case.waiting, case.attempt, case.results)
+    return [case.outcome() if isinstance(case, _Case) else case for case in cases]
+
+
+async def run_async(
+    registry: Registry,
+    items: Sequence[Item],
+    trace: Trace,
+    *,
+    parallel: bool = True,
+    executor: Executor | None = None,
+) -> list[Outcome]:
+    """The same on the running event loop, batches of different handlers at once.
+
+    Args:
+        executor: for `def` handlers; None: the threads of this process.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; async handlers were cancelled first.
+    """
+    cases = [_case(registry, item, trace, parallel=parallel, executor=executor) for item in items]
+    known = [case for case in cases if isinstance(case, _Case)]
+    await asyncio.gather(*(_await_call(call, trace, executor) for call in _calls(known)))
+    await asyncio.gather(
+        *(
+            runner.await_waiting(case.waiting, case.attempt, case.results)
+            for case in _unfinished(known)
+        )
+    )
+    return [case.outcome() if isinstance(case, _Case) else case for case in cases]
+
+
+def takes_batches(registry: Registry, items: Sequence[Item]) -> bool:
+    """Whether any handler of these events takes batches."""
+    types = {item.event_type for item in items}
+    return any(each.batch for name in types for each in registry.lookup(name))
+
+
+def _case(
+    registry: Registry,
+    item: Item,
+    trace: Trace,
+    *,
+    parallel: bool,
+    executor: Executor | None = None,
+) -> _Case | Outcome:
+    """An event ready for its handlers; its outcome if it cannot be read."""
+    try:
+        event = Event.from_json(item.envelope, item.event_id)
+    except EventInvalid as error:
+        return runner.undecodable(error)
+    waiting = runner.unmarked(registry.lookup(event.type), item.marks)
+    around = None if all(each.batch for each in waiting) else trace([item])
+    attempt = Attempt(event, item.attempt, around, item.since, parallel, executor)
+    return _Case(item, attempt, waiting, runner.too_old(waiting, attempt))
+
+
+def _calls(cases: Sequence[_Case]) -> Iterator[_Call]:
+    wanted: dict[str, tuple[Registration, list[_Case]]] = {}
+    for case in cases:
+        for each in case.waiting:
+            if each.batch and each.name not in case.results:
+                wanted.setdefault(each.name, (each, []))[1].append(case)
+    for registration, members in wanted.values():
+        size = registration.batch.size if registration.batch else len(members)
+        for start in range(0, len(members), size):
+            yield _Call(registration, members[start : start + size])
+
+
+def _unfinished(cases: Sequence[_Case]) -> Iterator[_Case]:
+    """Those with handlers that take one event."""
+    return (case for case in cases if len(case.results) < len(case.waiting))
+
+
+def _run_call(call: _Call, trace: Trace) -> None:
+    around = trace([case.item for case in call.cases])
+    try:
+        value = calls.directly(call.registration, call.events(), call.context(), around)
+    except BaseException as error:  # a handler may raise anything, and no event must be lost
+        call.failed(error)
+    else:
+        call.returned(value)
+
+
+async def _await_call(call: _Call, trace: Trace, executor: Executor | None) -> None:
+    around = trace([case.item for case in call.cases])
+    executor = executor or threads(os.getpid())
+    registration, events, context = call.registration, call.events(), call.context()
+    try:
+        value = await calls.on_loop(registration, events, context, around, executor)
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # a handler may raise anything, and no event must be lost
+        if isinstance(error, asyncio.CancelledError) and calls.is_being_cancelled():
+            raise
+        call.failed(error)
+    else:
+        call.returned(value)

@@ -1,0 +1,60 @@
+"""The business keys of events: what `dedup_by` of their handlers points to. No I/O.
+
+Which event holds a key, and whether its handler has succeeded, `lua/claim.lua` finds out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import msgspec
+
+from bridge.streams import Entry, Keys
+from handlers.paths import location, value_at
+from handlers.registry import Registration, Registry
+
+_decode = msgspec.json.Decoder(dict).decode
+
+
+@dataclass(frozen=True, slots=True)
+class BusinessKey:
+    """A key for which a handler succeeds once."""
+
+    handler: str
+    name: str
+    """In Redis."""
+
+
+class BusinessKeys:
+    """Finds the business keys of events for one group."""
+
+    def __init__(self, registry: Registry, keys: Keys, group: str) -> None:
+        self._registry = registry
+        self._keys = keys
+        self._group = group
+
+    def of(self, entry: Entry) -> tuple[BusinessKey, ...]:
+        """One for each handler that has a `dedup_by`, where the envelope has a value."""
+        asking = [each for each in self._registry.lookup(entry.event_type) if each.dedup_by]
+        return self._found(entry, asking) if asking else ()
+
+    def _found(self, entry: Entry, asking: list[Registration]) -> tuple[BusinessKey, ...]:
+        try:
+            envelope = _decode(entry.envelope)
+        except (msgspec.DecodeError, RecursionError):
+            # Its attempt says so, and becomes a dead letter.
+            return ()
+        found = []
+        for each in asking:
+            path = location(each.dedup_by or "")
+            value = value_at(envelope, path) if path else None
+            if value is not None:
+                name = self._keys.business(self._group, _digest(each.name, value))
+                found.append(BusinessKey(each.name, name))
+        return tuple(found)
+
+
+def _digest(handler: str, value: str) -> str:
+    text = f"{handler}\0{value}".encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:40]

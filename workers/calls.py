@@ -1,0 +1,84 @@
+"""Calls one handler, `def` or `async def`, with an event or with a batch, within its timeout.
+
+What a handler returns or raises comes out here as it is; `failures.py` says what follows from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from handlers.registry import Registration
+from workers.loops import drive
+
+Around = Callable[[Registration], AbstractContextManager[Any]]
+"""Makes the context in which a handler runs; its failures pass through it. For tracing."""
+
+
+def directly(registration: Registration, given: Any, context: Any, around: Around | None) -> Any:
+    """Call a handler in this thread, whose own event loop runs what turns out to be async."""
+    if around is None:
+        return _directly(registration, given, context)
+    with around(registration):
+        return _directly(registration, given, context)
+
+
+def _directly(registration: Registration, given: Any, context: Any) -> Any:
+    result = registration.run(given, context)
+    # A decorator or a factory may hide an async handler behind a plain function.
+    if result is not None and inspect.isawaitable(result):
+        return drive(_within(result, registration.timeout))
+    return result
+
+
+async def on_loop(
+    registration: Registration, given: Any, context: Any, around: Around | None, executor: Executor
+) -> Any:
+    """Call a handler from the running loop; a `def` runs in a thread of the executor."""
+    with around(registration) if around else nullcontext():
+        if registration.is_async:
+            result = registration.run(given, context)
+        else:
+            result = await _in_thread(executor, registration.run, given, context)
+        if result is not None and inspect.isawaitable(result):
+            return await _within(result, registration.timeout)
+        return result
+
+
+async def _in_thread(executor: Executor, run: Callable[..., Any], given: Any, context: Any) -> Any:
+    in_context = contextvars.copy_context().run
+    loop = asyncio.get_running_loop()
+    result, error = await loop.run_in_executor(executor, in_context, _catch, run, given, context)
+    if error is not None:
+        raise error
+    return result
+
+
+def _catch(run: Callable[..., Any], given: Any, context: Any) -> tuple[Any, BaseException | None]:
+    try:
+        return run(given, context), None
+    # As a value, because a future that is given a StopIteration never ends.
+    except BaseException as error:
+        return None, error
+
+
+async def _within(awaitable: Awaitable[Any], timeout: float) -> Any:
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            return await awaitable
+    except TimeoutError as error:
+        if limit.expired():
+            raise TimeoutError(f"still running after {timeout:g} s; raise its timeout") from error
+        raise
+
+
+def is_being_cancelled() -> bool:
+    """Whether somebody cancelled this task, rather than the handler an await of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,105 @@
+"""Celery's pools as the hand-over sees them: prefork, threads, solo, and our asyncio one.
+
+How a request travels through Celery is in `requests.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps
+
+from workers.bell import Bell
+
+if TYPE_CHECKING:
+    from workers.claims import Run
+    from workers.limits import Bucket
+    from workers.port import Call, Finish, Request, Trace
+
+
+class CeleryPort:
+    """Outlives the consumers that Celery makes, one after each loss of the broker.
+
+    Args:
+        consumer: Celery's, of now.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self._bell: Bell
+
+    def resume(self, consumer: Any) -> None:
+        """Go on with a consumer that was made, or made anew."""
+        self._consumer = consumer
+        self._bell.hang(consumer.hub)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the consumer runs."""
+        return bool(self._consumer.blueprint.state == bootsteps.RUN)
+
+    @property
+    def slots(self) -> int:
+        """How many events the pool runs at once."""
+        return slots(self._consumer.pool)
+
+    @property
+    def depth(self) -> int:
+        """A second one a slot, so that none is idle for a moment.
+
+        The asyncio pool starts at once whatever it is given.
+        """
+        return self.slots * (1 if _runs_coroutines(self._consumer.pool) else 2)
+
+    @property
+    def shares_process(self) -> bool:
+        """In all pools but prefork."""
+        return not self._consumer.pool.uses_semaphore
+
+    @property
+    def bundles(self) -> bool:
+        """In all pools but the asyncio one, which gains nothing by it."""
+        return not _runs_coroutines(self._consumer.pool)
+
+    @property
+    def revoked(self) -> Collection[str]:
+        """As `celery control revoke` said."""
+        revoked: Collection[str] = self._consumer.controller.state.revoked
+        return revoked
+
+    def take_on(self, task: str, runs: Sequence[Run], trace: Trace, finish: Finish) -> Request:
+        """Make a request of them, and have Celery see to it.
+
+        Raises:
+            Exception: of Celery's or a signal receiver's.
+        """
+        request: Request = self._consumer.strategies[task](runs, trace, finish)
+        return request
+
+    def bucket_of(self, task: str) -> Bucket | None:
+        """Celery's own, so that an operator's `rate_limit` counts."""
+        bucket: Bucket | None = self._consumer.task_buckets[task]
+        return None if self._consumer.disable_rate_limits else bucket
+
+    def call_after(self, seconds: float, answer: Callable[[], None]) -> Call:
+        """By Celery's timer, which dies with the consumer."""
+        call: Call = self._consumer.timer.call_after(seconds, answer)
+        return call
+
+    def listen(self, answer: Callable[[], None]) -> None:
+        """Have Celery's loop answer the rings, once there is one; see `resume`."""
+        self._bell = Bell(answer)
+
+    def ring(self) -> None:
+        """Callable from any thread."""
+        self._bell.ring()
+
+
+def slots(pool: Any) -> int:
+    """How many events a pool of Celery's runs at once."""
+    return max(1, int(pool.num_processes))
+
+
+def _runs_coroutines(pool: Any) -> bool:
+    return bool(getattr(pool, "runs_coroutines", False))

@@ -1,0 +1,130 @@
+"""Handlers registered and unregistered while a worker runs, and how its pool children follow.
+
+It changes the registry and the routes of one process. It neither hears commands, which
+`control.py` does, nor knows Celery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Literal, NamedTuple
+
+from handlers import plugins
+from handlers.errors import RegistrationInvalid
+from handlers.registry import registry
+from workers.routing import Routing
+
+
+class Change(NamedTuple):
+    """What an operator asked for."""
+
+    action: Literal["register", "unregister"]
+    what: str
+    """A module, or the name of a handler."""
+    names: tuple[str, ...] = ()
+    """The handlers that came or went, here."""
+
+
+class Made(NamedTuple):
+    """The changes that a process has made since its start."""
+
+    revision: int = 0
+    """How many there were."""
+    changes: tuple[Change, ...] = ()
+    """Each as it was made last: repeated in this order, they lead to the same handlers."""
+
+    def plus(self, change: Change) -> Made:
+        """With one more, which stands for an equal one before."""
+        same = [each for each in self.changes if each[:2] == change[:2]]
+        others = [each for each in self.changes if each not in same]
+        names = (name for each in (*same, change) for name in each.names)
+        return Made(
+            self.revision + 1, (*others, change._replace(names=tuple(dict.fromkeys(names))))
+        )
+
+
+NONE_MADE = Made()
+
+
+class Changes:
+    """Of one process; a forked child begins with its parent's.
+
+    Args:
+        adopt: has the process route so from now on, and makes the tasks known.
+        queues: that workers may have.
+        parallel: as in `Routing.of`.
+    """
+
+    def __init__(
+        self,
+        adopt: Callable[[Routing], None],
+        queues: Callable[[], Collection[str]],
+        *,
+        parallel: bool,
+    ) -> None:
+        self._adopt = adopt
+        self._queues = queues
+        self._parallel = parallel
+        self.made = NONE_MADE
+
+    def make(self, change: Change) -> tuple[str, ...]:
+        """Make a change here, all of it or nothing; later requests tell the pool's children.
+
+        Returns:
+            The names of the handlers that came or went.
+
+        Raises:
+            RegistrationInvalid, PluginBroken: why not.
+        """
+        with registry.loading(change.what):
+            names = self._apply(change)
+            routing = Routing.of(registry, parallel=self._parallel)
+            self._check_queues(routing)
+        self._adopt(routing)
+        self.made = self.made.plus(change._replace(names=names))
+        return names
+
+    def follow(self, made: Made) -> None:
+        """Make what another process of this worker has made, unless that is done.
+
+        Raises:
+            RegistrationInvalid, PluginBroken: one of them cannot be made in this process.
+        """
+        if made.revision <= self.made.revision:
+            return
+        for change in made.changes:
+            _repeat(change)
+        self._adopt(Routing.of(registry, parallel=self._parallel))
+        self.made = made
+
+    def _apply(self, change: Change) -> tuple[str, ...]:
+        if change.action == "unregister":
+            registry.unregister(change.what)
+            return (change.what,)
+        before = registry.revision
+        names = tuple(each.name for each in plugins.load_late(change.what))
+        if registry.revision == before and not registry.has(change.what):
+            raise RegistrationInvalid(
+                f"{change.what} registers no handler; decorate one with @handles(…)"
+            )
+        return names
+
+    def _check_queues(self, routing: Routing) -> None:
+        known = set(self._queues())
+        for route in routing.routes.values():
+            if route.queue not in known:
+                raise RegistrationInvalid(
+                    f"{route.task} wants queue {route.queue!r}, which this worker was not started "
+                    "with; name the module in FLYBRIDGE_HANDLERS and start the workers again"
+                )
+
+
+def _repeat(change: Change) -> None:
+    """Make a change again, perhaps for the second time, perhaps without some before it."""
+    module = change.what if change.action == "register" else ""
+    for name in change.names if module else (change.what,):
+        # Where the change was made first, the name was free by then, or is so by it.
+        if registry.get(name) is not None and not (module and registry.has(module, name)):
+            registry.unregister(name)
+    if module:
+        plugins.load_late(module)

@@ -1,0 +1,99 @@
+"""Celery control commands on the handlers of a running worker: show, register, unregister.
+
+`celery inspect handlers`, `celery control register_handlers MODULE`, `celery control
+unregister_handler NAME`; `flybridge handlers` asks by the same ones. What a change means is the
+business of `changes.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+import structlog
+from celery.worker.control import control_command, inspect_command
+
+from handlers.errors import HandlerError
+from handlers.registry import Registration, registry
+from workers import tasks
+from workers.changes import Change, Changes
+from workers.routing import Routing
+
+log = structlog.get_logger("workers.control")
+
+LIST, REGISTER, UNREGISTER = "handlers", "register_handlers", "unregister_handler"
+
+_NOT_SHOWN = frozenset({"run", "is_async"})
+
+
+def prepare(app: Any, routing: Routing, *, parallel: bool) -> None:
+    """Give an app its `changes`; importing this module made the commands known to Celery.
+
+    Args:
+        app: with `task_queues` and the tasks of all routes.
+        routing: that all parts of this process have.
+        parallel: as in `tasks.register`.
+    """
+
+    def adopt(new: Routing) -> None:
+        # The tasks come first, or an event could meet a route without one.
+        tasks.renew(app, routing.routes, new, registry, parallel=parallel)
+        routing.adopt(new)
+
+    app.changes = Changes(
+        adopt, lambda: [queue.name for queue in app.conf.task_queues], parallel=parallel
+    )
+
+
+@inspect_command(name=LIST)
+def list_handlers(state: Any) -> dict[str, Any]:
+    """The handlers in order, the default last: patterns, options, where they are."""
+    return {
+        "revision": state.app.changes.made.revision,
+        "handlers": [
+            *(_shown(each) for each in registry.list()),
+            {**_shown(registry.default), "default": True},
+        ],
+    }
+
+
+@control_command(name=REGISTER, args=[("module", str)], signature="MODULE")
+def register_handlers(state: Any, module: str, who: str = "") -> dict[str, Any]:
+    """Import a module with handlers, or give back what was unregistered of it."""
+    return _make(state, Change("register", module), who)
+
+
+@control_command(name=UNREGISTER, args=[("name", str)], signature="NAME")
+def unregister_handler(state: Any, name: str, who: str = "") -> dict[str, Any]:
+    """Stop running a handler; events that run already are not disturbed."""
+    return _make(state, Change("unregister", name), who)
+
+
+def _make(state: Any, change: Change, who: str) -> dict[str, Any]:
+    app = state.app
+    rates = {name: task.rate_limit for name, task in app.tasks.items()}
+    try:
+        names = app.changes.make(change)
+    except HandlerError as error:
+        log.warning("change.refused", action=change.action, what=change.what, who=who,
+                    error=str(error))  # fmt: skip
+        return {"error": str(error)}
+    _tell(state.consumer, rates)
+    revision = app.changes.made.revision
+    log.info("handlers.changed", action=change.action, what=change.what, who=who,
+             handlers=" ".join(names), revision=revision)  # fmt: skip
+    return {"ok": {"handlers": list(names), "revision": revision}}
+
+
+def _tell(consumer: Any, rates: dict[str, Any]) -> None:
+    """Have Celery's consumer know the new tasks; buckets whose rate is the same stay as full."""
+    consumer.update_strategies()
+    for name, task in consumer.app.tasks.items():
+        if rates.get(name) != task.rate_limit:
+            consumer.task_buckets[name] = consumer.bucket_for_task(task)
+
+
+def _shown(registration: Registration) -> dict[str, Any]:
+    names = (field.name for field in fields(registration) if field.name not in _NOT_SHOWN)
+    shown = {name: getattr(registration, name) for name in names}
+    return {**shown, "batch": asdict(registration.batch) if registration.batch else None}

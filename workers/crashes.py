@@ -1,0 +1,37 @@
+"""What becomes of attempts that ended without an outcome. It knows no pool."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from workers.outcomes import Failure, Outcome
+
+if TYPE_CHECKING:
+    from workers.claims import Run
+
+CRASH_BACKOFF = 1.0
+CRASH_BACKOFF_MAX = 60.0
+"""Seconds; an attempt whose process died is tried again after 1, 2, 4, ... of them."""
+
+CRASHED = 60.0
+"""Seconds that a run without an outcome counts as, for the bundles."""
+
+
+def crashed(run: Run, max_attempts: int, error: str, *, alone: bool = True) -> Outcome:
+    """What becomes of an attempt that ended without an outcome: tried again later, or given up.
+
+    Args:
+        alone: no other event was in the same request; else it may have been one of those, and this
+            one is heard once more, alone (see `poison.is_suspect`).
+    """
+    if alone and run.attempt >= max_attempts:
+        return Outcome(failed=(Failure("", "crash_loop", error),))
+    longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2 ** (run.attempt - 1))
+    jitter = random.uniform(0.5, 1)  # noqa: S311  # spreads load, hides nothing
+    return Outcome(retry_after=longest * jitter, error=error, crashed=True)
+
+
+def overdue(seconds: float) -> str:
+    """The error of an attempt that the pool has stopped."""
+    return f"TimeLimitExceeded: no outcome within {seconds:g} s"

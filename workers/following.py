@@ -1,0 +1,49 @@
+"""Keeps the routes of a worker in step with a registry that changes while events flow.
+
+Celery's workers change by commands instead, see `changes.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from handlers.errors import RegistrationInvalid
+from workers.routing import Routing
+
+if TYPE_CHECKING:
+    from handlers.registry import Registry
+
+log = structlog.get_logger("workers.inline")
+
+
+class Following:
+    """Follows one registry.
+
+    Args:
+        registry: whose handlers the worker runs.
+        parallel: as in `Routing.of`.
+
+    Raises:
+        RegistrationInvalid: see `Routing.of`.
+    """
+
+    def __init__(self, registry: Registry, *, parallel: bool) -> None:
+        self._registry = registry
+        self._parallel = parallel
+        # Before the routes are made: what changes meanwhile is seen at the first look.
+        self._seen = registry.revision
+        self.routing = Routing.of(registry, parallel=parallel)
+
+    def look(self) -> None:
+        """Route as the registry says now; where that cannot be, as it said before."""
+        revision = self._registry.revision
+        if revision == self._seen:
+            return
+        self._seen = revision
+        try:
+            self.routing.adopt(Routing.of(self._registry, parallel=self._parallel))
+        except RegistrationInvalid as error:
+            log.error("routes.kept", reason=str(error), hint="queues, limits and retries stay as "
+                      "they were until the handlers are right")  # fmt: skip

@@ -1,0 +1,116 @@
+"""What this worker holds: claimed and not yet settled, until when it is surely ours, room for more.
+
+It is what the threads of the intake share. It knows no Redis, and decides nothing about events.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workers.window import Window
+
+if TYPE_CHECKING:
+    from workers.claims import Pending, Run
+    from workers.waiting import Waiting
+
+
+@dataclass(slots=True)
+class _Claim:
+    run: Run
+    until: float
+    """Monotonic seconds until which it is ours for sure."""
+
+
+class Held:
+    """The claims of one worker; callable from any thread.
+
+    Args:
+        waiting: knows which of the events keep nobody out.
+    """
+
+    def __init__(self, waiting: Waiting) -> None:
+        self._waiting = waiting
+        self._window = Window(time.monotonic())
+        self._claims: dict[str, _Claim] = {}
+        self._places: set[tuple[str, str]] = set()
+        self._room = threading.Condition()
+        self.any_settled = threading.Event()
+        """Set whenever there may be room again; cleared by who waits for it."""
+        self.slots = 1
+        """Of the pool: events that it runs at once."""
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+    def __contains__(self, item: Pending) -> bool:
+        return place(item) in self._places
+
+    def runs(self) -> list[Run]:
+        """All of them, the oldest first."""
+        return [each.run for each in list(self._claims.values())]
+
+    def ours(self, run: Run) -> bool:
+        """Whether the claim is ours for sure: what another may have taken over must not start.
+
+        Reckoned from before each call to Redis, our lease ends before Redis' does, however late
+        the answer came.
+        """
+        claim = self._claims.get(run.token)
+        return claim is not None and time.monotonic() < claim.until
+
+    def add(self, runs: Iterable[Run], until: float) -> None:
+        """Claimed just now."""
+        for run in runs:
+            self._claims[run.token] = _Claim(run, until)
+            self._places.add(place(run.pending))
+
+    def prolong(self, runs: Iterable[Run], until: float) -> None:
+        """The claims were renewed; with 0 for `until`: they were lost."""
+        for run in runs:
+            if claim := self._claims.get(run.token):
+                claim.until = until
+
+    def remove(self, runs: Sequence[Run]) -> None:
+        """They are settled: whoever waits for room may go on."""
+        for run in runs:
+            self._claims.pop(run.token, None)
+            self._places.discard(place(run.pending))
+        self._window.settled(len(runs), time.monotonic())
+        self.any_settled.set()
+        self.stop_waiting()
+
+    def wait_for_room(self, most: float) -> int:
+        """How many entries a read may bring; 0 after waiting `most` seconds, or some, for room."""
+        with self._room:
+            size = self._window.size(self.slots)
+            room = size - self._in_the_way
+            # Half a window at a time: small reads would cost a round trip each.
+            if room >= max(1, size // 2):
+                return room
+            self._room.wait(most)
+            return 0
+
+    def stop_waiting(self) -> None:
+        """Have `wait_for_room` return now."""
+        with self._room:
+            self._room.notify_all()
+
+    def room_beside_reads(self) -> int:
+        """How many entries may come otherwise than by a read, however many reads there are."""
+        size = self._window.size(self.slots)
+        # Half a window more than reads fill: in a backlog nothing would be left for retries.
+        return size + (size + 1) // 2 - self._in_the_way
+
+    @property
+    def _in_the_way(self) -> int:
+        """Events that count against the window."""
+        return len(self._claims) - self._waiting.uncounted
+
+
+def place(item: Pending) -> tuple[str, str]:
+    """What tells an entry from all others."""
+    return item.stream, item.entry_id

@@ -1,0 +1,124 @@
+"""The inline worker: runs handlers on the caller's event loop, with no Celery and no broker.
+
+It claims, limits, retries and buries as Celery's workers do, and may share a group with them: only
+the pool is another. What it lacks is what only processes of their own can give: a handler that
+blocks the loop, or kills its process, does so to the whole program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from bridge.errors import Misused
+from bridge.redis_client import check_server_sync, sync_client
+from workers.following import Following
+from workers.shift import GRACE, Shift
+
+if TYPE_CHECKING:
+    from bridge.settings import WorkerSettings
+    from handlers.registry import Registry
+
+
+class InlineWorker:
+    """Runs the handlers of a registry for all events of an app. Start after stop works.
+
+    `async def` handlers run on the loop that `start` was awaited on, `def` handlers in threads.
+    Nothing of it blocks the loop. Handlers may be registered and unregistered while it runs.
+
+    Args:
+        settings: app id, Redis, group and so on; `handlers` and `broker_url` mean nothing here.
+        registry: the handlers.
+        concurrency: events in work at once.
+    """
+
+    def __init__(
+        self, settings: WorkerSettings, registry: Registry, *, concurrency: int = 100
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._concurrency = max(1, concurrency)
+        self._changing = asyncio.Lock()
+        self._shift: Shift | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it takes events."""
+        return self._shift is not None and not self._shift.task.done()
+
+    async def start(self) -> None:
+        """Take up the streams.
+
+        Raises:
+            Misused: it runs already.
+            RegistrationInvalid: handlers of one type contradict each other.
+            RedisUnreachable, RedisUnfit: nothing runs then.
+        """
+        async with self._changing:
+            if self.is_running:
+                raise Misused("This worker runs already; await stop() before another start().")
+            parallel = self._settings.parallel_handlers
+            following = Following(self._registry, parallel=parallel)
+            await _in_thread(self._check_redis)
+            self._shift = Shift(self._settings, self._registry, following, self._concurrency)
+            # A task that is cancelled before its first step never runs, not even to clean up.
+            await asyncio.sleep(0)
+
+    async def wait(self) -> None:
+        """Wait until it has ended, by `stop` or by itself.
+
+        Raises:
+            TaskFailed: why it ended by itself.
+            Misused: it was never started.
+        """
+        if self._shift is None:
+            raise Misused("This worker was never started; await start() first.")
+        task = self._shift.task
+        await asyncio.wait({task})
+        task.result()
+
+    async def stop(self, grace: float = GRACE) -> None:
+        """Take nothing new, let running handlers end, settle, leave. No error if it does not run.
+
+        What has not begun is given back; so is what has not ended in time, after its coroutine was
+        cancelled. It counts as no attempt, and any worker may run it at once. A `def` handler
+        cannot be cancelled: its thread goes on, unheard. Whoever cancels this call cancels only
+        the waiting: stopping goes on.
+
+        Args:
+            grace: seconds for the running handlers.
+        """
+        async with self._changing:
+            if self._shift is not None:
+                self._shift.ask_to_end(grace)
+                await asyncio.wait({self._shift.task})
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def _check_redis(self) -> None:
+        settings = self._settings
+        with closing(sync_client(settings.redis_url, app_id=settings.app_id)) as client:
+            check_server_sync(client, settings.eviction)
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """In a thread of its own: the loop's own threads may all be busy with the caller's work."""
+    executor = ThreadPoolExecutor(1, "flybridge-inline")
+    try:
+        await asyncio.get_running_loop().run_in_executor(executor, work)
+    finally:
+        executor.shutdown(wait=False)

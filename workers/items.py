@@ -1,0 +1,40 @@
+"""What a pool is told of one event. It holds no claim: the main process keeps that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from workers.claims import Run
+
+
+class Item(NamedTuple):
+    """One event for the handlers of a pool."""
+
+    event_id: str
+    event_type: str
+    envelope: bytes
+    attempt: int
+    """1 for the first."""
+    marks: Mapping[str, str]
+    """Handler -> "" if it succeeded earlier, "reason\\nerror" if it was given up."""
+    since: int
+    """Unix ms from which the event's age counts; 0 when nobody knows."""
+    traceparent: str
+    tracestate: str
+
+
+def item_of(run: Run, traceparent: str) -> Item:
+    """What the pool is told of a claimed event, and of the span that its handlers' belong to."""
+    entry = run.pending.entry
+    return Item(
+        entry.event_id,
+        entry.event_type,
+        entry.envelope,
+        run.attempt,
+        run.marks,
+        entry.since,
+        traceparent,
+        entry.tracestate,
+    )

@@ -1,0 +1,139 @@
+"""Keeps what is held, and finds what waits elsewhere: for its retry, or with a dead worker.
+
+Four things by the clock: renew the claims that are held, take over entries that nobody renews,
+bring retries that are due, say that this worker is there. It claims nothing by itself: what it
+found it gives to the intake.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from workers.held import place
+from workers.presence import BEAT
+
+if TYPE_CHECKING:
+    from workers.claims import Pending
+    from workers.guard import Guard
+    from workers.held import Held
+    from workers.outages import Outages
+    from workers.reader import Caps, StreamReader
+    from workers.waiting import Waiting
+
+DUE_PERIOD = 0.25
+"""Seconds between looks for retries that are due."""
+
+FETCH_DELAY = 0.02
+"""Seconds between two of them at least, however many are due."""
+
+SWEEP_PERIOD = 60.0
+"""Seconds between looks for consumers whose workers are gone."""
+
+
+class Keeper:
+    """Works in one thread, from `keep` to `close`.
+
+    Args:
+        reader: the streams.
+        guard: renews.
+        held: what is renewed, and how much more there is room for.
+        waiting: caps what is taken of a stream.
+        outages: of this worker.
+        event_lease: seconds; a third of it is the period of renewal.
+        accept: claims what was found, as far as it is not held already.
+    """
+
+    def __init__(
+        self,
+        reader: StreamReader,
+        guard: Guard,
+        held: Held,
+        waiting: Waiting,
+        outages: Outages,
+        event_lease: float,
+        accept: Callable[[Iterable[Pending]], None],
+    ) -> None:
+        self._reader = reader
+        self._guard = guard
+        self._held = held
+        self._waiting = waiting
+        self._outages = outages
+        self._event_lease = event_lease
+        self._accept = accept
+        self._early: dict[tuple[str, str], Pending] = {}
+        self._fetching = threading.Lock()
+        self._stopping = threading.Event()
+        self._closing = threading.Event()
+
+    def keep(self) -> None:
+        """Renew and look for more, until closed."""
+        renewed, looked, beaten, swept = 0.0, 0.0, 0.0, time.monotonic()
+        while not self._closing.is_set():
+            self._held.any_settled.clear()
+            more = False
+            with self._outages.ride_out("keep"):
+                now = time.monotonic()
+                if now - renewed >= self._event_lease / 3:
+                    self._renew()
+                    renewed = now
+                if now - beaten >= BEAT:
+                    self._reader.beat()
+                    beaten = now
+                if now - looked >= self._event_lease / 3:
+                    more = self._fetch(self._reader.take_over)
+                    looked = looked if more else now
+                more = self._fetch(self._reader.due) or more
+                if now - swept >= SWEEP_PERIOD:
+                    swept = now
+                    self._reader.sweep()
+            self._closing.wait(FETCH_DELAY)
+            # What there was no room for is taken as soon as there is some.
+            (self._held.any_settled if more else self._closing).wait(DUE_PERIOD)
+
+    def stop(self) -> None:
+        """Look for no more; what is held is renewed until `close`."""
+        self._stopping.set()
+
+    def wait_for_last_look(self, most: float) -> None:
+        """After `stop`: return when what the last look found is claimed, or in `most` seconds."""
+        if self._fetching.acquire(timeout=most):
+            self._fetching.release()
+
+    def close(self) -> None:
+        """Have `keep` return."""
+        self._stopping.set()
+        self._closing.set()
+        self._held.any_settled.set()
+
+    def _renew(self) -> None:
+        runs, asked = self._held.runs(), time.monotonic()
+        if not runs:
+            return
+        kept = self._guard.renew(runs)
+        ours = [run for run, still in zip(runs, kept, strict=True) if still]
+        lost = [run for run, still in zip(runs, kept, strict=True) if not still]
+        self._held.prolong(ours, asked + self._event_lease)
+        self._held.prolong(lost, 0.0)
+        self._reader.renew(run.pending for run in ours)
+
+    def next_in_line(self) -> None:
+        """Take what has just become due: the next of a line waits for nothing else."""
+        self._fetch(self._reader.due)
+
+    def _fetch(self, source: Callable[[int, Caps], list[Pending]]) -> bool:
+        """Claim what a source has for us; True if it may have more."""
+        with self._fetching:
+            if self._stopping.is_set():
+                return False
+            room = self._held.room_beside_reads()
+            if room <= 0 or not self._reader.streams:
+                return True
+            found = source(room, self._waiting.caps(self._reader.streams))
+            items = self._early | {place(item): item for item in found}
+            # A retry may be due before it was seen that the last attempt is settled.
+            self._early = {where: item for where, item in items.items() if item in self._held}
+            self._accept(items.values())
+        return bool(found)

@@ -1,0 +1,150 @@
+"""Reads the ordered streams: who is first in the line of its key is given, the others wait there.
+
+An ordered stream cannot be read by a call that blocks, for reading and lining up is one script;
+what blocks is a doorbell. Why the order holds, the scripts say; whether an event runs, the guard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from bridge.streams import Keys
+from workers.ordering import LINE_TTL, advancing
+from workers.scripts import Call, load, run_all
+
+READ_AHEAD = 5_000
+"""Pending entries of an ordered stream, of all workers, beyond which nothing new of it is read."""
+
+CROWDED_WAIT = 0.1
+"""Seconds between looks whether there are fewer."""
+
+PAGE = 100
+"""Entries that one call lines up, at most: Redis decodes their envelopes."""
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """An entry that may run as far as its line goes."""
+
+    line: str
+    """Empty for an event without a key."""
+    entry_id: bytes
+    fields: dict[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one call has lined up."""
+
+    read: int
+    """New entries, whether first or not; -1 when too many are pending already."""
+    gone: list[bytes]
+    """Ids of entries that are no longer in the stream."""
+    firsts: list[First]
+
+
+class Lines:
+    """The lines of one group, and the ordered streams as one of its consumers reads them.
+
+    Args:
+        redis: a client whose commands are not repeated unseen.
+        keys: of the app.
+        group: consumer group.
+        consumer: name of this one.
+        order_of: gives what a stream is ordered by, see `workers.ordering`.
+    """
+
+    def __init__(
+        self, redis: Redis, keys: Keys, group: str, consumer: str, order_of: Callable[[str], str]
+    ) -> None:
+        self._redis = redis
+        self._group = group
+        self._consumer = consumer
+        self._order_of = order_of
+        self._prefix = keys.order(group)
+        self._retries = keys.retries(group)
+        self._last: dict[str, bytes] = {}
+        self._order: dict[str, str] = {}
+        self.orders: dict[str, str] = {}
+        """Ordered stream -> what it is ordered by."""
+
+    def follow(self, streams: Iterable[str]) -> None:
+        """Tell the ordered streams among those that are read from now on."""
+        self.orders = {stream: order for stream in streams if (order := self._order_of(stream))}
+        # Never less: another thread may be reading what is followed no longer.
+        self._order |= self.orders
+
+    def read(self, stream: str, room: int) -> list[First]:
+        """New entries that are first in their line, `room` at most."""
+        found: list[First] = []
+        count = room
+        while len(found) < room:
+            taken = self._line_up(stream, room - len(found), count)
+            found += taken.firsts
+            if taken.read < count:
+                break
+            # A long line of one key: nothing of it can run, so it takes no room.
+            count = room - len(found) if taken.firsts else min(PAGE, 2 * count)
+        return found
+
+    def take(self, stream: str, ids: Sequence[bytes | str], room: int) -> Taken:
+        """Take these entries, whoever holds them; those that are not first wait in their line."""
+        firsts: list[First] = []
+        gone: list[bytes] = []
+        for start in range(0, len(ids), PAGE):
+            taken = self._line_up(stream, room - len(firsts), 0, ids[start : start + PAGE])
+            firsts += taken.firsts
+            gone += taken.gone
+        return Taken(0, gone, firsts)
+
+    def listen(self, streams: Sequence[str], block: float) -> bool:
+        """Wait up to `block` seconds until one of them has a new entry; False if none can be.
+
+        It is a shorter wait while too many entries of one are pending.
+        """
+        after: dict[Any, Any] = {each: self._last[each] for each in streams if each in self._last}
+        if not after:
+            return False
+        wait = block if len(after) == len(streams) else min(block, CROWDED_WAIT)
+        self._redis.xread(after, count=1, block=max(1, int(wait * 1000)))
+        return True
+
+    def advance(self, lines: Iterable[str]) -> None:
+        """Let the next run where the first of a line is no longer to be handled."""
+        calls = [
+            advancing(line, self._retries, self._group) for line in dict.fromkeys(lines) if line
+        ]
+        if calls:
+            run_all(self._redis, calls)
+
+    def _line_up(
+        self, stream: str, most: int, count: int, ids: Sequence[bytes | str] = ()
+    ) -> Taken:
+        keys = (stream, self._retries, self._prefix)
+        told = (self._group, self._consumer, self._order[stream], LINE_TTL)
+        call = Call(load("line_up"), keys, (*told, most, count, READ_AHEAD, *ids))
+        (answer,) = run_all(self._redis, [call])
+        if isinstance(answer, Exception):
+            raise answer
+        read, last, gone, behind, given = answer
+        if count:
+            self._note(stream, read, last)
+        # One that was deleted or acknowledged by hand must not block its key for ever.
+        self.advance(line.decode() for line in behind)
+        return Taken(read, gone, [First(line.decode(), id_, _pairs(flat))
+                                  for line, id_, flat in given])  # fmt: skip
+
+    def _note(self, stream: str, read: int, last: bytes) -> None:
+        """Where the doorbell listens; it would ring without end while too many are pending."""
+        if read < 0:
+            self._last.pop(stream, None)
+        else:
+            self._last[stream] = last
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))

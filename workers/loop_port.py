@@ -1,0 +1,180 @@
+"""The running event loop as a pool: each request is a task on it, `def` handlers go to threads.
+
+It knows no Celery. Nothing of it waits for Redis: on this loop lives the caller's program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from handlers.options import per_second
+from workers.bucket import TokenBucket
+from workers.crashes import CRASHED, crashed, overdue
+from workers.items import Item, item_of
+from workers.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from workers.claims import Run
+    from workers.limits import Bucket
+    from workers.port import Call, Finish, Trace
+    from workers.routing import Routing
+
+log = structlog.get_logger("workers.inline")
+
+PATIENCE = 1.0
+"""Seconds that cancelled handlers have to end."""
+
+Process = Callable[[Sequence[Item]], Awaitable[Sequence[Outcome]]]
+"""Runs the handlers of some events, and tells how each fared."""
+
+
+class LoopRequest:
+    """One attempt at one event, or at each of a few, as a task."""
+
+    def __init__(self, task_name: str, runs: Sequence[Run]) -> None:
+        self.task_name = task_name
+        self.runs = runs
+        self.ended = False
+
+    def forget(self) -> bool:
+        """Give it up, begun or not: what it says from now on goes unheard."""
+        if self.ended:
+            return False
+        self.ended = True
+        return True
+
+
+class LoopPort:
+    """Made on the loop that it stands for; all but `ring` and `bucket_of` belongs to that.
+
+    Args:
+        process: runs handlers.
+        routing: of the worker.
+        concurrency: events at once.
+        deserted: called from any thread, once, when the loop was closed without a word.
+    """
+
+    shares_process = True
+    bundles = False
+    revoked: Collection[str] = frozenset()
+
+    def __init__(
+        self,
+        process: Process,
+        routing: Routing,
+        concurrency: int,
+        deserted: Callable[[], None],
+    ) -> None:
+        self._process = process
+        self._routing = routing
+        self._deserted = deserted
+        self._loop = asyncio.get_running_loop()
+        # What one handler leaves in its context must not be found by the next.
+        self._context = contextvars.copy_context()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._buckets: dict[str, TokenBucket] = {}
+        self._answer: Callable[[], None]
+        self._rung = False
+        self.slots = self.depth = concurrency
+        self.is_open = True
+
+    def take_on(self, task: str, runs: Sequence[Run], trace: Trace, finish: Finish) -> LoopRequest:
+        """Run them from the loop's next turn on."""
+        request = LoopRequest(task, runs)
+        items = [item_of(run, trace(run)) for run in runs]
+        running = self._loop.create_task(self._run(request, items, finish), name=task)
+        self._tasks.add(running)
+        running.add_done_callback(self._tasks.discard)
+        return request
+
+    def bucket_of(self, task: str) -> Bucket | None:
+        """A new one when the handlers' rate limit has changed."""
+        route = self._routing.routes.get(task)
+        if route is None or not route.rate_limit:
+            return None
+        rate, bucket = per_second(route.rate_limit), self._buckets.get(task)
+        if bucket is None or bucket.rate != rate:
+            bucket = self._buckets[task] = TokenBucket(rate)
+        return bucket
+
+    def call_after(self, seconds: float, answer: Callable[[], None]) -> Call:
+        """By the loop's own timer."""
+        return self._loop.call_later(seconds, answer, context=self._context)
+
+    def listen(self, answer: Callable[[], None]) -> None:
+        """Have the loop call `answer` soon after each ring."""
+        self._answer = answer
+
+    def ring(self) -> None:
+        """Rings once for any number of calls between two answers."""
+        if self._rung:
+            return
+        self._rung = True
+        try:
+            self._loop.call_soon_threadsafe(self._heard, context=self._context)
+        except RuntimeError:
+            # The loop is closed, and nobody told us. For good: the flag stays.
+            self._deserted()
+
+    def close(self) -> None:
+        """Take no more requests, for good."""
+        self.is_open = False
+
+    async def wait_for_all(self, grace: float) -> None:
+        """Wait until all requests have ended; after so many seconds, cancel what still runs.
+
+        Whoever cancels this has no more time to give: that only shortens it.
+        """
+        await self._wait(grace)
+        for task in self._tasks:
+            task.cancel()
+        await self._wait(PATIENCE)
+
+    async def _wait(self, seconds: float) -> None:
+        if self._tasks:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(set(self._tasks), timeout=seconds)
+
+    def _heard(self) -> None:
+        # Before the answer: what comes up while it works must ring again.
+        self._rung = False
+        self._answer()
+
+    async def _run(self, request: LoopRequest, items: Sequence[Item], finish: Finish) -> None:
+        outcomes, error = await self._outcomes(request, items)
+        if request.ended:
+            return
+        if error:
+            most, alone = self._routing.max_attempts_of(request.task_name), len(request.runs) == 1
+            outcomes = [crashed(run, most, error, alone=alone) for run in request.runs]
+        request.ended = True
+        finish(request, outcomes, CRASHED if error else 0.0)
+
+    async def _outcomes(
+        self, request: LoopRequest, items: Sequence[Item]
+    ) -> tuple[Sequence[Outcome], str]:
+        """The outcomes, or why there are none."""
+        # A handler's own timeout comes first; this is for what nothing else can stop.
+        seconds = self._routing.time_limit_of(request.task_name)
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await self._process(items), ""
+        except asyncio.CancelledError:
+            # A loop that ends cancels everything at once: let our worker hear of it, too.
+            await asyncio.sleep(0)
+            if not self.is_open:
+                raise
+            return (), "CancelledError: something cancelled its task"
+        except TimeoutError as error:
+            return (), overdue(seconds) if limit.expired() else repr(error)
+        except Exception as error:
+            # A mistake of ours: the event must not be held for ever.
+            log.exception("request.failed", task=request.task_name)
+            return (), repr(error)

@@ -1,0 +1,69 @@
+"""Which events are ordered, and by what: the `ordered_by` of their handlers. No I/O.
+
+The order itself is kept in Redis: the entries of one key stand in a line, and only the first of it
+may run; see `lua/line_up.lua`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import structlog
+
+from bridge.streams import OTHER
+from handlers.paths import location
+from handlers.registry import Registration, Registry
+from handlers.types import KNOWN_TYPES
+from workers.scripts import Call, load
+
+LINE_TTL = 14 * 86_400
+"""Seconds a line is kept since somebody looked at it; longer than any wait for a retry."""
+
+log = structlog.get_logger("workers.ordering")
+
+
+def paths_of(registrations: Iterable[Registration]) -> tuple[str, ...]:
+    """The different paths that handlers of one type are ordered by; more than one is a mistake."""
+    return tuple(dict.fromkeys(each.ordered_by for each in registrations if each.ordered_by))
+
+
+def line_member(stream: str, entry_id: str) -> str:
+    """How an entry stands in the line of its key: so that text sorts as ids do."""
+    ms, _, seq = entry_id.partition("-")
+    return f"{ms:0>20}-{seq:0>20}|{stream}"
+
+
+def advancing(line: str, retries: str, group: str) -> Call:
+    """The call that lets the next run where the first of a line is no longer to be handled."""
+    return Call(load("advance"), (line, retries), (group, LINE_TTL))
+
+
+class Ordering:
+    """What the streams are ordered by, as the registry has it now."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._ambiguous: set[str] = set()
+
+    def of(self, stream: str) -> str:
+        """JSON of event type -> keys from the envelope to the value; empty if nothing is ordered.
+
+        The stream that unknown types share is ordered for those of them that are known after all.
+        """
+        registry = self._registry
+        if not any(each.ordered_by for each in (*registry.list(), registry.default)):
+            return ""
+        name = stream.rpartition(":")[2]
+        types = KNOWN_TYPES.union(registry.event_types()) if name == OTHER else {name}
+        found = {each: path for each in sorted(types) if (path := self._location(each))}
+        return json.dumps(found) if found else ""
+
+    def _location(self, event_type: str) -> tuple[str, ...] | None:
+        paths = paths_of(self._registry.lookup(event_type))
+        if len(paths) > 1 and event_type not in self._ambiguous:
+            # Where it is known beforehand, the worker does not start.
+            self._ambiguous.add(event_type)
+            log.error("ordering.ambiguous", event_type=event_type, paths=" ".join(paths),
+                      hint="the first counts; give its handlers the same")  # fmt: skip
+        return location(paths[0]) if paths else None

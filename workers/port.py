@@ -1,0 +1,93 @@
+"""What the hand-over needs of a pool, be it Celery's or the running event loop.
+
+It hands over nothing itself. There is one port for each: `celery_port.py`, `loop_port.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from workers.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from workers.claims import Run
+    from workers.limits import Bucket
+
+
+class Request(Protocol):
+    """One attempt at one event, or at each of a few, in the hands of the pool."""
+
+    @property
+    def task_name(self) -> str: ...
+
+    @property
+    def runs(self) -> Sequence[Run]: ...
+
+    @property
+    def ended(self) -> bool:
+        """Its outcomes have been handed on."""
+
+    def forget(self) -> bool:
+        """Give it up, if that can be; True if it is nobody's now."""
+
+
+Finish = Callable[[Request, Sequence[Outcome], float], None]
+"""Takes the outcomes of the request's events in order, and the seconds of the longest run; events
+beyond the outcomes have not begun. Callable from any thread."""
+
+Trace = Callable[["Run"], str]
+"""Gives the traceparent of an event's process span."""
+
+
+class Call(Protocol):
+    """A call to come."""
+
+    def cancel(self) -> object: ...
+
+
+class Port(Protocol):
+    """One pool, and the loop that all of it but `ring` belongs to."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes requests now."""
+
+    @property
+    def slots(self) -> int:
+        """How many events the pool runs at once."""
+
+    @property
+    def depth(self) -> int:
+        """How many requests to give to it."""
+
+    @property
+    def shares_process(self) -> bool:
+        """Whether a handler that kills its process kills the whole worker."""
+
+    @property
+    def bundles(self) -> bool:
+        """Whether quick events should travel together."""
+
+    @property
+    def revoked(self) -> Collection[str]:
+        """Ids of events that an operator has revoked: a request of one must hold no others."""
+
+    def take_on(self, task: str, runs: Sequence[Run], trace: Trace, finish: Finish) -> Request:
+        """Have the pool run these; `finish` may be called before this returns.
+
+        Raises:
+            Exception: it will not.
+        """
+
+    def bucket_of(self, task: str) -> Bucket | None:
+        """The bucket of its rate limit, None for no limit; callable from any thread."""
+
+    def call_after(self, seconds: float, answer: Callable[[], None]) -> Call:
+        """Have the loop call `answer` later."""
+
+    def listen(self, answer: Callable[[], None]) -> None:
+        """Have the loop call `answer` soon after each `ring`; told once, before the first."""
+
+    def ring(self) -> None:
+        """Callable from any thread; many rings may be one call."""

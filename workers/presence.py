@@ -1,0 +1,109 @@
+"""Which workers of a group are there: each says so every other second, until it stops.
+
+Redis' consumers cannot tell: there is none before the first entry, and Redis 7.0 does not count a
+read that brought nothing as a sign of life. What a worker holds is not said here.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+from redis import Redis
+
+from bridge.streams import Keys
+from workers.scripts import Call, load, run_all
+
+BEAT = 2.0
+"""Seconds between two signs of life."""
+
+AT_WORK = 60.0
+"""Seconds after its last sign of life within which a worker counts as running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker says of itself."""
+
+    name: str
+    """Its consumer's, new at every start."""
+    group: str = ""
+    host: str = ""
+    pid: int = 0
+    started_at: int = 0
+    """Unix ms by its host's clock, for people; who is there is judged by Redis' clock."""
+    queues: tuple[str, ...] = ()
+
+
+class Presence:
+    """Tells of one worker, and with the same call of what its group reads.
+
+    Args:
+        redis: a client.
+        keys: of the app.
+        group: consumer group.
+        name: of the worker's consumer.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys, group: str, name: str) -> None:
+        self._redis = redis
+        self._subscriptions = keys.subscriptions
+        self._workers = keys.workers(group)
+        self._worker = Worker(name, group, platform.node(), os.getpid(), int(time.time() * 1000))
+        self._said: tuple[frozenset[str], bytes] | None = None
+        self._records: set[bytes] = set()
+
+    def tell(self, covered: frozenset[str], queues: Collection[str]) -> None:
+        """Say what this worker reads, at once if that is new.
+
+        Args:
+            covered: as it follows the group in `bridge.streams.subscriber`.
+            queues: their names.
+        """
+        worker = replace(self._worker, queues=tuple(sorted(queues)))
+        new = (covered, msgspec.json.encode(worker))
+        if new != self._said:
+            self._say(*new)
+            self._said = new
+            self._remove(self._records - {new[1]})
+
+    def beat(self) -> None:
+        """Say it again; who reads nothing yet is silent."""
+        if self._said:
+            self._say(*self._said)
+
+    def withdraw(self) -> None:
+        """This worker is there no more."""
+        self._remove(self._records)
+
+    def _remove(self, records: Collection[bytes]) -> None:
+        if records:
+            self._redis.zrem(self._workers, *records)
+
+    def _say(self, covered: frozenset[str], record: bytes) -> None:
+        self._records.add(record)
+        group = self._worker.group
+        members = (f"{group}|{each}" for each in sorted(covered))
+        told: tuple[str | bytes | int, ...] = (record, int(AT_WORK * 1000), *members)
+        run_all(self._redis, [Call(load("subscribe"), (self._subscriptions, self._workers), told)])
+
+
+def present(redis: Redis, keys: Keys, group: str) -> list[Worker]:
+    """The workers of a group that are there, by name."""
+    now: Any = redis.time()
+    records: Any = redis.zrangebyscore(keys.workers(group), (now[0] - AT_WORK) * 1000, "+inf")
+    # Of two records of one worker the later one holds.
+    found = {worker.name: worker for worker in map(_worker, records)}
+    return [found[name] for name in sorted(found)]
+
+
+def _worker(record: bytes) -> Worker:
+    try:
+        return msgspec.json.decode(record, type=Worker)
+    except msgspec.DecodeError:  # a reader in another language may put down what it likes
+        return Worker(record.decode(errors="replace"))

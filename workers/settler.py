@@ -1,0 +1,182 @@
+"""Settles what ended: gathers the outcomes of attempts, and has the guard record them in bulk.
+
+It decides no outcome, and claims nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from workers.claims import Settlement
+from workers.guard import Guard
+from workers.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from workers.held import Held
+    from workers.outages import Outages
+    from workers.spans import IntakeSpans
+
+log = structlog.get_logger("workers.intake")
+
+DELAY = 0.005
+"""Seconds to gather outcomes; settled one by one they would cost ten times as much."""
+
+CUT_OFF = Outcome(retry_after=0.0, error="the worker was stopped in the middle")
+
+SHORT_DELAY = 0.001
+"""Seconds of the same while others wait in line behind one of them."""
+
+
+class Settler:
+    """Takes outcomes from any thread, and settles them in one.
+
+    Args:
+        guard: records them.
+        held: forgets what is settled.
+        outages: of this worker.
+        spans: of this worker.
+        settled: called when some are off the books.
+        next_in_line: takes what may run now that the first of its line is settled.
+        complete: set by `close`.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        held: Held,
+        outages: Outages,
+        spans: IntakeSpans,
+        settled: Callable[[], None],
+        next_in_line: Callable[[], None],
+        complete: threading.Event,
+    ) -> None:
+        self._guard = guard
+        self._held = held
+        self._outages = outages
+        self._spans = spans
+        self._on_settled = settled
+        self._next_in_line = next_in_line
+        self._complete = complete
+        self._ended: deque[Settlement] = deque()
+        self._settling = 0
+        self._any_ended = threading.Event()
+        self._hurry = threading.Event()
+        self._lines_moved = threading.Event()
+        self.settled = 0
+        """Attempts, since the start."""
+
+    @property
+    def unsettled(self) -> int:
+        """Attempts that ended, of which Redis does not know yet."""
+        return len(self._ended) + self._settling
+
+    def add(self, settlements: Iterable[Settlement]) -> None:
+        """Attempts have ended; callable from any thread."""
+        ended = list(settlements)
+        self._ended.extend(ended)
+        if any(each.run.pending.line for each in ended):
+            self._hurry.set()
+        self._any_ended.set()
+
+    def lines_moved(self) -> None:
+        """The first of a line was settled or acknowledged; callable from any thread."""
+        self._lines_moved.set()
+        self._hurry.set()
+        self._any_ended.set()
+
+    def close(self) -> None:
+        """Nothing ends from now on: `settle` returns when all is settled.
+
+        What is still held was cut off, and is for retry at once.
+        """
+        self._complete.set()
+        self._hurry.set()
+        self._any_ended.set()
+
+    def settle(self) -> None:
+        """Settle whatever ends, until closed."""
+        while not (self._complete.is_set() and not self._ended):
+            self._any_ended.wait()
+            if self._hurry.wait(DELAY):
+                self._complete.wait(SHORT_DELAY)
+            self._any_ended.clear()
+            self._hurry.clear()
+            self._settling = len(self._ended)
+            self._settle([self._ended.popleft() for _ in range(self._settling)])
+            if self._lines_moved.is_set():
+                self._lines_moved.clear()
+                with self._outages.ride_out("line"):
+                    self._next_in_line()
+        # Only now: what was being recorded when the end came was not cut off.
+        self._settle([Settlement(run, CUT_OFF) for run in self._held.runs()])
+
+    def _settle(self, batch: list[Settlement]) -> None:
+        while batch:
+            with self._outages.ride_out("settle"):
+                self._record(batch)
+                return
+            if self._complete.is_set():
+                # Redis is away at shutdown: another worker will run these again.
+                log.error("settle.given_up", count=len(batch))
+                return
+
+    def _record(self, batch: list[Settlement]) -> None:
+        started = time.time_ns()
+        recorded = self._guard.settle(batch)
+        self._spans.settled(batch, started, time.time_ns())
+        self._tell(batch, recorded)
+        self._settling = 0
+        self.settled += len(batch)
+        self._held.remove([each.run for each in batch])
+        if any(each.run.pending.line for each in batch):
+            self._lines_moved.set()
+        self._on_settled()
+
+    def _tell(self, batch: list[Settlement], recorded: list[bool]) -> None:
+        debugging = logging.getLogger().isEnabledFor(logging.DEBUG)
+        for settlement, kept in zip(batch, recorded, strict=True):
+            if kept and settlement.outcome.verdict == "dead":
+                self._log_dead(settlement)
+            if debugging:
+                _log_settled(settlement, recorded=kept)
+        lost = [each.run for each, kept in zip(batch, recorded, strict=True) if not kept]
+        if lost:
+            log.warning(
+                "claim.lost",
+                event_id=lost[0].pending.entry.event_id,
+                attempt=lost[0].attempt,
+                count=len(lost),
+                hint="another worker has taken over, and its outcome counts; or Redis lost data",
+            )
+
+    def _log_dead(self, settlement: Settlement) -> None:
+        entry, failure = settlement.run.pending.entry, settlement.outcome.failed[0]
+        log.error(
+            "event.dead",
+            event_id=entry.event_id,
+            event_type=entry.event_type,
+            handler=failure.handler,
+            reason=failure.reason,
+            attempt=settlement.run.attempt,
+            dead_letters=self._guard.dead_letters,
+        )
+
+
+def _log_settled(settlement: Settlement, *, recorded: bool) -> None:
+    entry, outcome = settlement.run.pending.entry, settlement.outcome
+    log.debug(
+        "attempt.settled",
+        event_id=entry.event_id,
+        event_type=entry.event_type,
+        attempt=settlement.run.attempt,
+        verdict="return" if settlement.returned else outcome.verdict,
+        finished=list(outcome.finished),
+        recorded=recorded,
+    )

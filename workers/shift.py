@@ -1,0 +1,169 @@
+"""One shift of an inline worker, from its start to its end, however that comes about.
+
+What the caller sees of it is in `inline.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import structlog
+
+from bridge.errors import TaskFailed
+from workers import batch_runner
+from workers.assembly import Assembly, Share, assemble, consumer_name
+from workers.handover import HandOver
+from workers.isolation import Isolation
+from workers.loop_port import LoopPort
+from workers.loops import THREADS
+from workers.spans import handler_spans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from bridge.settings import WorkerSettings
+    from handlers.registry import Registry
+    from workers.following import Following
+    from workers.items import Item
+    from workers.outcomes import Outcome
+
+log = structlog.get_logger("workers.inline")
+
+GRACE = 10.0
+"""Seconds that running handlers have to end, unless `stop` is told otherwise."""
+
+
+class Shift:
+    """Begins where it is made, on the running loop.
+
+    Args:
+        settings: of the worker.
+        registry: its handlers.
+        following: their routes.
+        concurrency: events in work at once.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        registry: Registry,
+        following: Following,
+        concurrency: int,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._following = following
+        self._loop = asyncio.get_running_loop()
+        self._grace = GRACE
+        self._failed = False
+        self._over = False
+        self._to_end = asyncio.Event()
+        # For what waits for Redis: notes on suspects, and the end.
+        self._blocking = ThreadPoolExecutor(2, "flybridge-inline")
+        self._threads = ThreadPoolExecutor(THREADS, "handler")
+        self._port = LoopPort(self._process, following.routing, concurrency, self._deserted)
+        self._pool = HandOver(following.routing, self._port)
+        self._made = self._assemble(consumer_name(f"inline@{platform.node()}"))
+        self._intake = self._made.intake
+        self._intake.slots = concurrency
+        isolate = Isolation(self._made.isolate, self._port.ring, self._blocking)
+        self._pool.begin(self._intake, self._made.trace, isolate)
+        self._intake.start()
+        self.task = asyncio.create_task(self._serve(), name="inline worker")
+        """Ends with the shift; its exception is why that ended by itself."""
+        self.task.add_done_callback(_heed)
+
+    def _assemble(self, consumer: str) -> Assembly:
+        handlers = " ".join(registration.name for registration in self._registry.list())
+        log.info("inline.started", group=self._settings.group, consumer=consumer, handlers=handlers)
+        return assemble(
+            self._settings,
+            self._registry,
+            self._following.routing,
+            Share(self._queues, lambda _: True),
+            self._pool,
+            consumer,
+            self._died,
+        )
+
+    def _queues(self) -> Collection[str]:
+        """All that there are now; asked every second, by the thread that reads."""
+        self._following.look()
+        return self._following.routing.queues()
+
+    async def _process(self, items: Sequence[Item]) -> Sequence[Outcome]:
+        parallel = self._settings.parallel_handlers
+        return await batch_runner.run_async(
+            self._registry, items, handler_spans, parallel=parallel, executor=self._threads
+        )
+
+    def ask_to_end(self, grace: float) -> None:
+        """Have the task end; a second call changes nothing."""
+        if not self._to_end.is_set():
+            self._grace = grace
+            self._to_end.set()
+
+    async def _serve(self) -> None:
+        try:
+            await self._to_end.wait()
+        except asyncio.CancelledError:
+            # The loop ends, and so does what runs on it.
+            self._grace = 0.0
+        self._port.close()
+        stopped = self._in_thread(self._intake.stop)
+        await self._port.wait_for_all(self._grace)
+        await _surely(stopped)
+        # Who has not ended by now is given back, when the intake closes.
+        self._pool.recall()
+        await _surely(self._in_thread(self._intake.close))
+        await _surely(self._in_thread(self._made.close))
+        for executor in (self._threads, self._blocking):
+            executor.shutdown(wait=False)
+        self._over = True
+        log.info("inline.stopped", settled=self._intake.settled)
+        if self._failed:
+            raise TaskFailed(
+                "The inline worker ended by a mistake of ours; the log says which. Start it again."
+            )
+
+    def _in_thread(self, work: Callable[[], None]) -> asyncio.Future[None]:
+        return self._loop.run_in_executor(self._blocking, work)
+
+    def _died(self) -> None:
+        """A thread of the intake has ended by a mistake of ours; called by that thread."""
+        self._failed = True
+        try:
+            self._loop.call_soon_threadsafe(self.ask_to_end, GRACE)
+        except RuntimeError:
+            self._deserted()
+
+    def _deserted(self) -> None:
+        """The loop was closed; nobody will run what is held. Called from any thread."""
+        if self._over:
+            return
+        threading.Thread(target=self._abandon, name="flybridge-inline-end", daemon=True).start()
+
+    def _abandon(self) -> None:
+        log.error("inline.deserted", hint="await stop() before you close the event loop")
+        self._intake.stop()
+        self._intake.close()
+        self._made.close()
+
+
+async def _surely(done: asyncio.Future[None]) -> None:
+    """Wait to the end, however often this is cancelled: half an end would hold on to events."""
+    while not done.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({done})
+    done.result()
+
+
+def _heed(task: asyncio.Task[None]) -> None:
+    """Take note of its exception, or asyncio would complain where nobody waits for it."""
+    if not task.cancelled():
+        task.exception()
