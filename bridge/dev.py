@@ -23,7 +23,7 @@ class ChildRefused(BridgeError):
 
     def __init__(self, name: str, status: int) -> None:
         self.exit_code = status
-        super().__init__(f"{name} ended with {status}; see its last lines.")
+        super().__init__(f"{name} ended with {status}; its line `flybridge: …` above says why.")
 
 
 LOOK = 0.5

@@ -4,9 +4,9 @@
 Seed: 代码配置, 多环境配置, 条件性处理器注册, 服务注册最佳实践.
 """
 
+import argparse
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,4 +84,6 @@ def build(name: str) -> Service:
 
 
 if __name__ == "__main__":
-    build(sys.argv[1]).run()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("way", choices=BUILDERS)
+    build(parser.parse_args().way).run()

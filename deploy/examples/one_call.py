@@ -1,6 +1,6 @@
 """One call is enough: `one_call.py single|multi|file`. Seed: 方式二:简化注册, 简化配置."""
 
-import sys
+import argparse
 from pathlib import Path
 
 from bridge.builder import (
@@ -36,5 +36,9 @@ def file() -> Service:
     return service_from(settings, handlers=[ReceiveMessage, UserCreated])
 
 
+FORMS = {"single": single, "multi": multi, "file": file}
+
 if __name__ == "__main__":
-    {"single": single, "multi": multi, "file": file}[sys.argv[1]]().run()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("form", choices=FORMS)
+    FORMS[parser.parse_args().form]().run()

@@ -1,8 +1,14 @@
 """Tests of a handler: alone in three lines, and from Feishu to its end. Run it with pytest."""
 
-from bridge.testing import Flybridge
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from handlers import Context, Event, Handler, Retry
 from handlers.testing import run
+
+if TYPE_CHECKING:
+    from bridge.testing import Flybridge
 
 pytest_plugins = ["bridge.testing"]
 
