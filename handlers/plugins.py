@@ -42,7 +42,8 @@ def load(modules: Iterable[str], *, entry_points: bool = True) -> None:
             raise PluginBroken(module, "not a module's name; write it with dots, e.g. myapp.feishu")
         if module.endswith(".py"):
             raise PluginBroken(module, f"a file's name; give the module: {module[:-3]}")
-        _refuse_our_own(module)
+        if module in OURS:
+            raise PluginBroken(module, _taken(module))
         _load(module, partial(importlib.import_module, module))
     for entry_point in installed_entry_points(group=GROUP) if entry_points else ():
         _load(_module_of(entry_point), entry_point.load)
@@ -88,19 +89,15 @@ def _load(module: str, load_module: Callable[[], object]) -> None:
         log.warning("plugin.registered_nothing", module=module, cure="decorate with @handles(…)")
 
 
-def _refuse_our_own(module: str) -> None:
-    """A user's own module of such a name would never be found, ours being there already."""
-    package, _, rest = module.partition(".")
-    if package in OURS and rest.partition(".")[0] != "builtin":
-        raise PluginBroken(module, f"{package!r} is a name of Flybridge's; rename your module")
-
-
 def _module_of(entry_point: EntryPoint) -> str:
     return entry_point.value.partition(":")[0]
 
 
 def _cause(module: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and _is_part(error.name, module):
+        package = module.partition(".")[0]
+        if package in OURS:
+            return _taken(package)
         return (
             f"no module {error.name!r} on the path; run from the folder that holds it, "
             "install it, or correct the name"
@@ -110,6 +107,10 @@ def _cause(module: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"it needs {error.name!r}, which is not installed; install it beside Flybridge"
     return f"{type(error).__name__}: {error}{_place(error)}; correct it and try again"
+
+
+def _taken(package: str) -> str:
+    return f"{package!r} is a name of Flybridge's, whose package is found first; rename yours"
 
 
 def _is_part(name: str, module: str) -> bool:

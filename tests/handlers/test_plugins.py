@@ -97,12 +97,12 @@ def test_a_file_is_told_to_be_named_as_a_module() -> None:
 
 @pytest.mark.parametrize("name", ["handlers", "handlers.greet", "workers.mine", "bridge"])
 def test_a_module_named_as_one_of_ours_is_to_be_renamed(name: str) -> None:
-    with pytest.raises(PluginBroken, match="is a name of Flybridge's; rename your module"):
+    with pytest.raises(PluginBroken, match="is a name of Flybridge's, whose package"):
         load([name], entry_points=False)
 
 
 def test_the_examples_are_ours_and_may_be_loaded() -> None:
-    load(["handlers.builtin"], entry_points=False)
+    load(["handlers.builtin", "handlers.default"], entry_points=False)
 
 
 def test_entry_points_are_loaded_unless_refused(
