@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import structlog
 
 LARGEST = 1000
-"""Events in a batch at most; all of them wait for the slowest, and are lost to one crash."""
+"""Events in a batch at most; all of them wait for the slowest, and run again after a crash."""
 
 LONGEST_WAIT = 10.0
-"""Seconds; a batch that waits longer would outlive the lease of its events."""
+"""Seconds that an event may wait for others although a worker could have run it."""
 
 
 @dataclass(frozen=True, slots=True)
