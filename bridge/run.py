@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
-from bridge import telemetry
+from bridge import heap, telemetry
 from bridge.dev import dev
 from bridge.errors import OK
 from bridge.local.feishu import LocalFeishu
@@ -36,6 +36,7 @@ async def run_bridge(settings: BridgeSettings) -> int:
         manager = ConnectionManager(settings)
         stop_on_signals(manager.stop_soon)
         async with manager:
+            heap.settle()
             await manager.wait()
     finally:
         traces.shutdown()

@@ -12,7 +12,7 @@ import threading
 from types import TracebackType
 from typing import Protocol, Self
 
-from bridge import logs, telemetry
+from bridge import heap, logs, telemetry
 from bridge.ending import Ending
 from bridge.errors import BridgeError, Misused
 from bridge.manager import ConnectionManager
@@ -152,6 +152,7 @@ class Service:
 
     async def _run(self) -> None:
         await self.start()
+        heap.settle()
         await self.wait()
 
     async def _watch(self) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
+from msgspec import Struct
+
 OTHER = "other"
 """Stands in the stream name for event types that are not allowed a stream of their own."""
 
@@ -149,8 +151,9 @@ def key_part(event_id: str) -> str:
     return "sha256-" + hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+# A Struct, for thousands are made a second: a dataclass takes three times as long, and this one
+# is nothing that the garbage collector has to visit.
+class Entry(Struct, frozen=True, gc=False):
     """One event as it lies in a stream."""
 
     event_id: str
@@ -205,22 +208,22 @@ class Entry:
         Raises:
             ValueError: `event_id` or `envelope` is missing, or a number is not one.
         """
-        event_id = fields.get(b"event_id", b"")
-        envelope = fields.get(b"envelope")
+        get = fields.get
+        event_id, envelope = get(b"event_id", b""), get(b"envelope")
         if not event_id or envelope is None:
             raise ValueError("entry has no event_id or no envelope; was it written by hand?")
         return cls(
             event_id=event_id.decode(),
-            event_type=fields.get(b"event_type", b"").decode(),
-            app_id=fields.get(b"app_id", b"").decode(),
-            tenant_key=fields.get(b"tenant_key", b"").decode(),
-            schema=fields.get(b"schema", b"").decode(),
-            created_at=int(fields.get(b"created_at") or 0),
-            received_at=int(fields.get(b"received_at") or 0),
-            term=int(fields.get(b"term") or 0),
-            traceparent=fields.get(b"traceparent", b"").decode(),
-            tracestate=fields.get(b"tracestate", b"").decode(),
+            event_type=get(b"event_type", b"").decode(),
+            app_id=get(b"app_id", b"").decode(),
+            tenant_key=get(b"tenant_key", b"").decode(),
+            schema=get(b"schema", b"").decode(),
+            created_at=int(get(b"created_at") or 0),
+            received_at=int(get(b"received_at") or 0),
+            term=int(get(b"term") or 0),
+            traceparent=get(b"traceparent", b"").decode(),
+            tracestate=get(b"tracestate", b"").decode(),
             envelope=envelope,
-            replayed_at=int(fields.get(b"replayed_at") or 0),
-            first_trace=fields.get(b"first_trace", b"").decode(),
+            replayed_at=int(get(b"replayed_at") or 0),
+            first_trace=get(b"first_trace", b"").decode(),
         )

@@ -15,7 +15,7 @@ import structlog
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
-from bridge import logs, telemetry
+from bridge import heap, logs, telemetry
 from bridge.environment import PREFIX
 from bridge.errors import BridgeError, SettingsInvalid
 from bridge.redis_client import check_server_sync, sync_client
@@ -107,6 +107,12 @@ def _keep_our_logging(**_: Any) -> None:
 @signals.worker_process_init.connect
 def _child_started(**_: Any) -> None:
     _start_telemetry()
+    heap.settle()
+
+
+@signals.worker_ready.connect
+def _worker_ready(**_: Any) -> None:
+    heap.settle()
 
 
 @signals.worker_init.connect

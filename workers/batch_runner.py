@@ -15,6 +15,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
+
 from handlers.batch import BatchContext
 from handlers.errors import EventInvalid
 from handlers.event import Event
@@ -35,8 +37,7 @@ UNFIT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(Struct, frozen=True):
     """One event on its way through its handlers."""
 
     item: Item

@@ -1,4 +1,4 @@
-"""The plain case, many events in one call: claiming what nobody has met, settling what succeeded.
+"""The plain case, many events in one call: claiming what nobody has met, settling its success.
 
 Per event it costs a fraction of `claim.lua` and `settle.lua`, which remain for everything else:
 for each event that is not plain the answer is False, and nothing has happened to it.
@@ -27,17 +27,19 @@ class Bulk:
         redis: a client whose commands may be repeated.
         keys: of the app.
         group: consumer group.
+        ttl: seconds the states are kept, counted from the claim.
     """
 
-    def __init__(self, redis: Redis, keys: Keys, group: str) -> None:
+    def __init__(self, redis: Redis, keys: Keys, group: str, ttl: int) -> None:
         self._redis = redis
         self._group = group
+        self._ttl = ttl
         self._retries = keys.retries(group)
         self._states = keys.states(group)
         self._locks = "lock:" + keys.locks(group)
         self._signals = "lock-signal:" + keys.locks(group)
 
-    def claim(self, events: Sequence[tuple[str, str]], lease_ms: int, state_ttl: int) -> list[bool]:
+    def claim(self, events: Sequence[tuple[str, str]], lease_ms: int) -> list[bool]:
         """Claim events, given as event id and token, for their first attempt.
 
         Raises:
@@ -45,13 +47,13 @@ class Bulk:
         """
         script, keys = load("claim_fresh"), (self._states, self._locks)
         calls = [
-            Call(script, keys, (_encode(page), lease_ms, state_ttl))
+            Call(script, keys, (_encode(page), lease_ms, self._ttl))
             for page in _pages([(key_part(event_id), token) for event_id, token in events])
         ]
         return self._answers(calls, len(events))
 
-    def settle(self, events: Sequence[tuple[str, str, str, str]], mark_ttl: int) -> list[bool]:
-        """Record successes, given as stream, event id, token and entry id.
+    def settle(self, events: Sequence[tuple[str, str, str, str]]) -> list[bool]:
+        """Record successes of what `claim` claimed, given as stream, event id, token, entry id.
 
         Raises:
             redis.RedisError: settle the same again; what was recorded stays recorded.
@@ -62,9 +64,7 @@ class Bulk:
         for stream, numbers in _by_stream(events).items():
             told = [(key_part(events[n][1]), events[n][2], events[n][3]) for n in numbers]
             keys = (stream, self._retries, self._states, self._locks, self._signals)
-            calls += [
-                Call(script, keys, (_encode(page), self._group, mark_ttl)) for page in _pages(told)
-            ]
+            calls += [Call(script, keys, (_encode(page), self._group)) for page in _pages(told)]
             places += numbers
         for number, answer in zip(places, self._answers(calls, len(events)), strict=True):
             answers[number] = answer

@@ -1,19 +1,19 @@
 """What the guard says of an entry, and what it is told of its end. Pure data.
 
-It claims nothing: `guard.py` does.
+It claims nothing: `guard.py` does. Structs, as `bridge.streams.Entry` is, for the same reasons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from bridge.streams import Entry
 from workers.outcomes import Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(Struct, frozen=True, gc=False):
     """An entry of a stream, delivered to this worker and not yet claimed."""
 
     stream: str
@@ -23,8 +23,7 @@ class Pending:
     """Where the entries of its key stand in order; empty if it is not ordered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True, gc=False):
     """The claim succeeded: run the handlers without a mark."""
 
     pending: Pending
@@ -37,17 +36,17 @@ class Run:
     """Earlier attempts whose process died, as far as is known: this event may be what kills it."""
     skipped: int = 0
     """Handlers marked just now because they have succeeded for the business key already."""
+    fresh: bool = False
+    """Claimed in bulk: nobody had met the event before, and its state says no more than that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Duplicate:
+class Duplicate(Struct, frozen=True, gc=False):
     """The event is done or dead already."""
 
     pending: Pending
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(Struct, frozen=True, gc=False):
     """Someone else holds the event, or its retry is not due: leave it pending."""
 
     pending: Pending
@@ -55,8 +54,7 @@ class Busy:
     """Seconds until asking again makes sense."""
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(Struct, frozen=True, gc=False):
     """Others of its line or its business key come first: leave it pending, it will become due."""
 
     pending: Pending
@@ -65,8 +63,7 @@ class Queued:
 Claim = Run | Duplicate | Busy | Queued
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(Struct, frozen=True, gc=False):
     """How a claimed attempt ended."""
 
     run: Run

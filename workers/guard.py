@@ -11,7 +11,7 @@ its entry may be met again.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import redis_lock
@@ -30,8 +30,10 @@ from workers.scripts import Call, load, run_all
 
 log = structlog.get_logger("workers.guard")
 
+NO_MARKS: Mapping[str, str] = {}
+
 STATE_TTL = 7 * 86_400
-"""Seconds the state of an unsettled event is kept; on top of the wait for its retry."""
+"""Seconds the state of an event is kept that was tried before; on top of the wait for its retry."""
 
 UNANSWERED = 10_000
 """Claims without an answer that are remembered; who forgets one waits for an event lease."""
@@ -97,7 +99,7 @@ class Guard:
         self._mark_ttl = mark_ttl(retention)
         self._redact = redact or Redactor().text
         self._business = business
-        self._bulk = Bulk(redis, keys, group)
+        self._bulk = Bulk(redis, keys, group, self._mark_ttl)
         # Popped when used: two threads claim, and a token must never run twice.
         self._unanswered: dict[tuple[str, str], str] = {}
         self._tokens = (f"{boot}:{number}" for number in itertools.count(1))
@@ -125,7 +127,7 @@ class Guard:
             self._remember(pending, tokens)
             raise
         return [
-            self._claimed(item, token, answers[n]) if n in answers else Run(item, token, 1, {})
+            self._claimed(item, token, answers[n]) if n in answers else _fresh(item, token)
             for n, (item, token) in enumerate(zip(pending, tokens, strict=True))
         ]
 
@@ -134,7 +136,7 @@ class Guard:
     ) -> set[int]:
         """Claim those of the plain ones that nobody has met before."""
         events = [(pending[n].entry.event_id, tokens[n]) for n in plain]
-        claimed = self._bulk.claim(events, self._lease_ms, STATE_TTL)
+        claimed = self._bulk.claim(events, self._lease_ms)
         return {n for n, done in zip(plain, claimed, strict=True) if done}
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
@@ -157,7 +159,7 @@ class Guard:
     def _settle_done(self, settlements: Sequence[Settlement]) -> set[int]:
         """Record the successes among them."""
         done = [n for n, each in enumerate(settlements) if _is_plain(each)]
-        recorded = self._bulk.settle([_place(settlements[n].run) for n in done], self._mark_ttl)
+        recorded = self._bulk.settle([_place(settlements[n].run) for n in done])
         return {n for n, kept in zip(done, recorded, strict=True) if kept}
 
     def renew(self, runs: Sequence[Run]) -> list[bool]:
@@ -171,7 +173,7 @@ class Guard:
             Call(
                 script,
                 self._state_and_lock(run.pending),
-                (run.token, self._lease_ms),
+                (run.token, self._lease_ms, self._mark_ttl),
             )
             for run in runs
         ]
@@ -287,14 +289,17 @@ class Guard:
         return self._redact(error).encode("utf-8", "replace")[:MAX_ERROR].decode(errors="ignore")
 
 
+def _fresh(item: Pending, token: str) -> Run:
+    return Run(item, token, 1, NO_MARKS, fresh=True)
+
+
 def _place(run: Run) -> tuple[str, str, str, str]:
     pending = run.pending
     return pending.stream, pending.entry.event_id, run.token, pending.entry_id
 
 
 def _is_plain(settlement: Settlement) -> bool:
-    """A success after which no line has to move, which must be seen to in the same call."""
-    return _verdict(settlement) == "done" and not settlement.run.pending.line
+    return settlement.run.fresh and _verdict(settlement) == "done"
 
 
 def _verdict(settlement: Settlement) -> str:

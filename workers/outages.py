@@ -6,6 +6,7 @@ It repeats nothing by itself: every loop of the intake asks again.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 import structlog
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from workers.health import Health
 
 if TYPE_CHECKING:
     from workers.reader import StreamReader
@@ -22,9 +25,12 @@ log = structlog.get_logger("workers.intake")
 PAUSE = 0.25
 """Seconds after a failure."""
 
+CALM = 4
+"""Pauses without a failure before an outage is over: a server that fails now and then is in one."""
+
 
 class Outages:
-    """The failures that the threads of one intake have met, and not seen the end of.
+    """Tells what the threads of one intake have met: each outage once, and its end once.
 
     Args:
         reader: makes groups anew that Redis has lost.
@@ -38,38 +44,37 @@ class Outages:
         self._reader = reader
         self._disconnect = disconnect
         self._complete = complete
-        self._troubled: dict[str, str] = {}
+        self._health = Health(CALM * PAUSE)
         self.in_doubt = threading.Event()
         """An answer was lost, and has left entries with us that nothing will give again."""
 
     @contextmanager
     def ride_out(self, doing: str) -> Iterator[None]:
-        """Log a failure of Redis, once, and go on.
+        """Go on after a failure of Redis; log it unless it belongs to an outage that was told.
 
         Args:
-            doing: what was asked; its next success ends the trouble.
+            doing: who asks; the end of an outage waits for the next success of each that failed.
         """
+        asked = time.monotonic()
         try:
             yield
         except ResponseError as error:
-            self._unwell("redis.refused", doing, error)
+            self._unwell("redis.refused", doing, asked, error)
             if "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
                 with self.ride_out(doing):
                     self._reader.forget_groups()
         except (RedisError, OSError) as error:
-            self._unwell("redis.lost", doing, error)
+            self._unwell("redis.lost", doing, asked, error)
         else:
-            if self._troubled.pop(doing, None) and not self._troubled:
+            if self._health.succeeded(doing, time.monotonic()):
                 log.info("redis.recovered")
 
-    def _unwell(self, event: str, doing: str, error: Exception) -> None:
+    def _unwell(self, event: str, doing: str, asked: float, error: Exception) -> None:
         self.in_doubt.set()
-        reason = str(error) or type(error).__name__
+        if self._health.failed(doing, asked, time.monotonic()):
+            log.warning(event, doing=doing, error=str(error) or type(error).__name__)
         if isinstance(error, RedisTimeoutError):
             # Their way may be gone for all connections alike, and each would time out by itself.
             self._disconnect()
-        if not self._troubled:
-            log.warning(event, doing=doing, error=reason)
-        self._troubled[doing] = reason
         # Not the intake's stop: while the last handlers end, settling must not ask without a pause.
         self._complete.wait(PAUSE)

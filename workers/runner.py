@@ -13,8 +13,9 @@ import os
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import cache
+
+from msgspec import Struct
 
 from handlers.base import Context
 from handlers.errors import EventInvalid
@@ -35,8 +36,7 @@ Results = MutableMapping[str, Result]
 """By the names of handlers, each there as soon as it is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Struct, frozen=True):
     """What all handlers of the event have in common."""
 
     event: Event

@@ -62,7 +62,7 @@ async def test_a_worker_in_a_black_hole_goes_on_where_it_was(pair: Pair) -> None
 
     pair.worker_proxy.pass_on()
     await pair.all_settled(STUCK)
-    assert diary.told("workers") == ["redis.lost", "redis.recovered"]
+    await eventually(lambda: diary.told("workers") == ["redis.lost", "redis.recovered"])
 
 
 async def test_stranded_connections_are_given_up_for_new_ones(pair: Pair) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import redis_lock
+from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import ConnectionError
 
@@ -70,7 +71,7 @@ def test_many_claims_of_one_event_in_one_pipeline_give_one_run(guard, pending):
 def test_a_claim_sent_twice_because_its_reply_was_lost_is_one_attempt(guard, redis, keys, pending):
     first = claim(guard, pending)
     guard._tokens = iter([first.token])  # the same call goes out again, token and all
-    assert claim(guard, pending) == first
+    assert claim(guard, pending) == replace(first, fresh=False)
     assert redis.hget(keys.state("workers", "ev1"), "attempts") == b"1"
 
 
@@ -208,6 +209,17 @@ def test_a_claim_that_expired_unnoticed_by_anyone_is_renewed(
     redis.delete("lock:" + keys.lock_name("workers", "ev1"))
     assert guard.renew([run]) == [True]
     assert isinstance(other_guard.claim([pending])[0], Busy)
+
+
+def test_a_renewed_claim_keeps_its_state_however_long_it_runs(guard, redis, keys, pending):
+    run = claim(guard, pending)
+    state = keys.state("workers", "ev1")
+    redis.expire(state, 60)  # a day has gone
+    assert guard.renew([run]) == [True]
+    assert redis.ttl(state) > 3600
+    redis.expire(state, 30 * 86_400)  # a retry far away
+    guard.renew([run])
+    assert redis.ttl(state) > 29 * 86_400
 
 
 def test_scripts_lost_by_redis_are_loaded_again(guard, redis, pending):

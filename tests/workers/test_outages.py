@@ -1,0 +1,81 @@
+"""Riding out failures: the caller goes on, and the log tells an outage and its end once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+import structlog
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from workers.outages import Outages
+
+Lines = list[MutableMapping[str, Any]]
+
+NOREPLICAS = ResponseError("NOREPLICAS Not enough good replicas to write.")
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("workers.outages.time", clock)
+    return clock
+
+
+@pytest.fixture
+def outages(clock: Clock) -> Outages:
+    no_pauses = threading.Event()
+    no_pauses.set()
+    return Outages(None, lambda: None, no_pauses)  # type: ignore[arg-type]
+
+
+def ask(outages: Outages, doing: str, error: Exception | None = None) -> None:
+    with outages.ride_out(doing):
+        if error:
+            raise error
+
+
+def told(lines: Lines) -> list[str]:
+    return [line["event"] for line in lines]
+
+
+def test_who_succeeds_between_the_failures_of_others_does_not_end_the_outage(outages, clock):
+    with structlog.testing.capture_logs() as lines:
+        for now in (0.0, 0.3, 0.6):
+            clock.now = now
+            for doing in ("keep", "settle"):
+                ask(outages, doing, NOREPLICAS)
+                ask(outages, doing)
+        clock.now = 5.0
+        ask(outages, "keep")
+    assert told(lines) == ["redis.refused", "redis.recovered"]
+
+
+def test_threads_that_fail_at_the_same_time_tell_it_once(outages):
+    together = threading.Barrier(8)
+
+    def fail(doing: str) -> None:
+        with outages.ride_out(doing):
+            together.wait(5)
+            raise RedisConnectionError("gone")
+
+    threads = [threading.Thread(target=fail, args=(str(n),)) for n in range(8)]
+    with structlog.testing.capture_logs() as lines:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5)
+    assert told(lines) == ["redis.lost"]
