@@ -19,10 +19,12 @@ test: .venv/.installed .venv-interop/.installed
 bench: .venv/.installed .venv-interop/.installed
 	$(BIN)/python tests/benchmarks/run.py $(BENCH)
 
-# SEED=7 EVENTS=100000 FAULTS=1-9,30; by default a random seed, which is printed first.
+# SEED=7 EVENTS=100000 FAULTS=1-9,30 POOLS=asyncio,inline DURABILITY=replica:1; by default a random
+# seed, which is printed first with the pools and the durability that it has.
 chaos: .venv/.installed
 	$(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) \
-		$(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS))
+		$(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS)) \
+		$(if $(POOLS),--pools $(POOLS)) $(if $(DURABILITY),--durability $(DURABILITY))
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ Composition root: it may import all, and nobody imports it.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -141,8 +142,14 @@ class Builder:
         return self
 
     def apply(self, change: Callable[[Self], object]) -> Self:
-        """Call `change` with the builder: for what depends on conditions."""
+        """Call `change`, a plain function, with the builder: for what depends on conditions.
+
+        Raises:
+            SettingsInvalid: it is none.
+        """
         self._refuse_if_built()
+        if not callable(change) or inspect.iscoroutinefunction(change):
+            raise SettingsInvalid([f"apply({change!r}) changes nothing; give a def(builder)."])
         change(self)
         return self
 
@@ -165,7 +172,7 @@ class Builder:
         except SettingsInvalid as error:
             raise SettingsInvalid([*error.problems, *problems]) from None
         if not settings.multi_handler:
-            problems += shared_types(self._registry.list())
+            problems += shared_types(self._registry.written())
         if problems:
             raise SettingsInvalid(problems)
         self._built = True
@@ -236,6 +243,8 @@ def service_from(
         SettingsInvalid, RegistrationInvalid: see `Builder`.
     """
     builder = Builder().configure_from(source, section)
+    if isinstance(handlers, str) or not isinstance(handlers, Iterable):
+        raise SettingsInvalid([f"handlers={handlers!r} is no list of handlers; give [handler, …]."])
     given = tuple(handlers)
     for handler in given:
         builder.add_handler(handler)

@@ -24,6 +24,9 @@ from bridge.errors import BridgeError, PluginBroken
 LOCAL_PORT = 8719
 """Where `flybridge dev` and `flybridge local` serve the local Feishu."""
 
+PORT = click.IntRange(0, 65_535)
+"""0: any free one."""
+
 EXAMPLES = """\b
 examples:
   # a bridge and a worker for the app in ./.env
@@ -72,7 +75,9 @@ class Commands(click.Group):
 @click.group(
     cls=Commands, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.option("--env-file", type=click.Path(path_type=Path), help="Read instead of ./.env.")
+@click.option(
+    "--env-file", type=click.Path(path_type=Path, dir_okay=False), help="Read instead of ./.env."
+)
 @click.option("--log-format", type=click.Choice(["console", "json"]), help="[default: by terminal]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error", "off"]))
 @click.version_option(package_name="flybridge", message="%(prog)s %(version)s")
@@ -139,7 +144,7 @@ def worker(
             concurrency=concurrency,
             name=name,
         )
-    except errors.PluginBroken as error:
+    except (errors.PluginBroken, errors.RegistrationInvalid) as error:
         raise PluginBroken(str(error)) from error
     sys.exit(status)
 
@@ -148,7 +153,7 @@ def worker(
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Anyone who reaches it may push."
 )
-@click.option("--port", default=LOCAL_PORT, show_default=True)
+@click.option("--port", type=PORT, default=LOCAL_PORT, show_default=True, help="0: any free one.")
 @click.option(
     "--text", "text_dialect", is_flag=True, help="Be a gateway that speaks JSON text instead."
 )
@@ -181,12 +186,20 @@ def _default_url() -> str:
 
 
 @cli.command()
-@click.argument("event_type", metavar="TYPE", required=False, shell_complete=complete_types)
-@click.option("--count", type=click.IntRange(1, 100_000), default=1, help="Events to push.")
+@click.argument("event_type", metavar="[TYPE]", required=False, shell_complete=complete_types)
+@click.option(
+    "--count", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Events to push."
+)
 @click.option("--same-id", is_flag=True, help="All under one event id, as when acks are lost.")
 @click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="In the sample.")
 @click.option("--file", type=click.File("rb"), help="An envelope of your own; - is stdin.")
-@click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for acks.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    show_default=True,
+    help="Seconds to wait for acks.",
+)
 @click.option("--url", default=_default_url, help=f"[default: http://127.0.0.1:{LOCAL_PORT}]")
 def trigger(
     event_type: str | None,
@@ -204,6 +217,8 @@ def trigger(
     from bridge import trigger as steps
     from bridge.local.control import LocalControl
 
+    if not url.startswith(("http://", "https://")):
+        raise click.BadParameter(f"give it like http://127.0.0.1:{LOCAL_PORT}", param_hint="--url")
     control = LocalControl(url)
     if file is not None and (event_type or assignments):
         raise click.UsageError("--file brings the whole envelope; leave TYPE and --set out")
@@ -230,7 +245,9 @@ def trigger(
     default="threads",
     show_default=True,
 )
-@click.option("--port", default=LOCAL_PORT, show_default=True, help="Of the local Feishu.")
+@click.option(
+    "--port", type=PORT, default=LOCAL_PORT, show_default=True, help="Of the local Feishu; 0: any."
+)
 @click.pass_obj
 def dev(common: dict[str, Any], /, **options: Any) -> None:
     """Run everything here: embedded Redis, local Feishu, bridges and a worker, until ^C."""

@@ -113,7 +113,9 @@ def open_desk(
     settings = begin(WorkerSettings, common, {**flags, "group": ours})
     redis = sync_client(settings.redis_url, app_id=settings.app_id)
     try:
-        yield Desk(settings, redis, Keys(settings.app_id), group or settings.group, who())
+        keys = Keys(settings.app_id)
+        _note_if_unknown(redis, keys, settings.app_id)
+        yield Desk(settings, redis, keys, group or settings.group, who())
     except (RedisError, OSError) as error:
         raise _trouble(redis, error, again=REPEAT if changes else "") from error
     finally:
@@ -233,10 +235,22 @@ def _with(command: Command, *options: Callable[[Command], Command]) -> Command:
     return functools.reduce(lambda made, option: option(made), reversed(options), command)
 
 
+def _note_if_unknown(redis: Redis, keys: Keys, app_id: str) -> None:
+    """An app id with a typo looks like an app whose handlers never fail."""
+    from bridge.redis_client import address
+
+    if not redis.exists(keys.types):
+        click.echo(
+            f"flybridge: no event of app {app_id} has ever come to Redis at {address(redis)}; if "
+            "one should have, check FLYBRIDGE_APP_ID and FLYBRIDGE_REDIS_URL",
+            err=True,
+        )
+
+
 def _trouble(redis: Redis, error: Exception, *, again: str) -> BridgeError:
     from redis.exceptions import OutOfMemoryError, ResponseError
 
-    from bridge.redis_client import address
+    from bridge.redis_client import address, unreachable
 
     if isinstance(error, OutOfMemoryError):
         return RedisRefused(
@@ -245,10 +259,7 @@ def _trouble(redis: Redis, error: Exception, *, again: str) -> BridgeError:
         )
     if isinstance(error, ResponseError):
         return RedisRefused(f"Redis at {address(redis)} refused ({error}); mend that.{again}")
-    return RedisUnreachable(
-        f"Redis at {address(redis)} did not answer ({error}); check that it runs, and "
-        f"FLYBRIDGE_REDIS_URL.{again}"
-    )
+    return RedisUnreachable(f"{unreachable(error, address(redis))}{again}")
 
 
 def who() -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli_desk import who
+from bridge.cli_desk import of_group, who
 from bridge.cli_settings import begin
 from bridge.errors import BridgeError
 
@@ -33,6 +33,16 @@ A worker that starts later knows FLYBRIDGE_HANDLERS only: name the module there,
 """
 
 
+waiting = click.option(
+    "--timeout",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds to wait for answers.",
+)
+"""The option of commands that every worker answers."""
+
+
 class WorkersDiffer(BridgeError):
     """Not all workers have done what they were told."""
 
@@ -44,8 +54,7 @@ def handlers() -> None:
 
 @handlers.command(name="list")
 @click.option("--json", "as_json", is_flag=True, help="Every option, by worker.")
-@click.option("--group", help="Consumer group.  [default: FLYBRIDGE_GROUP, or workers]")
-@click.option("--redis-url", help="Where the streams are.")
+@of_group
 @click.pass_obj
 def list_handlers(common: dict[str, Any], /, as_json: bool, **flags: Any) -> None:
     """List the handlers in the order in which they were registered, the default last."""
@@ -62,9 +71,8 @@ def list_handlers(common: dict[str, Any], /, as_json: bool, **flags: Any) -> Non
 
 @handlers.command()
 @click.argument("module")
-@click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for answers.")
-@click.option("--group", help="Consumer group.  [default: FLYBRIDGE_GROUP, or workers]")
-@click.option("--redis-url", help="Where the streams are.")
+@waiting
+@of_group
 @click.pass_obj
 def register(common: dict[str, Any], /, module: str, timeout: float, **flags: Any) -> None:
     """Import MODULE in every worker; or have back what was unregistered of it."""
@@ -75,9 +83,8 @@ def register(common: dict[str, Any], /, module: str, timeout: float, **flags: An
 
 @handlers.command()
 @click.argument("name")
-@click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for answers.")
-@click.option("--group", help="Consumer group.  [default: FLYBRIDGE_GROUP, or workers]")
-@click.option("--redis-url", help="Where the streams are.")
+@waiting
+@of_group
 @click.pass_obj
 def unregister(common: dict[str, Any], /, name: str, timeout: float, **flags: Any) -> None:
     """Stop running the handler NAME in every worker; what it is at work on, it ends."""

@@ -9,27 +9,41 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
 
 from bridge.errors import BridgeError
 from bridge.local import actors
 from bridge.local.actors import Actor
 from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
 from bridge.local.valkey import EmbeddedRedis
+from bridge.streams import Keys
 
-
-class ChildRefused(BridgeError):
-    """A child ended by itself, and would again; it has said why. We end as it did."""
-
-    def __init__(self, name: str, status: int) -> None:
-        self.exit_code = status
-        super().__init__(f"{name} ended with {status}; its line `flybridge: …` above says why.")
-
+GROUP = "workers"
+WORKER = "worker"
 
 LOOK = 0.5
 """Seconds between looks at the children."""
 
+SOON = 0.05
+"""Seconds between looks at what they are to do before all is ready."""
+
 Say = Callable[[str], object]
+
+
+class ChildRefused(BridgeError):
+    """A child ended by itself, and would again; it has said why. We end as it did.
+
+    Args:
+        status: its exit code.
+        reminder: where to look, if others may have written below its line.
+    """
+
+    def __init__(self, status: int, reminder: str) -> None:
+        self.exit_code = status
+        super().__init__(reminder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +57,17 @@ class Cast:
     def of(
         cls, bridges: int, pool: str, handlers: str, log_level: str, feishu: str, redis: str
     ) -> Cast:
-        """Some bridges and one worker."""
-        parts: dict[str, Sequence[str]] = {
-            f"bridge-{number}": ["run"] for number in range(1, bridges + 1)
-        }
-        parts["worker"] = ["worker", "--pool", pool, "--handlers", handlers]
+        """One worker and some bridges, in the order in which they start."""
+        parts: dict[str, Sequence[str]] = {WORKER: ["worker", "--pool", pool]}
+        for number in range(1, bridges + 1):
+            parts[f"bridge-{number}"] = ["run"]
         environment = {
             "FLYBRIDGE_APP_ID": APP_ID,
             "FLYBRIDGE_APP_SECRET": APP_SECRET,
             "FLYBRIDGE_DOMAIN": feishu,
             "FLYBRIDGE_REDIS_URL": redis,
+            "FLYBRIDGE_HANDLERS": handlers,
+            "FLYBRIDGE_GROUP": GROUP,
             "FLYBRIDGE_LOG_FORMAT": "console",
             "FLYBRIDGE_LOG_LEVEL": log_level,
             # Short, so that a killed leader is replaced before one has lost patience.
@@ -62,6 +77,42 @@ class Cast:
             "FLYBRIDGE_EVENT_LEASE": "10",
         }
         return cls(parts, environment)
+
+
+@dataclass(slots=True)
+class Stage:
+    """The children that play, until `stop` is set; a child that is killed is started again."""
+
+    cast: Cast
+    stop: asyncio.Event
+    say: Say
+    playing: dict[str, Actor] = field(default_factory=dict)
+
+    def start(self, name: str) -> None:
+        """Start a child whose logs go to our terminal."""
+        cast = self.cast
+        self.playing[name] = actors.start(name, cast.parts[name], cast.environment, log=None)
+
+    async def look(self, pause: float) -> None:
+        """See after the children, then wait for `pause` seconds or for `stop`.
+
+        Raises:
+            ChildRefused: a child would not run.
+        """
+        for name, actor in self.playing.items():
+            self._look_after(name, actor.process.poll())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.stop.wait(), pause)
+
+    def _look_after(self, name: str, status: int | None) -> None:
+        if status is None:
+            return
+        if status > 0:
+            others = len(self.playing) > 1
+            told = f"{name} ended with {status}; its line `flybridge: …` above says why."
+            raise ChildRefused(status, told if others else "")
+        self.say(f"{name} was ended by {_cause(status)}; starting it again")
+        self.start(name)
 
 
 async def dev(
@@ -74,7 +125,7 @@ async def dev(
     stop: asyncio.Event,
     say: Say,
 ) -> None:
-    """Run the tree until `stop` is set; a child that is killed is started again.
+    """Run the tree until `stop` is set.
 
     Raises:
         ChildRefused: a child would not run: a handler module that fails to import, for instance.
@@ -84,52 +135,57 @@ async def dev(
     with EmbeddedRedis() as redis:
         async with LocalFeishu(port=port) as feishu:
             cast = Cast.of(bridges, pool, handlers, log_level, feishu.url, redis.url)
-            playing = {name: _start(cast, name) for name in cast.parts}
-            say(_welcome(cast, playing, handlers))
+            stage = Stage(cast, stop, say)
             try:
-                await _watch(cast, playing, stop, say)
+                await _open(stage)
+                while not stop.is_set():
+                    await stage.look(LOOK)
             finally:
                 # In a thread: the local Feishu must go on answering while they say goodbye.
-                await asyncio.to_thread(actors.stop, list(playing.values()))
+                await asyncio.to_thread(actors.stop, list(stage.playing.values()))
 
 
-async def _watch(cast: Cast, playing: dict[str, Actor], stop: asyncio.Event, say: Say) -> None:
-    while not stop.is_set():
-        for name, actor in playing.items():
-            status = actor.process.poll()
-            if status is None:
-                continue
-            if status > 0:
-                raise ChildRefused(name, status)
-            say(f"{name} was ended by {_cause(status)}; starting it again")
-            playing[name] = _start(cast, name)
-        try:
-            await asyncio.wait_for(stop.wait(), LOOK)
-        except TimeoutError:
-            continue
+async def _open(stage: Stage) -> None:
+    """Start the children, and say when all is ready.
+
+    The worker comes first: it may refuse the handlers, and nothing else runs or logs by then.
+    """
+    cast, stop = stage.cast, stage.stop
+    stage.say(_scene(cast))
+    stage.start(WORKER)
+    async with Redis.from_url(cast.environment["FLYBRIDGE_REDIS_URL"]) as client:
+        while not stop.is_set() and not await client.exists(Keys(APP_ID).workers(GROUP)):
+            await stage.look(SOON)
+    if stop.is_set():
+        return
+    for bridge in (name for name in cast.parts if name != WORKER):
+        stage.start(bridge)
+    stage.say(_welcome(stage))
 
 
 def _cause(status: int) -> str:
     return signal.Signals(-status).name if status else "itself"
 
 
-def _start(cast: Cast, name: str) -> Actor:
-    return actors.start(name, cast.parts[name], cast.environment, log=None)
-
-
-def _welcome(cast: Cast, playing: Mapping[str, Actor], handlers: str) -> str:
-    pids = "   ".join(f"{name} {actor.process.pid}" for name, actor in playing.items())
-    feishu = cast.environment["FLYBRIDGE_DOMAIN"]
+def _scene(cast: Cast) -> str:
+    told = cast.environment
     return f"""\
 flybridge dev: nothing leaves this machine
-Redis:     {cast.environment["FLYBRIDGE_REDIS_URL"]}   embedded, in memory, gone at the end
-Feishu:    {feishu}   local, on the real protocol
-Handlers:  {handlers}
+Redis:     {told["FLYBRIDGE_REDIS_URL"]}   embedded, in memory, gone at the end
+Feishu:    {told["FLYBRIDGE_DOMAIN"]}   local, on the real protocol
+Handlers:  {told["FLYBRIDGE_HANDLERS"]}
+"""
+
+
+def _welcome(stage: Stage) -> str:
+    pids = "   ".join(f"{name} {actor.process.pid}" for name, actor in stage.playing.items())
+    told = stage.cast.environment
+    return f"""
 Processes: {pids}
 
-Elsewhere: flybridge trigger im.message.receive_v1 --url {feishu}
+Elsewhere: flybridge trigger im.message.receive_v1 --url {told["FLYBRIDGE_DOMAIN"]}
 For `flybridge handlers`, `dlq`, `groups` and `replay` there:
-  export FLYBRIDGE_APP_ID={APP_ID} FLYBRIDGE_REDIS_URL={cast.environment["FLYBRIDGE_REDIS_URL"]}
+  export FLYBRIDGE_APP_ID={APP_ID} FLYBRIDGE_REDIS_URL={told["FLYBRIDGE_REDIS_URL"]}
 
 Ready. ^C ends it.
 """

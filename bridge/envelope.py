@@ -12,6 +12,7 @@ import hashlib
 import msgspec
 
 from bridge.errors import EnvelopeInvalid
+from handlers.types import canonical
 
 MAX_ENVELOPE = 10 * 1024 * 1024
 """Bytes. Feishu's largest events are a few hundred KiB."""
@@ -22,6 +23,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
     event_id: str
     event_type: str
+    """What Feishu really calls it: gateways of the text dialect may send an alias."""
     app_id: str
     tenant_key: str
     schema: str
@@ -104,7 +106,7 @@ def _from_v2(envelope: _Envelope, payload: bytes) -> Header:
     event_id = _text(inner.event_id)
     return Header(
         event_id or _derived_id(payload),
-        _text(inner.event_type),
+        canonical(_text(inner.event_type)),
         _text(inner.app_id),
         _text(inner.tenant_key),
         "2.0",
@@ -120,7 +122,7 @@ def _from_v1(envelope: _Envelope, payload: bytes) -> Header:
     event_id = _text(envelope.uuid)
     return Header(
         event_id or _derived_id(payload),
-        _text(event.type),
+        canonical(_text(event.type)),
         _text(event.app_id),
         _text(event.tenant_key),
         "1.0",

@@ -102,7 +102,7 @@ async def check_server(client: redis.asyncio.Redis, eviction: Eviction = "refuse
     except ResponseError as error:
         _forbidden(error, where)
     except (RedisError, OSError) as error:
-        raise _unreachable(error, where) from error
+        raise unreachable(error, where) from error
 
 
 def check_server_sync(client: redis.Redis, eviction: Eviction = "refuse") -> None:
@@ -114,7 +114,7 @@ def check_server_sync(client: redis.Redis, eviction: Eviction = "refuse") -> Non
     except ResponseError as error:
         _forbidden(error, where)
     except (RedisError, OSError) as error:
-        raise _unreachable(error, where) from error
+        raise unreachable(error, where) from error
 
 
 def address(client: redis.Redis | redis.asyncio.Redis) -> str:
@@ -179,7 +179,13 @@ def _forbidden(error: ResponseError, where: str) -> None:
     log.warning("redis.check_skipped", address=where, error=str(error), cure=cure)
 
 
-def _unreachable(error: Exception, where: str) -> RedisUnreachable:
+def unreachable(error: Exception, where: str) -> RedisUnreachable:
+    """What to raise instead of redis-py's error, with the cure.
+
+    Args:
+        error: no reply that refuses a command, but the lack of an answer or of the right to one.
+        where: `address` of the client.
+    """
     if isinstance(error, AuthenticationError):
         cure = "check user and password in FLYBRIDGE_REDIS_URL"
     elif isinstance(error, BusyLoadingError):

@@ -62,7 +62,7 @@ async def run_local(
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         local = LocalFeishu(host=host, port=port, text_dialect=text_dialect, text_token=text_token)
-        feishu = await listen(stack, local, host, port, cure="give another --port")
+        feishu = await listen(stack, local, host, port, cure="give another --port or --host")
         say(_text_invitation(feishu, text_token) if text_dialect else _invitation(feishu))
         stop_on_signals(stop.set)
         await stop.wait()

@@ -5,19 +5,23 @@ What a single pattern covers is in `handlers/types.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import combinations, product
 
-from handlers.registration import Registration
+from handlers.types import ALIASES, STATUS_OF_ALIAS, canonical
 
 
-def shared_types(registrations: Iterable[Registration]) -> list[str]:
-    """A sentence for each two handlers that would run for the same event."""
+def shared_types(written: Mapping[str, Iterable[str]]) -> list[str]:
+    """A sentence for each two handlers that would run for the same event.
+
+    Args:
+        written: handler -> its types and patterns as its author wrote them, aliases and all.
+    """
     return [
-        f"{one.name} and {other.name} are both for {shared}; use_multi_handler() lets them share."
-        for one, other in combinations(registrations, 2)
-        if (shared := _shared(one.patterns, other.patterns))
+        f"{one} and {other} are both for {shared}; use_multi_handler() lets them share."
+        for (one, some), (other, others) in combinations(written.items(), 2)
+        if (shared := _shared(some, others))
     ]
 
 
@@ -38,8 +42,15 @@ def overlap(one: str, other: str) -> bool:
 
 
 def _shared(some: Iterable[str], others: Iterable[str]) -> str:
-    """What they share, by its narrower name; '' for nothing."""
+    """What they share, by its narrower name, and how the authors called it; '' for nothing."""
     for one, other in product(some, others):
-        if overlap(one, other):
-            return other if "*" in one else one
+        if overlap(canonical(one), canonical(other)) and not _apart(one, other):
+            aliases = [name for name in dict.fromkeys((one, other)) if name in ALIASES]
+            return ", alias ".join([canonical(other if "*" in one else one), *aliases])
     return ""
+
+
+def _apart(one: str, other: str) -> bool:
+    """Whether they mean different statuses of one type: no event is for both."""
+    meant = {STATUS_OF_ALIAS.get(one), STATUS_OF_ALIAS.get(other)}
+    return len(meant) == 2 and None not in meant

@@ -12,6 +12,7 @@ from handlers.batch import LARGEST, LONGEST_WAIT, Batch
 from handlers.errors import RegistrationInvalid
 from handlers.paths import location
 
+_NAME = re.compile(r"\S{1,200}")
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _RATE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)(?:/(?P<unit>[smh]))?")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
@@ -53,6 +54,11 @@ def complete(given: Options, owner: type[Handler], where: str) -> dict[str, Any]
         if option not in Options.__annotations__:
             raise RegistrationInvalid(f"{where}: unknown option {option!r}; {_advice(option)}")
     _refuse_slips(owner, where)
+    name = given.get("name", "-")
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise RegistrationInvalid(
+            f"{where}: name={name!r}; give 1 to 200 characters without spaces, or no name"
+        )
     names = [option for option in Options.__annotations__ if option != "name"]
     options = {option: given.get(option, getattr(owner, option)) for option in names}
     for option, problem in _problems(options):

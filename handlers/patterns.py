@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import cache
 from typing import Any
 
 import structlog
@@ -48,22 +49,41 @@ def narrow(run: Run, patterns: tuple[str, ...]) -> Run:
     """`run`, skipping events whose status none of the patterns means.
 
     `approval.approval.approved_v1` stands for the real `approval_instance`, which comes for every
-    status: without this, a handler of approvals would run for rejections.
+    status: without this, a handler of approvals would run for rejections. A gateway that sends the
+    alias itself means its status.
     """
     aliases = [pattern for pattern in patterns if pattern in STATUS_OF_ALIAS]
     others = [pattern for pattern in patterns if pattern not in STATUS_OF_ALIAS]
-    statuses = {STATUS_OF_ALIAS[alias] for alias in aliases}
+    statuses = [STATUS_OF_ALIAS[alias] for alias in aliases]  # a status may be unhashable
     narrowed = {ALIASES[alias] for alias in aliases}
     narrowed = {name for name in narrowed if not any(matches(other, name) for other in others)}
     if not narrowed:
         return run
 
     def run_if_meant(event: Event, context: Context) -> Any:
-        if event.type in narrowed and event.body.get("status") not in statuses:
+        if canonical(event.type) in narrowed and _status(event) not in statuses:
             return None
         return run(event, context)
 
     return run_if_meant
+
+
+def _status(event: Event) -> object:
+    return STATUS_OF_ALIAS.get(event.type) or event.body.get("status")
+
+
+def warn_of_aliases(patterns: tuple[str, ...]) -> None:
+    """Log the aliases among them: each once per process, however many handlers use it."""
+    for pattern in patterns:
+        if pattern in ALIASES:
+            _warn_of_alias(pattern)
+
+
+@cache
+def _warn_of_alias(alias: str) -> None:
+    status = STATUS_OF_ALIAS.get(alias)
+    narrowed = {"status": status} if status else {}
+    log.warning("alias.resolved", alias=alias, event_type=ALIASES[alias], **narrowed)
 
 
 def warn_of_misspelling(patterns: tuple[str, ...], where: str) -> None:

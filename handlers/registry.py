@@ -11,21 +11,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar, Unpack
 
-import structlog
-
 from handlers.default import LogUnhandled
 from handlers.errors import RegistrationInvalid
 from handlers.middleware import layer_of
 from handlers.options import Options
-from handlers.patterns import check, warn_of_misspelling
+from handlers.patterns import check, warn_of_aliases, warn_of_misspelling
 from handlers.registration import Entry, Registration, entry_of
 from handlers.source import Source, source_of
 from handlers.table import Table
-from handlers.types import ALIASES, STATUS_OF_ALIAS
 
 __all__ = ["Registration", "Registry", "handles", "registry", "use"]
-
-log = structlog.get_logger("handlers.registry")
 
 _MAX_CACHED = 1024  # a sender can make up types without end
 
@@ -41,7 +36,6 @@ class Registry:
         self._table = Table(builtin, default=builtin)
         self._cache: dict[str, tuple[Registration, ...]] = {}
         self._composed: dict[int, Registration] = {}
-        self._aliases_seen: set[str] = set()
         self._origin = ""
         self.revision = 0
         """Grows with every change."""
@@ -85,8 +79,8 @@ class Registry:
         with self._lock:
             entry = self._table.joined(entry_of(source, patterns, options, self._origin))
             self._change(self._table.with_entry(entry))
-            self._warn_of_aliases(patterns)
             registration = self._shown(entry)
+        warn_of_aliases(patterns)
         warn_of_misspelling(patterns, source.where)
         return registration
 
@@ -94,14 +88,6 @@ class Registry:
         self._table = table
         self._cache, self._composed = {}, {}
         self.revision += 1
-
-    def _warn_of_aliases(self, patterns: tuple[str, ...]) -> None:
-        for alias in patterns:
-            if alias in ALIASES and alias not in self._aliases_seen:
-                self._aliases_seen.add(alias)
-                status = STATUS_OF_ALIAS.get(alias)
-                narrowed = {"status": status} if status else {}
-                log.warning("alias.resolved", alias=alias, event_type=ALIASES[alias], **narrowed)
 
     def use(self, middleware: GivenT) -> GivenT:
         """Have a middleware around every handler, the default too, within those used before.
@@ -240,6 +226,11 @@ class Registry:
         patterns = (pattern for registration in self.list() for pattern in registration.patterns)
         return tuple(dict.fromkeys(pattern for pattern in patterns if "*" not in pattern))
 
+    def written(self) -> dict[str, tuple[str, ...]]:
+        """Name -> the types and patterns that the handler was given, aliases and all."""
+        with self._lock:
+            return {name: entry.patterns for name, entry in self._table.entries.items()}
+
     def renewed(self, handler: object) -> Registration | None:
         """What a handler was registered as, without middleware and with its instance not made yet.
 
@@ -262,8 +253,14 @@ class Registry:
 
 
 def _own_types(source: Source) -> tuple[str, ...]:
-    own = source.owner.event_types
-    return (own,) if isinstance(own, str) else tuple(own)
+    own: object = source.owner.event_types
+    if isinstance(own, list | tuple):
+        return tuple(own)
+    if isinstance(own, str):
+        return (own,)
+    raise RegistrationInvalid(
+        f"{source.where}: event_types={own!r}; give an event type, or a tuple of them"
+    )
 
 
 registry = Registry()

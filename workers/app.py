@@ -7,6 +7,7 @@ its sentence.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def create(settings: WorkerSettings) -> Celery:
     """The app for these settings, with a task per event type that has handlers."""
     _know_the_working_directory()
     load(settings.handlers)
-    _refuse_to_discard()
+    _refuse_to_discard(settings.handlers)
     parallel = settings.parallel_handlers
     routing = Routing.of(registry, parallel=parallel)
     app = Celery("flybridge")
@@ -54,9 +55,18 @@ def _know_the_working_directory() -> None:
         sys.path.append(here)
 
 
-def _refuse_to_discard() -> None:
+def _refuse_to_discard(modules: Iterable[str]) -> None:
     if registry.list() or registry.default.name != BUILTIN_DEFAULT:
         return
+    places = ", ".join(f"{name} ({_home(name)})" for name in modules)
+    if places:
+        raise SettingsInvalid(
+            [
+                f"{PREFIX}HANDLERS: no handler in {places}, so events would be acknowledged, "
+                "logged and gone; decorate one with @handles('im.message.receive_v1'), or name the "
+                "module that has them."
+            ]
+        )
     raise SettingsInvalid(
         [
             f"{PREFIX}HANDLERS is not set, and no installed package offers handlers: events would "
@@ -64,6 +74,12 @@ def _refuse_to_discard() -> None:
             "handlers.builtin for examples that only log."
         ]
     )
+
+
+def _home(name: str) -> str:
+    """Where it was found: the name may be one of the standard library's, or of a folder only."""
+    module = sys.modules[name]
+    return getattr(module, "__file__", None) or ", ".join(getattr(module, "__path__", ["built in"]))
 
 
 def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]:

@@ -21,9 +21,11 @@ from bridge.streams import Keys
 from workers import poison
 from workers.business import BusinessKeys
 from workers.claims import Run
+from workers.consumer import Consumer
 from workers.guard import Guard
 from workers.intake import Intake
 from workers.ordering import Ordering
+from workers.pending_list import PendingList
 from workers.reader import StreamReader
 from workers.spans import IntakeSpans
 
@@ -72,7 +74,7 @@ def assemble(
     routing: Routing,
     share: Share,
     pool: HandOver,
-    consumer: str,
+    name: str,
     died: Callable[[], None],
 ) -> Assembly:
     """Make the intake of one worker.
@@ -83,21 +85,21 @@ def assemble(
         routing: their routes.
         share: what it reads.
         pool: takes what was claimed.
-        consumer: see `consumer_name`.
+        name: see `consumer_name`.
         died: see `Intake`.
     """
     keys = Keys(settings.app_id)
     client = sync_client(settings.redis_url, app_id=settings.app_id)
     # A read whose answer was lost must not be repeated unseen: the first one took entries.
     once = sync_client(settings.redis_url, app_id=settings.app_id, retries=0)
-    order_of = Ordering(registry).of
-    reader = StreamReader(once, keys, settings.group, consumer, settings.event_lease, order_of)
+    consumer = Consumer(once, keys, settings.group, name, Ordering(registry).of)
+    reader = StreamReader(consumer, settings.event_lease)
     guard = Guard(
         client,
         keys,
         settings.group,
         settings.event_lease,
-        consumer,
+        name,
         retention=settings.retention,
         redact=Redactor(settings.secrets).text,
         business=BusinessKeys(registry, keys, settings.group).of,
@@ -112,6 +114,7 @@ def assemble(
 
     intake = Intake(
         reader,
+        PendingList(consumer, settings.event_lease),
         guard,
         lambda: _streams(reader, keys, settings.group, routing, share),
         settings.event_lease,

@@ -110,8 +110,9 @@ class Fleet:
                 connection.ensure_connection(max_retries=1, interval_start=0)
                 yield connection
         except OperationalError as error:
-            url = parse(self._settings.broker_url or self._settings.redis_url)
+            broker, streams = self._settings.broker_url, self._settings.redis_url
             raise RedisUnreachable(
-                f"the workers cannot be asked, for Redis at {url} did not answer ({error}); check "
-                f"that it runs, and {PREFIX}REDIS_URL"
+                f"the workers cannot be asked, for Redis at {parse(broker or streams)} did not "
+                f"answer ({error}); check that it runs, and address, user and password in "
+                f"{PREFIX}{'BROKER_URL' if broker else 'REDIS_URL'}"
             ) from error

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from workers.waiting import Waiting
 
 
+GATHER = 0.01
+"""Seconds in which slots that become free come together, so that one read fills them all."""
+
+
 @dataclass(slots=True)
 class _Claim:
     run: Run
@@ -87,12 +91,13 @@ class Held:
         """How many entries a read may bring; 0 after waiting `most` seconds, or some, for room."""
         with self._room:
             size = self._window.size(self.slots)
-            room = size - self._in_the_way
             # Half a window at a time: small reads would cost a round trip each.
-            if room >= max(1, size // 2):
-                return room
-            self._room.wait(most)
-            return 0
+            if size - self._in_the_way >= max(1, size // 2):
+                return size - self._in_the_way
+            # But no slot stays idle for it, once those have come together that end now.
+            starved = self._in_the_way < self.slots
+            self._room.wait(most if not starved else min(most, GATHER))
+            return max(0, size - self._in_the_way) if starved else 0
 
     def stop_waiting(self) -> None:
         """Have `wait_for_room` return now."""

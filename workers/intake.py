@@ -24,6 +24,7 @@ from workers.outcomes import Outcome
 from workers.settler import Settler
 
 if TYPE_CHECKING:
+    from workers.pending_list import PendingList
     from workers.reader import StreamReader
     from workers.spans import IntakeSpans
     from workers.waiting import Waiting
@@ -44,7 +45,8 @@ class Intake:
     """Holds what this worker has claimed, from the read to the settlement.
 
     Args:
-        reader: the streams; used by all of the threads.
+        reader: gives what is new.
+        pending: gives what was delivered before; used by all of the threads, as `reader` is.
         guard: claims and settles.
         streams: gives the streams to read; called every second.
         event_lease: seconds; a third of it is the period of renewal.
@@ -58,6 +60,7 @@ class Intake:
     def __init__(
         self,
         reader: StreamReader,
+        pending: PendingList,
         guard: Guard,
         streams: Callable[[], Iterable[str]],
         event_lease: float,
@@ -68,6 +71,7 @@ class Intake:
         disconnect: Callable[[], None],
     ) -> None:
         self._reader = reader
+        self._pending = pending
         self._guard = guard
         self._streams = streams
         self._event_lease = event_lease
@@ -79,7 +83,7 @@ class Intake:
         self._held = Held(waiting)
         self._outages = Outages(reader, disconnect, complete)
         self._keeper = Keeper(
-            reader, guard, self._held, waiting, self._outages, event_lease, self._accept
+            reader, pending, guard, self._held, waiting, self._outages, event_lease, self._accept
         )
         self._settler = Settler(
             guard,
@@ -206,7 +210,7 @@ class Intake:
                     followed = time.monotonic()
                 if self._outages.in_doubt.is_set():
                     self._outages.in_doubt.clear()
-                    self._accept(self._reader.own_pending())
+                    self._accept(self._pending.own())
                 self._read_once(room)
 
     def _read_once(self, room: int) -> None:
@@ -260,13 +264,13 @@ class Intake:
         duplicates = [claim.pending for claim in claims if isinstance(claim, Duplicate)]
         if duplicates:
             self.duplicates += len(duplicates)
-            self._reader.acknowledge(duplicates)
+            self._pending.acknowledge(duplicates)
             log.debug("event.duplicate", count=len(duplicates))
             if any(each.line for each in duplicates):
                 self._settler.lines_moved()
         for claim in claims:
             if isinstance(claim, Busy):
-                self._reader.postpone(claim.pending, claim.left)
+                self._pending.postpone(claim.pending, claim.left)
 
     def _wake_for_suspects(self) -> None:
         # Who waits for an empty pool waits for the settlement of what ran beside it.

@@ -17,10 +17,12 @@ from workers.presence import BEAT
 
 if TYPE_CHECKING:
     from workers.claims import Pending
+    from workers.consumer import Caps
     from workers.guard import Guard
     from workers.held import Held
     from workers.outages import Outages
-    from workers.reader import Caps, StreamReader
+    from workers.pending_list import PendingList
+    from workers.reader import StreamReader
     from workers.waiting import Waiting
 
 DUE_PERIOD = 0.25
@@ -37,7 +39,8 @@ class Keeper:
     """Works in one thread, from `keep` to `close`.
 
     Args:
-        reader: the streams.
+        reader: tells that this worker is there, and sweeps.
+        pending: renews too, and gives what waits elsewhere.
         guard: renews.
         held: what is renewed, and how much more there is room for.
         waiting: caps what is taken of a stream.
@@ -49,6 +52,7 @@ class Keeper:
     def __init__(
         self,
         reader: StreamReader,
+        pending: PendingList,
         guard: Guard,
         held: Held,
         waiting: Waiting,
@@ -57,6 +61,7 @@ class Keeper:
         accept: Callable[[Iterable[Pending]], None],
     ) -> None:
         self._reader = reader
+        self._pending = pending
         self._guard = guard
         self._held = held
         self._waiting = waiting
@@ -83,9 +88,9 @@ class Keeper:
                     self._reader.beat()
                     beaten = now
                 if now - looked >= self._event_lease / 3:
-                    more = self._fetch(self._reader.take_over)
+                    more = self._fetch(self._pending.take_over)
                     looked = looked if more else now
-                more = self._fetch(self._reader.due) or more
+                more = self._fetch(self._pending.due) or more
                 if now - swept >= SWEEP_PERIOD:
                     swept = now
                     self._reader.sweep()
@@ -117,11 +122,11 @@ class Keeper:
         lost = [run for run, still in zip(runs, kept, strict=True) if not still]
         self._held.prolong(ours, asked + self._event_lease)
         self._held.prolong(lost, 0.0)
-        self._reader.renew(run.pending for run in ours)
+        self._pending.renew(run.pending for run in ours)
 
     def next_in_line(self) -> None:
         """Take what has just become due: the next of a line waits for nothing else."""
-        self._fetch(self._reader.due)
+        self._fetch(self._pending.due)
 
     def _fetch(self, source: Callable[[int, Caps], list[Pending]]) -> bool:
         """Claim what a source has for us; True if it may have more."""

@@ -14,7 +14,7 @@ from redis import Redis
 
 from bridge.streams import Keys
 from workers.ordering import LINE_TTL, advancing
-from workers.scripts import Call, load, run_all
+from workers.scripts import Call, load, pairs, run_all
 
 READ_AHEAD = 5_000
 """Pending entries of an ordered stream, of all workers, beyond which nothing new of it is read."""
@@ -135,7 +135,7 @@ class Lines:
             self._note(stream, read, last)
         # One that was deleted or acknowledged by hand must not block its key for ever.
         self.advance(line.decode() for line in behind)
-        return Taken(read, gone, [First(line.decode(), id_, _pairs(flat))
+        return Taken(read, gone, [First(line.decode(), id_, pairs(flat))
                                   for line, id_, flat in given])  # fmt: skip
 
     def _note(self, stream: str, read: int, last: bytes) -> None:
@@ -144,7 +144,3 @@ class Lines:
             self._last.pop(stream, None)
         else:
             self._last[stream] = last
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -10,12 +10,9 @@ import functools
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-THREADS = 1000
-"""Threads for `def` handlers, per process; there are as many as were at work at once, for none may
-wait for a thread while its time runs."""
+from workers.handler_threads import HandlerThreads
 
 ResultT = TypeVar("ResultT")
 
@@ -43,9 +40,9 @@ def close_loop() -> None:
 
 
 @functools.cache
-def threads(pid: int) -> ThreadPoolExecutor:
+def threads(pid: int) -> HandlerThreads:
     """The threads of this process; `pid` keeps a forked child from using its parent's."""
-    return ThreadPoolExecutor(THREADS, "handler")
+    return HandlerThreads()
 
 
 def _loops() -> dict[int, asyncio.Runner]:

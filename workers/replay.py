@@ -229,10 +229,9 @@ class Window:
         """
         names = self._streams()
         if not names:
+            sought = f"event of type {self.event_type}" if self.event_type else "event"
             known = ", ".join(self._known()) or "none"
-            raise WindowEmpty(
-                f"no event of type {self.event_type or 'any'} has ever come; types seen: {known}"
-            )
+            raise WindowEmpty(f"no {sought} has ever come; types seen: {known}")
         with self.redis.pipeline(transaction=False) as pipeline:
             for name in names:
                 pipeline.xinfo_groups(self.keys.stream(name))

@@ -66,6 +66,11 @@ def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
     return answers
 
 
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The fields of an entry, which a script answers flat: a name, its value, the next name."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
 def _spoilt_key(answer: Exception) -> bool:
     return isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer)
 

@@ -17,10 +17,10 @@ import structlog
 from bridge.errors import TaskFailed
 from workers import batch_runner
 from workers.assembly import Assembly, Share, assemble, consumer_name
+from workers.handler_threads import HandlerThreads
 from workers.handover import HandOver
 from workers.isolation import Isolation
 from workers.loop_port import LoopPort
-from workers.loops import THREADS
 from workers.spans import handler_spans
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Shift:
         self._to_end = asyncio.Event()
         # For what waits for Redis: notes on suspects, and the end.
         self._blocking = ThreadPoolExecutor(2, "flybridge-inline")
-        self._threads = ThreadPoolExecutor(THREADS, "handler")
+        self._threads = HandlerThreads()
         self._port = LoopPort(self._process, following.routing, concurrency, self._deserted)
         self._pool = HandOver(following.routing, self._port)
         self._made = self._assemble(consumer_name(f"inline@{platform.node()}"))

@@ -25,13 +25,14 @@ def event(payload: bytes) -> str:
         return payload.decode(errors="replace")
     if found.schema != "2.0":
         return payload.decode()
+    envelope = json.loads(payload)
     data = {
         "event_id": found.event_id,
-        "event_type": found.event_type,
+        "event_type": envelope["header"]["event_type"],  # an alias stays one
         "app_id": found.app_id,
         "tenant_key": found.tenant_key,
         "create_time": found.created_at // 1000,
-        "event": json.loads(payload).get("event"),
+        "event": envelope.get("event"),
     }
     message = {"type": "event", "timestamp": int(time.time()), "data": data}
     return json.dumps(message, ensure_ascii=False)

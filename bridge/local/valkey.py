@@ -54,6 +54,7 @@ class EmbeddedRedis:
         directory: where it keeps its log and append-only file; None: a temporary one.
         port: 0: any free one, the same for every `restart`.
         append_only: write an append-only file, so that a killed server comes back with its data.
+        fsync: when it writes that file to disk, `appendfsync`.
         binary: the server to run; None: see `find_binary`.
     """
 
@@ -63,11 +64,13 @@ class EmbeddedRedis:
         port: int = 0,
         *,
         append_only: bool = False,
+        fsync: str = "everysec",
         binary: str | None = None,
     ) -> None:
         self.binary = binary or find_binary()
         self.port = port
         self.append_only = append_only
+        self.fsync = fsync
         self._temporary = None if directory else tempfile.TemporaryDirectory(prefix="flybridge-")
         self.directory = Path(directory or self._temporary.name)  # type: ignore[union-attr]
         self._process: subprocess.Popen[bytes] | None = None
@@ -141,7 +144,7 @@ class EmbeddedRedis:
             "daemonize": "no",
             "save": "",
             "appendonly": "yes" if self.append_only else "no",
-            "appendfsync": "everysec",
+            "appendfsync": self.fsync,
             "maxmemory-policy": "noeviction",
         }
         options = [word for name, value in arguments.items() for word in (f"--{name}", value)]

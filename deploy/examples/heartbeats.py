@@ -26,12 +26,17 @@ class HeartbeatMonitor:
         if statistics.unstable:
             print(f"⚠️ intervals vary by {statistics.deviation:.1f} s: is the network well?")
 
+    def report(self) -> None:
+        statistics = self.manager.heartbeat
+        print(f"heartbeats: {statistics.total}, mean interval: {statistics.mean_interval} s")
+        for beat in statistics.recent[-3:]:  # of the last 20
+            print(f"  answered at {beat.at}, after {beat.round_trip:.3f} s")
+        if statistics.silent:
+            print(f"⚠️ no heartbeat for two minutes, the last at {statistics.last}")
+
     async def check(self) -> None:
         while True:
-            statistics = self.manager.heartbeat
-            print(f"heartbeats: {statistics.total}, mean interval: {statistics.mean_interval} s")
-            if statistics.silent:
-                print("⚠️ no heartbeat for two minutes")
+            self.report()
             await asyncio.sleep(CHECK_EVERY)
 
 

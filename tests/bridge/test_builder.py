@@ -31,12 +31,14 @@ from bridge.sharing import overlap
 from handlers import Context, Event, Handler, Middleware, handles
 from handlers.errors import RegistrationInvalid
 from handlers.registry import Registry, registry
+from handlers.testing import run
 
 pytestmark = pytest.mark.usefixtures("no_settings", "together")
 
 APP = {"app_id": "cli_a1", "app_secret": "hush"}
 MESSAGE = "im.message.receive_v1"
 CREATED = "contact.user.created_v3"
+APPROVED = "approval.approval.approved_v1"
 
 
 class Part:
@@ -295,7 +297,39 @@ def test_two_handlers_for_two_types_need_no_multi_handler() -> None:
 def test_a_wrong_name_for_a_type_is_the_type() -> None:
     builder = configured().add_handler(Greet, "im.chat.member.user_added_v1")
     (told,) = problems(builder.add_handler(Audit, "im.chat.member.user.added_v1"))
-    assert "both for im.chat.member.user.added_v1" in told
+    assert "for im.chat.member.user.added_v1, alias im.chat.member.user_added_v1; use" in told
+
+
+def test_approved_and_rejected_are_two_types_to_their_authors_and_need_no_multi_handler() -> None:
+    """Feishu sends one type for both; each handler runs for its own status only."""
+    ran: list[str] = []
+
+    def approved(event: Event, context: Context) -> None:
+        ran.append(f"approved {event.body['status']}")
+
+    def rejected(event: Event, context: Context) -> None:
+        ran.append(f"rejected {event.body['status']}")
+
+    builder = configured().add_handler(approved, APPROVED, CREATED)
+    service = builder.add_handler(rejected, "approval.approval.rejected_v1").build()
+    for status in ("APPROVED", "REJECTED", "PENDING"):
+        for handler in (approved, rejected):
+            run(handler, "approval_instance", {"status": status}, registry=service.registry)
+
+    assert ran == ["approved APPROVED", "rejected REJECTED"]
+
+
+@pytest.mark.parametrize("other", ["approval_instance", APPROVED, "approval*", "*"])
+def test_who_is_for_all_approvals_shares_those_that_are_approved(other: str) -> None:
+    (told,) = problems(configured().add_handler(Audit, other).add_handler(Greet, APPROVED))
+    assert f"are both for approval_instance, alias {APPROVED}; use_multi_handler()" in told
+
+
+def test_who_is_for_approved_and_rejected_shares_either() -> None:
+    rejected = "approval.approval.rejected_v1"
+    builder = configured().add_handler(Audit, APPROVED, rejected).add_handler(Greet, rejected)
+    (told,) = problems(builder)
+    assert f"alias {rejected};" in told
 
 
 @pytest.mark.parametrize(
@@ -377,6 +411,21 @@ def test_apply_hands_over_the_builder_and_ignores_what_comes_back() -> None:
 
     service = configured().add_handler(Greet).apply(audited).build()
     assert names(service, CREATED) == ["Audit"]
+
+
+async def later(builder: Builder) -> None: ...
+
+
+@pytest.mark.parametrize("change", [None, True, later])
+def test_what_would_change_nothing_is_a_mistake_at_once(change: Any) -> None:
+    with pytest.raises(SettingsInvalid, match=r"changes nothing; give a def\(builder\)"):
+        configured().apply(change)
+
+
+@pytest.mark.parametrize("handlers", [Greet, Greet(), "myapp.feishu", None])
+def test_what_is_no_list_of_handlers_is_a_mistake_at_once(handlers: Any) -> None:
+    with pytest.raises(SettingsInvalid, match="is no list of handlers; give"):
+        service_from({"Feishu": APP}, handlers=handlers)
 
 
 def test_a_builder_that_has_built_is_used_up() -> None:

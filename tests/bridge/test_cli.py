@@ -22,7 +22,7 @@ from bridge import cli, errors
 from bridge.local.control import LocalControl
 from bridge.local.feishu import LocalFeishu
 from bridge.settings import BridgeSettings, WorkerSettings
-from handlers.errors import PluginBroken
+from handlers.errors import PluginBroken, RegistrationInvalid
 
 HEAVY = ("celery", "redis", "opentelemetry", "pydantic", "structlog", "websockets", "starlette")
 
@@ -202,8 +202,48 @@ def test_a_broken_plugin_ends_the_worker_with_code_7(
     assert "Traceback" not in result.stderr
 
 
+def test_handlers_that_contradict_each_other_end_the_worker_with_code_7(
+    flybridge: Flybridge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each module imports; what is wrong shows when the worker makes its queues."""
+
+    def fail(settings: WorkerSettings, **options: Any) -> int:
+        raise RegistrationInvalid("two queues; give one")
+
+    _worker_module(monkeypatch, fail)
+
+    result = flybridge("worker", env={"FLYBRIDGE_APP_ID": "cli_a1"})
+
+    assert (result.exit_code, result.stderr) == (
+        errors.EXIT_PLUGIN,
+        "flybridge: two queues; give one\n",
+    )
+
+
 def test_an_unknown_pool_is_a_usage_error(flybridge: Flybridge) -> None:
     assert flybridge("worker", "--pool", "eventlet").exit_code == errors.EXIT_USAGE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("local", "--port", "99999"), "99999 is not in the range 0<=x<=65535"),
+        (("dev", "--port", "-1"), "-1 is not in the range 0<=x<=65535"),
+        (("trigger", "app_open", "--url", "nonsense"), "give it like http://127.0.0.1:8719"),
+        (("trigger", "app_open", "--timeout", "inf"), "inf is not in the range"),
+        (("trigger", "app_open", "--timeout", "-1"), "-1.0 is not in the range"),
+        (("handlers", "register", "play", "--timeout", "0"), "0.0 is not in the range"),
+        (("handlers", "unregister", "play", "--timeout", "inf"), "inf is not in the range"),
+        (("--env-file", ".", "run"), "File '.' is a directory"),
+    ],
+)
+def test_what_an_option_cannot_be_is_a_usage_error(
+    arguments: tuple[str, ...], said: str, flybridge: Flybridge
+) -> None:
+    result = flybridge(*arguments)
+
+    assert result.exit_code == errors.EXIT_USAGE
+    assert said in result.stderr
 
 
 def test_a_text_token_without_the_text_dialect_is_a_usage_error(flybridge: Flybridge) -> None:

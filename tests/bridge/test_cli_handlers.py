@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from bridge import cli, logs
 from bridge.errors import EXIT_REDIS, EXIT_SETTINGS
-from bridge.settings import BridgeSettings
+from bridge.settings import BridgeSettings, WorkerSettings
 from workers import fleet
 
 Flybridge = Callable[..., Result]
@@ -73,6 +73,21 @@ def test_each_worker_that_has_done_it_has_a_line(flybridge, asked) -> None:
         "w1@h: registered play:greet, play:vip\nw2@h: registered play:greet, play:vip\n"
     )
     assert asked == [("register_handlers", 3.0, {"module": "play"})]
+
+
+@pytest.mark.parametrize("command", [("list",), ("register", "play"), ("unregister", "play:one")])
+def test_every_command_asks_the_group_and_the_redis_it_is_told(
+    flybridge, asked, monkeypatch, command
+) -> None:
+    seen: list[WorkerSettings] = []
+    monkeypatch.setattr(fleet.Fleet, "__init__", lambda self, settings: seen.append(settings))
+    url = "redis://127.0.0.1:1/7"
+
+    done = flybridge(*command, "--group", "audit", "--redis-url", url)
+
+    assert done.exit_code == 0, done.output
+    (settings,) = seen
+    assert (settings.group, settings.redis_url) == ("audit", url)
 
 
 def test_unregistering_names_the_handler(flybridge, asked) -> None:

@@ -85,6 +85,28 @@ def test_letters_are_listed_newest_first_with_how_many_there_are(flybridge, bury
     assert total == "2 shown; group workers has 3 dead letters"
 
 
+def test_an_app_that_nothing_ever_came_for_may_be_a_typo(flybridge, monkeypatch):
+    monkeypatch.setenv("FLYBRIDGE_APP_ID", "cli_tset")
+    result = flybridge("dlq", "list")
+    assert (result.stdout, result.exit_code) == ("0 shown; group workers has 0 dead letters\n", 0)
+    (note,) = result.stderr.splitlines()
+    assert "no event of app cli_tset has ever come to Redis at redis://127.0.0.1:" in note
+    assert "check FLYBRIDGE_APP_ID" in note
+
+
+def test_a_wrong_password_is_called_one(flybridge, redis, monkeypatch):
+    port = redis.connection_pool.connection_kwargs["port"]
+    monkeypatch.setenv("FLYBRIDGE_REDIS_URL", f"redis://:wrong@127.0.0.1:{port}/0")
+    redis.config_set("requirepass", "right")
+    try:
+        result = flybridge("dlq", "list")
+    finally:
+        redis.config_set("requirepass", "")
+    assert result.exit_code == errors.EXIT_REDIS
+    assert "check user and password in FLYBRIDGE_REDIS_URL" in result.stderr
+    assert "wrong@" not in result.stderr
+
+
 def test_nothing_dead_is_no_error(flybridge):
     result = flybridge("dlq", "list", "--group", "other")
     assert result.stdout == "0 shown; group other has 0 dead letters\n"

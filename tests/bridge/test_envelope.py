@@ -50,6 +50,14 @@ def refused(payload: bytes) -> str:
     return caught.value.reason
 
 
+def test_a_type_by_another_name_is_the_type_that_feishu_sends() -> None:
+    assert header(v2(event_type="meeting.meeting.started_v1")).event_type == (
+        "vc.meeting.meeting_started_v1"
+    )
+    old = {**V1, "event": {**V1["event"], "type": "approval.approval.approved_v1"}}
+    assert header(json.dumps(old).encode()).event_type == "approval_instance"
+
+
 def test_a_2_0_envelope() -> None:
     read = header(json.dumps(V2).encode())
     assert (read.event_id, read.event_type) == (

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from bridge import frames
 from bridge import manager as module
+from bridge.backoff import Backoff
 from bridge.errors import (
     ConnectionOver,
     FeishuRefused,
@@ -402,7 +403,7 @@ class TestTheConnection:
     async def test_a_reconnect_cuts_the_wait_for_the_next_attempt_short(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("bridge.backoff.random.random", lambda: 1.0)
+        monkeypatch.setattr(Backoff.__init__, "__defaults__", (lambda: 1.0,))  # no jitter
         stage.feishu.faults.refuse_discovery(code=1, times=2)
         async with stage.manager(reconnect_delay=60.0) as manager:
             with pytest.raises(NotConnected, match="no new connection yet"):

@@ -61,8 +61,10 @@ class Auditor:
                     client = Redis(port=port, protocol=2, socket_timeout=5.0)
                 self._look(client)
             except (RedisError, OSError):
-                # It is away, or was stopped; what it had given us last may be lost on the way.
-                self._resuming = True
+                # It is away, or was stopped; what it had given us last may be lost on the way,
+                # and a replica in its place may know nothing of our latest groups.
+                self._resuming, self._subscribed = True, False
+                self._grouped.clear()
                 self._over.wait(PERIOD)
         if client is not None:
             client.close()

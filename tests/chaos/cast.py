@@ -1,4 +1,4 @@
-"""The cast: bridges and workers as processes, each behind its own proxies, and their supervisor.
+"""The cast: the roles of a casting as processes, each behind its own proxies, and their supervisor.
 
 Like systemd it starts again whatever ends, unless a fault wants it to stay away. It hurts nobody
 by itself: see `faults`.
@@ -13,13 +13,14 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from bridge.local.feishu import LocalFeishu
+from tests.chaos.casting import Role
 from tests.chaos.history import Exit
 from tests.chaos.proxy import CutProxy
 from tests.chaos.servers import Servers
@@ -31,32 +32,6 @@ ROOT = HERE.parent.parent
 
 RESTART_DELAY = 0.2
 """Seconds from the end of a process to its next start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """A part that one process at a time plays."""
-
-    name: str
-    arguments: tuple[str, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_bridge(self) -> bool:
-        return self.arguments[0] == "run"
-
-
-BRIDGES = tuple(Role(name, ("run",)) for name in ("bridge-1", "bridge-2"))
-PREFORK = Role(
-    "worker-1", ("worker", "--pool", "prefork", "--concurrency", "2"), {"log_level": "debug"}
-)
-THREADS = Role(
-    # Not the queue of the events that kill their process: it would be the whole worker each time.
-    "worker-2",
-    ("worker", "--pool", "threads", "--concurrency", "4", "--queues", "default"),
-    {"log_level": "debug"},
-)
-ROLES = (*BRIDGES, PREFORK, THREADS)
 
 
 class ProxiedFeishu(LocalFeishu):
@@ -110,7 +85,7 @@ class Cast:
         stage: ChaosStage,
         servers: Servers,
         feishu: ProxiedFeishu,
-        roles: tuple[Role, ...] = ROLES,
+        roles: tuple[Role, ...],
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.stage, self.servers, self.feishu = stage, servers, feishu
@@ -137,7 +112,7 @@ class Cast:
 
     @property
     def workers(self) -> list[str]:
-        return [name for name, role in self.roles.items() if not role.is_bridge]
+        return [name for name, role in self.roles.items() if role.is_worker]
 
     async def __aenter__(self) -> Cast:
         for role in self.roles.values():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from tests.chaos import excusable, promises
-from tests.chaos.history import Disturbance, History
+from tests.chaos.history import Deed, Disturbance, History
 
 RULES: tuple[Callable[[History], Iterable[str]], ...] = (
     promises.acked_is_handled_or_dead,
@@ -20,7 +20,7 @@ RULES: tuple[Callable[[History], Iterable[str]], ...] = (
     promises.terms_grow,
     promises.event_is_in_the_streams_once,
     promises.ack_follows_entry,
-    promises.nothing_is_acked_without_redis,
+    promises.nothing_is_acked_unkept,
     promises.only_the_mortal_die,
     promises.nothing_grows,
     excusable.success_ends_a_handler,
@@ -52,7 +52,16 @@ def violations(history: History) -> list[Violation]:
 
 
 def _crashes(history: History) -> Iterator[Disturbance]:
-    """A process that ends itself takes along what else it was running."""
+    """A process that ends itself takes along what else it was running: at most a whole worker."""
     for deed in history.deeds:
         if deed.deed == "crashing":
-            yield Disturbance(excusable.CRASH, frozenset({deed.actor}), deed.time, deed.time)
+            fault = excusable.WHOLE_CRASH if _ended_by(history, deed) else excusable.CRASH
+            yield Disturbance(fault, frozenset({deed.actor}), deed.time, deed.time)
+
+
+def _ended_by(history: History, crash: Deed) -> bool:
+    """Whether the actor ended with the process that the handler ran in."""
+    until = crash.time + excusable.DYING
+    return any(
+        each.actor == crash.actor and crash.time <= each.time <= until for each in history.exits
+    )

@@ -12,7 +12,9 @@ from typing import Any
 from tests.chaos.history import Deed, Settled
 
 SETTLED = "attempt.settled"
-KEPT = frozenset({"lease.acquired", "lease.lost", "feishu.connected", "intake.started", SETTLED})
+TAKING = ("intake.started", "inline.started")
+"""What a worker logs when it takes events, by Celery and without."""
+KEPT = frozenset({"lease.acquired", "lease.lost", "feishu.connected", *TAKING, SETTLED})
 
 
 class Tail:

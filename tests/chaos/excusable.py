@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tests.chaos.history import EVERYBODY, Deed, History, SeenEntry, Settled
-from tests.chaos.promises import CLOCKS
+from tests.chaos.promises import CLOCKS, forgotten
 
 CRASH = "crash"
 """The disturbance of a handler that ends its own process: part of the play, and soon over."""
+
+WHOLE_CRASH = "crash of a whole worker"
+"""The same where that process is all of the worker: it has to start again, and others take over."""
 
 DYING = 3.0
 """Seconds that a process may take to end after what ended it."""
@@ -40,7 +43,8 @@ def success_ends_a_handler(history: History) -> Iterator[str]:
     """
     recorded: dict[tuple[str, str], Settled] = {}
     for settled in sorted(history.settled, key=lambda each: each.time):
-        for handler in settled.finished if settled.recorded else ():
+        lasting = settled.recorded and not forgotten(history, settled.time)
+        for handler in settled.finished if lasting else ():
             recorded.setdefault((settled.event_id, handler), settled)
     entered = {push.event_id: push.pushed for push in history.pushes}
     for deed in history.deeds:
@@ -157,10 +161,12 @@ def _lines(history: History) -> Iterator[list[list[Run]]]:
     by_event = {event_id: each for (event_id, _), each in runs(history.deeds).items()}
     keys = {push.event_id: push.key for push in history.pushes
             if push.key and push.event_type == history.ordered}  # fmt: skip
+    places = {each.event_id: _place(each) for each in sorted(history.entries, key=_place)}
     found: dict[str, list[list[Run]]] = defaultdict(list)
-    for entry in sorted(history.entries, key=_place):
-        if entry.event_id in keys and entry.event_id in by_event:
-            found[keys[entry.event_id]].append(by_event[entry.event_id])
+    # An event has a second place only where Redis has forgotten the first.
+    for event_id in sorted(places, key=lambda each: places[each]):
+        if event_id in keys and event_id in by_event:
+            found[keys[event_id]].append(by_event[event_id])
     yield from found.values()
 
 

@@ -12,6 +12,10 @@ from typing import Literal
 EVERYBODY = "*"
 """Stands for all actors: what hurts Redis, or the machine, hurts everybody."""
 
+FORGOTTEN_CLAIMS = 2.5
+"""Seconds in which an event may still be started by who claimed it of a Redis that then forgot it:
+the event lease, and some tolerance."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
@@ -83,12 +87,15 @@ class Disturbance:
     actors: frozenset[str]
     begin: float
     end: float
-    redis_down: bool = False
-    """No Redis ran at all."""
+    keeps_nothing: bool = False
+    """Nothing may be acked: no Redis ran, or fewer replicas than an ack waits for."""
+    forgets: bool = False
+    """What Redis was told meanwhile and did not wait for is lost: all but what was acked."""
 
     def touches(self, actors: frozenset[str], begin: float, end: float) -> bool:
         hurt = EVERYBODY in self.actors or bool(self.actors & actors)
-        return hurt and self.begin <= end and self.end >= begin
+        after = FORGOTTEN_CLAIMS if self.forgets else 0.0
+        return hurt and self.begin <= end and self.end + after >= begin
 
 
 @dataclass(frozen=True, slots=True)

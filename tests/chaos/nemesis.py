@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterable
 from random import Random
 
+from tests.chaos.casting import Casting
 from tests.chaos.fault import Fault
 from tests.chaos.faults import around, bridges, input, redis, workers
 from tests.chaos.play import Play
@@ -44,6 +45,11 @@ def chosen(numbers: str) -> list[Fault]:
         listed = ", ".join(map(str, FAULTS))
         raise ValueError(f"no fault has the number {min(unknown)}; there are: {listed}")
     return [fault for fault in FAULTS if not wanted or fault.number in wanted]
+
+
+def fitting(faults: Iterable[Fault], casting: Casting) -> list[Fault]:
+    """Those that have something to do in this casting."""
+    return [fault for fault in faults if not fault.needs or fault.needs in casting.members]
 
 
 class Nemesis:

@@ -12,7 +12,8 @@ from typing import Any
 from bridge.local.ladder import Ladder
 from tests.chaos import sink
 from tests.chaos.auditor import Auditor
-from tests.chaos.cast import ROLES, ROOT, Cast, ChaosStage, ProxiedFeishu, Role
+from tests.chaos.cast import ROOT, Cast, ChaosStage, ProxiedFeishu
+from tests.chaos.casting import Casting, Role
 from tests.chaos.play import Play, offset
 from tests.chaos.proxy import CutProxy
 from tests.chaos.servers import Servers
@@ -29,7 +30,7 @@ SETTINGS = {
 }
 
 READY = 40.0
-"""Seconds for four processes to start on a busy machine."""
+"""Seconds for all processes to start on a busy machine."""
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 TRACED = {
@@ -47,7 +48,7 @@ async def playing(
     seed: int,
     *,
     product: Path = ROOT,
-    roles: tuple[Role, ...] = ROLES,
+    roles: tuple[Role, ...] = Casting().roles,
     binary: str | None = None,
     traced: bool = False,
     **settings: Any,
@@ -57,6 +58,7 @@ async def playing(
     Args:
         directory: there already; for logs, deeds and Redis' files.
         product: the tree whose `bridge`, `workers` and `handlers` are played.
+        roles: who plays.
         binary: of Redis.
         traced: have actors send spans to a collector.
         settings: for all actors, on top of `SETTINGS`.

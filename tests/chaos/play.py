@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from bridge.local.pushes import Push
 from tests.chaos.auditor import Auditor
 from tests.chaos.cast import Cast, ProxiedFeishu
-from tests.chaos.deeds import DeedsFile, LogFile
+from tests.chaos.deeds import TAKING, DeedsFile, LogFile
 from tests.chaos.generator import (
     BUSINESS,
     HANDLERS,
@@ -84,14 +84,18 @@ class Play:
     # For faults.
 
     @contextmanager
-    def hurting(self, fault: str, *actors: str, redis_down: bool = False) -> Iterator[None]:
-        """Note that a fault hurts these actors (none given: everybody) while the block runs."""
+    def hurting(self, fault: str, *actors: str, **marks: bool) -> Iterator[None]:
+        """Note that a fault hurts these actors (none given: everybody) while the block runs.
+
+        Args:
+            marks: of the `Disturbance`.
+        """
         begin = time.monotonic()
         try:
             yield
         finally:
             hurt = frozenset(actors or (EVERYBODY,))
-            self.disturbances.append(Disturbance(fault, hurt, begin, time.monotonic(), redis_down))
+            self.disturbances.append(Disturbance(fault, hurt, begin, time.monotonic(), **marks))
 
     async def until(self, condition: Callable[[], Any], within: float) -> Any:
         """Wait for a condition; its value, or None when it did not come true."""
@@ -187,9 +191,10 @@ class Play:
         )
 
     def _ready(self, name: str) -> bool:
-        if self.cast.roles[name].is_bridge:
+        if not self.cast.roles[name].is_worker:
             return True
-        return self.logs[name].has("intake.started", self.cast.started[name]) is not None
+        since = self.cast.started[name]
+        return any(self.logs[name].has(event, since) is not None for event in TAKING)
 
     # For the run.
 

@@ -1,5 +1,6 @@
 """Rules of the checker that no fault excuses: what must hold through all of them. Pure.
 
+Only what Redis itself has forgotten, of the things that nobody waited for, counts as never done.
 Each yields a sentence for every time it is broken.
 """
 
@@ -15,7 +16,7 @@ CLOCKS = 0.05
 clock's time, everything else the monotonic one's."""
 
 IN_FLIGHT = 0.3
-"""Seconds for acks that had left when Redis went down."""
+"""Seconds for acks that had left when Redis, or its replica, went down."""
 
 
 def acked_is_handled_or_dead(history: History) -> Iterator[str]:
@@ -62,7 +63,8 @@ def success_is_recorded_once(history: History) -> Iterator[str]:
     for settled in history.settled:
         for handler in settled.finished if settled.recorded else ():
             by_handler[settled.event_id, handler].append(settled)
-    for (event_id, handler), records in by_handler.items():
+    for (event_id, handler), found in by_handler.items():
+        records = _remembered(history, found)
         if len(records) > 1:
             told = ", ".join(f"attempt {r.attempt} by {r.actor} at {r.time:.3f}" for r in records)
             yield f"{handler}'s success with event {event_id} was recorded as {told}"
@@ -76,7 +78,8 @@ def business_key_succeeds_once(history: History) -> Iterator[str]:
         for handler in settled.finished if settled.recorded else ():
             if settled.event_id in keys:
                 by_handler[keys[settled.event_id], handler].append(settled)
-    for (key, handler), records in by_handler.items():
+    for (key, handler), found in by_handler.items():
+        records = _remembered(history, found)
         if len(records) > 1:
             told = ", ".join(f"event {r.event_id} by {r.actor} at {r.time:.3f}" for r in records)
             yield f"{handler}'s success with {key} was recorded for {told}"
@@ -98,9 +101,10 @@ def terms_grow(history: History) -> Iterator[str]:
 
 def event_is_in_the_streams_once(history: History) -> Iterator[str]:
     """No event id twice in the streams."""
-    counts = Counter(entry.event_id for entry in history.entries)
+    entries = [each for each in history.entries if not forgotten(history, each.added)]
+    counts = Counter(entry.event_id for entry in entries)
     for event_id in [name for name, count in counts.items() if count > 1]:
-        places = [f"{e.stream} {e.entry_id}" for e in history.entries if e.event_id == event_id]
+        places = [f"{e.stream} {e.entry_id}" for e in entries if e.event_id == event_id]
         yield f"event {event_id} is in the streams {len(places)} times: {', '.join(places)}"
 
 
@@ -117,14 +121,14 @@ def ack_follows_entry(history: History) -> Iterator[str]:
             yield f"event {push.event_id} was acked {early:.3f} s before it was in its stream"
 
 
-def nothing_is_acked_without_redis(history: History) -> Iterator[str]:
-    """While no Redis runs, nothing is acked."""
-    for down in (each for each in history.disturbances if each.redis_down):
+def nothing_is_acked_unkept(history: History) -> Iterator[str]:
+    """While no Redis runs, or no replica where an ack waits for one, nothing is acked."""
+    for down in (each for each in history.disturbances if each.keeps_nothing):
         for push in history.pushes:
             if push.acked is not None and down.begin + IN_FLIGHT < push.acked < down.end:
                 yield (
-                    f"event {push.event_id} was acked {push.acked - down.begin:.3f} s after Redis "
-                    f"went down ({down.fault})"
+                    f"event {push.event_id} was acked {push.acked - down.begin:.3f} s after "
+                    f"{down.fault} had left nothing to keep it"
                 )
 
 
@@ -145,6 +149,17 @@ def nothing_grows(history: History) -> Iterator[str]:
                 f"{slope.name} grew from {slope.first:.0f} to {slope.last:.0f}; "
                 f"{slope.allowed:.0f} more are allowed"
             )
+
+
+def _remembered(history: History, records: list[Settled]) -> list[Settled]:
+    return [each for each in records if not forgotten(history, each.time)]
+
+
+def forgotten(history: History, time: float) -> bool:
+    """Whether Redis may know nothing of what it was told then."""
+    return any(
+        each.forgets and each.begin - CLOCKS <= time <= each.end for each in history.disturbances
+    )
 
 
 def business_keys(history: History) -> dict[str, str]:

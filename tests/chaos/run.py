@@ -1,4 +1,4 @@
-"""Runs one seed of the chaos suite: `make chaos SEED=7 EVENTS=100000 FAULTS=1-9,30`.
+"""Runs one seed of the chaos suite: `make chaos SEED=7 EVENTS=100000 FAULTS=1-9,30 POOLS=inline`.
 
 The exit code is 0 when every promise was kept, 1 when one was broken, 2 when the suite itself
 broke down. On failure the directory with all logs, deeds and Redis' files is kept.
@@ -19,10 +19,11 @@ from pathlib import Path
 
 from bridge.local.valkey import find_binary
 from tests.chaos.cast import ROOT
+from tests.chaos.casting import DURABILITIES, POOLS, Casting, casting_of
 from tests.chaos.checker import Violation, violations
 from tests.chaos.fault import Fault
 from tests.chaos.history import History
-from tests.chaos.nemesis import Nemesis, chosen
+from tests.chaos.nemesis import Nemesis, chosen, fitting
 from tests.chaos.opening import playing
 from tests.chaos.play import Play
 from tests.chaos.report import report
@@ -57,16 +58,24 @@ async def run(
     seed: int,
     events: int,
     faults: Sequence[Fault],
+    casting: Casting,
     *,
     spread: float = SHORTEST,
     calm: float = CALM,
     product: Path = ROOT,
     binary: str | None = None,
 ) -> Verdict:
-    """Play these faults while so many events flow, and judge."""
+    """Play these faults while so many events flow, and judge.
+
+    Args:
+        faults: none that needs what the casting has not.
+    """
     began = time.monotonic()
     traced = any(fault.number == 27 for fault in faults)
-    async with playing(directory, seed, product=product, binary=binary, traced=traced) as play:
+    roles = casting.roles
+    async with playing(
+        directory, seed, product=product, roles=roles, binary=binary, traced=traced
+    ) as play:
         nemesis = Nemesis(play, faults, seed, quiet=(0.1, 0.6) if events < MANY else (1.0, 4.0))
         at_work = asyncio.create_task(nemesis.run(), name="nemesis")
         rate = min(FASTEST, events / spread)
@@ -86,12 +95,17 @@ def main() -> int:
     """The command; see `--help`."""
     options = _options()
     seed = options.seed if options.seed is not None else secrets.randbelow(10**6)
-    faults, binary = chosen(options.faults), options.redis or find_binary()
-    print(f"seed {seed}, {options.events} events, {len(faults)} faults, {binary}", flush=True)
+    casting = casting_of(seed, options.pools, options.durability)
+    faults, binary = fitting(chosen(options.faults), casting), options.redis or find_binary()
+    print(f"seed {seed}: {casting}", flush=True)
+    print(f"{options.events} events, {len(faults)} faults, {binary}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix=f"flybridge-chaos-{seed}-"))
     verdict = asyncio.run(
-        run(directory, seed, options.events, faults, product=options.product, binary=binary)
-    )
+        run(
+            directory, seed, options.events, faults, casting,
+            product=options.product, binary=binary,
+        )
+    )  # fmt: skip
     return _tell(verdict, directory, seed)
 
 
@@ -124,9 +138,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="a random one by default; it is printed")
     parser.add_argument("--events", type=int, default=5_000)
     parser.add_argument("--faults", default="", help="numbers of the table, as 1,7-9; default: all")
+    parser.add_argument(
+        "--pools", type=_words, help=f"of {', '.join(POOLS)}, with commas; default: by the seed"
+    )
+    parser.add_argument("--durability", choices=DURABILITIES, help="default: by the seed")
     parser.add_argument("--redis", help="the server to run; default: the embedded one")
     parser.add_argument("--product", type=Path, default=ROOT, help="the tree to test")
     return parser.parse_args()
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.replace(" ", "").split(",")))
 
 
 if __name__ == "__main__":

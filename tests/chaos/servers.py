@@ -25,7 +25,7 @@ class Servers:
 
     def __init__(self, directory: Path, binary: str | None = None) -> None:
         self.primary, self.replica = (
-            EmbeddedRedis(directory / name, append_only=True, binary=binary)
+            EmbeddedRedis(directory / name, append_only=True, fsync="always", binary=binary)
             for name in ("redis-a", "redis-b")
         )
         # A server dies with the thread that started it: one thread, as long-lived as we are.
@@ -83,6 +83,20 @@ class Servers:
         await self._until(self.replica, lambda info: info["role"] == "master")
         self.primary, self.replica = self.replica, self.primary
 
+    async def part(self) -> None:
+        """Promote the replica without the primary's knowledge, as if neither heard the other."""
+        await self.client(self.replica).replicaof("NO", "ONE")
+
+    def lose(self) -> None:
+        """Have the one that was promoted take the primary's place, which is lost."""
+        self.primary.kill()
+        self.primary, self.replica = self.replica, self.primary
+
+    async def rejoin(self) -> None:
+        """Start the one that was lost; it drops what it had, and follows."""
+        await self._start(self.replica)
+        await self._follow()
+
     async def in_sync(self) -> None:
         """Wait until the replica has what the primary has.
 
@@ -98,7 +112,6 @@ class Servers:
     async def _start(self, server: EmbeddedRedis) -> None:
         await self._in_thread(server.start)
         client = self.client(server)
-        await client.config_set("appendfsync", "always")
         await client.config_set("repl-diskless-sync-delay", "0")
 
     async def _until(self, server: EmbeddedRedis, wanted: Callable[[dict[str, Any]], bool]) -> None:

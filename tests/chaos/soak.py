@@ -17,7 +17,9 @@ SETTLING = 8.0
 """Seconds of a process' life that do not count: it is still taking its place."""
 
 ALLOWED = {"descriptors": 30.0, "threads": 8.0, "MiB": 60.0}
-"""More in the last quarter than in the first. A leader has more of all than a standby."""
+"""More in the last quarter than in the first. A leader has more of all than a standby.
+
+What a role's `growth` says comes on top."""
 
 
 class Soak:
@@ -45,7 +47,8 @@ class Soak:
             quarter = len(values) // 4
             if quarter:
                 first, last = mean(values[:quarter]), mean(values[-quarter:])
-                found.append(Slope(f"{unit} of {name}", first, last, ALLOWED[unit]))
+                allowed = ALLOWED[unit] + self._cast.roles[name].growth.get(unit, 0)
+                found.append(Slope(f"{unit} of {name}", first, last, allowed))
         return found
 
     def _measure(self, name: str, pid: int) -> None:

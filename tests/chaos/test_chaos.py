@@ -1,6 +1,6 @@
 """The chaos suite in short: one seed, every fault that heals in a few seconds, in `make test`.
 
-`make chaos` runs all of them with a seed of its own.
+`make chaos` runs all of them, with a seed of its own and the casting that it has.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.nemesis import FAULTS, chosen
+from tests.chaos.casting import Casting
+from tests.chaos.nemesis import FAULTS, chosen, fitting
 from tests.chaos.report import report
 from tests.chaos.run import run
 
@@ -24,9 +25,11 @@ SHORT = (1, 2, 3, 8, 9, 10, 11, 14, 17, 18, 19, 20, 21, 22, 26, 30)
 
 @pytest.mark.timeout(180)
 async def test_through_every_quick_fault_the_promises_hold(tmp_path: Path) -> None:
-    faults = [fault for fault in FAULTS if fault.number in SHORT and not fault.slow]
+    casting = Casting(("prefork", "threads"), "none")
+    quick = [fault for fault in FAULTS if fault.number in SHORT and not fault.slow]
+    faults = fitting(quick, casting)
 
-    verdict = await run(tmp_path, SEED, EVENTS, faults, spread=SPREAD)
+    verdict = await run(tmp_path, SEED, EVENTS, faults, casting, spread=SPREAD)
 
     told = "\n".join(report(verdict.play, verdict.history, verdict.violations))
     assert not verdict.violations, told

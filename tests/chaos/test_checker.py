@@ -191,11 +191,49 @@ def test_an_ack_never_comes_before_the_entry() -> None:
     assert broken(replace(GOOD, entries=())) == {"ack_follows_entry"}
 
 
-def test_nothing_is_acked_while_no_redis_runs() -> None:
-    down = disturbance(begin=0.5, end=1.5, redis_down=True)
-    assert broken(replace(GOOD, disturbances=(down,))) == {"nothing_is_acked_without_redis"}
+def test_nothing_is_acked_while_no_redis_or_no_replica_keeps_it() -> None:
+    down = disturbance(begin=0.5, end=1.5, keeps_nothing=True)
+    assert broken(replace(GOOD, disturbances=(down,))) == {"nothing_is_acked_unkept"}
     slow = disturbance(begin=0.5, end=1.5)
     assert broken(replace(GOOD, disturbances=(slow,))) == set()
+
+
+def test_what_redis_has_forgotten_may_be_done_and_recorded_anew() -> None:
+    again = (deed("started", 5.0, 2), deed("finished", 5.1, 2))
+    twice = replace(GOOD, deeds=(*GOOD.deeds, *again), settled=(settled(3.1), settled(5.2, 2)),
+                    pushes=(Pushed("e1", "type", 1.0, 4.2),),
+                    entries=(entry(5, 1.1), entry(5, 4.0)))  # fmt: skip
+    all_three = {"success_is_recorded_once", "event_is_in_the_streams_once",
+                 "success_ends_a_handler"}  # fmt: skip
+    lost = disturbance(begin=1.05, end=3.2, forgets=True)
+    assert all_three <= broken(twice)
+    assert all_three <= broken(replace(twice, disturbances=(replace(lost, forgets=False),)))
+    assert broken(replace(twice, disturbances=(lost,))) == set()
+
+
+def test_an_event_whose_entry_was_forgotten_has_the_place_of_its_second_entry() -> None:
+    deeds = [deed("started", 3.0), deed("finished", 3.1),
+             deed("started", 2.0, event_id="e2"), deed("finished", 2.1, event_id="e2")]  # fmt: skip
+    upside_down = History(**keyed("ordered", "e1", "e2"), deeds=deeds)
+    assert broken(upside_down) == {"key_keeps_its_order"}
+    second = SeenEntry("type", "9-0", "e1", 5, 1.5)
+    moved = replace(upside_down, entries=(*upside_down.entries, second))
+    assert "key_keeps_its_order" not in broken(moved)
+
+
+def test_a_forgotten_claim_may_be_used_until_its_lease_is_over() -> None:
+    overlap = replace(GOOD, deeds=OVERLAP, settled=())
+    lost = disturbance(begin=0.5, end=1.0, forgets=True)
+    assert "runs_do_not_overlap" in broken(replace(overlap, disturbances=(disturbance(end=1.0),)))
+    assert "runs_do_not_overlap" not in broken(replace(overlap, disturbances=(lost,)))
+    long_ago = replace(lost, begin=-2.0, end=-1.0)
+    assert "runs_do_not_overlap" in broken(replace(overlap, disturbances=(long_ago,)))
+
+
+def test_what_was_acked_is_not_forgotten() -> None:
+    lost = disturbance(begin=1.05, end=9.0, forgets=True)
+    bad = replace(GOOD, deeds=(), settled=(), states={}, disturbances=(lost,))
+    assert broken(bad) == {"acked_is_handled_or_dead", "acked_has_an_end"}
 
 
 def test_overlapping_runs_need_a_disturbance_of_one_of_the_two() -> None:
@@ -237,6 +275,10 @@ def test_a_recovery_keeps_to_its_limit_unless_another_fault_came_between() -> No
     assert broken(replace(GOOD, recoveries=(slow,), disturbances=(other,))) == set()
     crash = (deed("started", 12.0, event_id="e9"), deed("crashing", 12.1, event_id="e9"))
     assert broken(History(recoveries=(slow,), deeds=crash)) == {"recovery_is_quick"}
+    whole = (Exit("worker-1", -9, 12.2, 30.0),)
+    assert broken(History(recoveries=(slow,), deeds=crash, exits=whole)) == set()
+    later = (Exit("worker-1", -9, 22.2, 30.0),)
+    assert "recovery_is_quick" in broken(History(recoveries=(slow,), deeds=crash, exits=later))
     own = Disturbance("01 leader killed", frozenset({"bridge-1"}), 10.0, 15.0)
     assert broken(replace(GOOD, recoveries=(slow,), disturbances=(own,))) == {"recovery_is_quick"}
 

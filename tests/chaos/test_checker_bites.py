@@ -6,7 +6,9 @@ fails, so that it cannot go on proving nothing.
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -14,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from bridge.local.ladder import Ladder
-from tests.chaos.cast import BRIDGES, PREFORK, ROOT, THREADS, Role
+from tests.chaos.cast import ROOT
+from tests.chaos.casting import Casting, Role
 from tests.chaos.checker import violations
 from tests.chaos.opening import playing
 from tests.chaos.play import Play
+from tests.chaos.promises import IN_FLIGHT
 
 PACKAGES = ("bridge", "workers", "handlers")
 PREFORK_SLOTS, THREADS_SLOTS = 2, 4
@@ -109,6 +113,16 @@ async def one_thing_comes_under_two_ids(play: Play) -> None:
         assert await play.until(partial(_recorded, play, push.event_id), 10.0)
 
 
+async def the_replica_falls_asleep(play: Play) -> None:
+    pid = play.servers.replica.pid
+    with play.hurting("replica asleep", *play.cast.bridges, keeps_nothing=True):
+        os.kill(pid, signal.SIGSTOP)
+        await play.pause(2 * IN_FLIGHT, 2 * IN_FLIGHT)
+        push = play.generator.push("chaos.plain")
+        await play.until(lambda: push.acked, 3.0)
+    os.kill(pid, signal.SIGCONT)
+
+
 FENCE = (
     "bridge/lua/publish.lua",
     "if stored ~= ARGV[1] then",
@@ -124,9 +138,12 @@ DONE = (
 LINES = ("workers/lua/line_up.lua", "and not is_first(line, id)", "and is_first(line, id) == nil")
 QUEUE = ("workers/lua/claim.lua", "~= ARGV[4] then", "== nil then")
 BUSINESS = ("workers/lua/claim.lua", "if not other or other == KEYS[1] then", "if true then")
+WAIT = ("bridge/lane.py", "if not self._durability.command:", "if True:")
 RENEWAL = ("workers/keeper.py", "                    self._renew()\n", "")
 
-WORKERS = (BRIDGES[0], PREFORK, THREADS)
+FIRST, SECOND, *BOTH_WORKERS = Casting(("prefork", "threads")).roles
+BRIDGES, WORKERS = (FIRST, SECOND), (FIRST, *BOTH_WORKERS)
+WAITING, *_ = Casting(durability="replica:1").roles
 Fault = Callable[[Play], Awaitable[None]]
 
 
@@ -139,6 +156,10 @@ Fault = Callable[[Play], Awaitable[None]]
         pytest.param(
             (MARKER,), BRIDGES[:1], an_event_is_delivered_twice,
             "event_is_in_the_streams_once", id="published marker",
+        ),
+        pytest.param(
+            (WAIT,), (WAITING,), the_replica_falls_asleep, "nothing_is_acked_unkept",
+            id="wait for the replica",
         ),
         pytest.param(
             (CLAIM,), WORKERS, the_marker_is_lost_while_it_runs, "runs_do_not_overlap", id="claim"

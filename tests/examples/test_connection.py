@@ -9,6 +9,11 @@ import urllib.request
 from collections import Counter
 from typing import Any
 
+import pytest
+
+from bridge.lifecycle import HeartbeatReceived
+from bridge.manager import ConnectionManager
+from bridge.settings import BridgeSettings
 from tests.examples.conftest import Importer, Player, done
 from tests.scenarios.ops_port import free_port
 from tests.scenarios.stage import Stage, eventually, message
@@ -27,6 +32,30 @@ async def test_heartbeats_are_heard_and_counted(play: Player, stage: Stage) -> N
     example = await play.connected("heartbeats")
     await example.said("💗 at", "heartbeats: ", "mean interval: ")
     assert await example.ended() == 0
+
+
+def test_the_monitor_warns_of_a_restless_heartbeat_and_of_none(
+    module: Importer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = module("heartbeats")
+    manager = ConnectionManager(BridgeSettings.load())
+    monitor, heartbeat = example.HeartbeatMonitor(manager), manager._heartbeat
+    heartbeat.started(0.0)
+    for number in range(20):
+        heartbeat.pinged(number * 24.0)
+        heartbeat.ponged(number * 24.0 + (15.0 if number % 2 else 0.1))
+    monitor.on_heartbeat(HeartbeatReceived(1_763_800_000_000, 24.0, "unstable", 15.0))
+    heartbeat.check(20 * 24.0 + 121.0)
+    monitor.report()
+    said = capsys.readouterr().out
+    for text in (
+        "💗 at 1763800000000, every 24.0 s, unstable",
+        "⚠️ intervals vary by 14.9 s",
+        "heartbeats: 20, mean interval: 24.",
+        "after 15.000 s",
+        "⚠️ no heartbeat for two minutes",
+    ):
+        assert text in said
 
 
 async def test_the_connection_obeys_by_hand(play: Player, stage: Stage) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent.parent / "deploy" / "examples"
+from handlers.types import ALIASES
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = ROOT / "deploy" / "examples"
 TABLE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 SAMPLES = (
@@ -40,6 +43,19 @@ SAMPLES = (
     "IFeishuEventHandler",
 )
 """The headings of its document under which code or a table of features stands, in its order."""
+
+NAMES = """
+AddFeishuWebSocketBuilder ConfigureFrom ConfigureOptions UseMultiHandler AddHandler Apply Build
+WithSingleHandler WithMultiHandler RegisterHandler GetHandler IsHandlerRegistered
+GetRegisteredEventTypes IFeishuEventHandler SupportedEventType HandleAsync CancellationToken
+ReceiveMessageEventHandler UserCreated MessageRead UserAddedToGroup UserRemovedFromGroup
+DefaultFeishu Client IsConnected Connected Disconnected MessageReceived Error HeartbeatReceived
+StartAsync StopAsync SendMessageAsync ReconnectAsync ping pong heartbeat event auth AppId AppSecret
+AutoReconnect MaxReconnectAttempts ReconnectDelayMs HeartbeatIntervalMs ConnectionTimeoutMs
+ReceiveBufferSize EnableLogging EnableMessageQueue MessageQueueCapacity EnableMultiHandlerMode
+ParallelMultiHandlers Production:WebSocket
+"""
+"""What its document calls things: methods, events, handlers, message types, options."""
 
 
 def rows() -> dict[str, list[str]]:
@@ -79,10 +95,32 @@ def test_an_example_is_short_and_says_what_it_is(name: str) -> None:
     assert len(source.splitlines()) <= 110
 
 
+def chapter() -> str:
+    """Of the README, for those who come from that service."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return readme.partition("## Coming from the .NET service")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_every_name_of_the_document_is_found_in_the_readme(name: str) -> None:
+    assert name in chapter()
+
+
+def test_every_feature_and_option_is_shown_by_a_test() -> None:
+    rows = [line for line in chapter().splitlines() if line.startswith("| ")]
+    headings = [row for row in rows if row.startswith(("| there |", "| option |"))]
+    features = rows[: rows.index(headings[1])] + rows[rows.index(headings[2]) :]
+    unproven = [row for row in features if row not in headings and "test_" not in row]
+    assert (len(features) > 40, unproven) == (True, [])
+
+
+def test_every_alias_is_told_with_what_it_stands_for() -> None:
+    rows = [line for line in chapter().splitlines() if line.startswith("| `")]
+    for alias, event_type in ALIASES.items():
+        assert any(f"`{alias}`" in row and f"`{event_type}`" in row for row in rows), alias
+
+
 def test_every_test_that_the_readme_names_exists() -> None:
-    root = EXAMPLES.parent.parent
-    chapter = (root / "README.md").read_text(encoding="utf-8")
-    chapter = chapter.partition("## Coming from the .NET service")[2].partition("\n## ")[0]
-    named = set(re.findall(r"`((?:\w+/)+test_\w+\.py)`", chapter))
+    named = set(re.findall(r"`((?:\w+/)+test_\w+\.py)`", chapter()))
     assert len(named) > 30
-    assert {name for name in named if not (root / "tests" / name).is_file()} == set()
+    assert {name for name in named if not (ROOT / "tests" / name).is_file()} == set()

@@ -7,10 +7,15 @@ from typing import Any
 
 import pytest
 
-from handlers import Context, Event
+from handlers import Context, Event, patterns
 from handlers.registry import registry
 
 EnvelopeMaker = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _no_alias_was_told() -> None:
+    patterns._warn_of_alias.cache_clear()
 
 
 @pytest.fixture

@@ -35,6 +35,9 @@ def test_options_given_win_over_those_of_the_class() -> None:
     [
         ({"max_attemps": 3}, "did you mean 'max_attempts'"),
         ({"zzz": 3}, "known are name, queue, max_attempts"),
+        ({"name": ""}, "name=''; give 1 to 200 characters"),
+        ({"name": "the second"}, "without spaces"),
+        ({"name": 3}, "name=3"),
         ({"max_attempts": 0}, "1 or more"),
         ({"max_attempts": 1.5}, "whole number"),
         ({"max_attempts": True}, "whole number"),

@@ -53,6 +53,18 @@ def test_an_alias_of_one_status_runs_for_that_status_only(
     assert ran == statuses
 
 
+def test_a_gateway_that_sends_the_alias_means_its_status(
+    event: Callable[..., Event], context: Context
+) -> None:
+    approved, rejected = "approval.approval.approved_v1", "approval.approval.rejected_v1"
+    ran: list[str] = []
+    run = narrow(lambda event, context: ran.append(event.type), (rejected,))
+    for sent in (event(rejected), event(approved), event(approved, status="REJECTED")):
+        run(sent, context)
+    run(event("approval_instance", status=["no", "text"]), context)
+    assert ran == [rejected]
+
+
 def test_narrowing_leaves_other_types_alone(event: Callable[..., Event], context: Context) -> None:
     patterns = ("approval.approval.approved_v1", "im.*")
     run = narrow(lambda event, context: event.type, patterns)

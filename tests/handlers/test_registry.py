@@ -112,6 +112,18 @@ def test_an_alias_registers_the_real_name_with_one_warning(table: Registry) -> N
     ]
 
 
+@pytest.mark.parametrize("types", ["a.b_v1", ("a.b_v1",), ["a.b_v1"]])
+def test_a_class_names_its_event_types_as_a_text_or_several(table: Registry, types: Any) -> None:
+    table.register(type("Own", (Greet,), {"event_types": types}))
+    assert table.event_types() == ("a.b_v1",)
+
+
+@pytest.mark.parametrize("types", [None, 3, {"a.b_v1": 1}])
+def test_event_types_that_are_none_are_a_mistake(table: Registry, types: Any) -> None:
+    with pytest.raises(RegistrationInvalid, match=r"event_types=.*; give an event type, or a tup"):
+        table.register(type("Own", (Greet,), {"event_types": types}))
+
+
 def test_event_types_are_the_exact_ones_each_once(table: Registry) -> None:
     table.register(Greet, "im.message.receive_v1", "im.message.*")
     table.register(audit, "*", "im.message.receive_v1", "a.b_v1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from structlog.testing import capture_logs
 
 from handlers import Context, Event, Registry
 from handlers.payloads import Payload
@@ -50,6 +51,13 @@ NAMED_IN_ITS_SOURCE = {
 }
 
 
+STATUS = {
+    "approval.approval.approved_v1": {"APPROVED"},
+    "approval.approval.rejected_v1": {"REJECTED"},
+}
+"""Names that mean some events only of the type that Feishu sends."""
+
+
 def test_every_type_of_the_seed_is_known_and_has_a_queue() -> None:
     assert {name: canonical(name) for name in SEED} == SEED
     assert set(SEED.values()) | NAMED_IN_ITS_SOURCE <= KNOWN_TYPES
@@ -72,3 +80,34 @@ def test_a_handler_under_the_seeds_name_gets_the_event_with_its_typed_payload(na
 
     (payload,) = payloads
     assert type(payload) is not Payload
+
+
+@pytest.mark.parametrize("name", STATUS)
+def test_a_handler_of_one_status_is_spared_the_others(name: str) -> None:
+    statuses: set[str] = set()
+
+    def remember(event: Event, context: Context) -> None:
+        statuses.add(event.payload.status)
+
+    registry = Registry()
+    registry.register(remember, name)
+    (registration,) = registry.lookup("approval_instance")
+    for status in ("PENDING", "APPROVED", "REJECTED", "CANCELED", "REVERTED"):
+        event = Event.from_envelope(sample("approval_instance", overrides={"status": status}))
+        registration.run(event, Context(1, 5, 0.0, event.id, event.type, registration.name))
+    assert statuses == STATUS[name]
+
+
+def test_the_seeds_names_are_told_once_with_what_feishu_sends() -> None:
+    """However many handlers and registries use them."""
+
+    def one(event: Event, context: Context) -> None: ...
+
+    def other(event: Event, context: Context) -> None: ...
+
+    with capture_logs() as lines:
+        for registry in (Registry(), Registry()):
+            for handler in (one, other):
+                registry.register(handler, *SEED)
+    told = [(line["alias"], line["event_type"]) for line in lines if line["log_level"] == "warning"]
+    assert told == [(name, real) for name, real in SEED.items() if name != real]

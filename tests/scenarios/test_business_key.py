@@ -74,3 +74,20 @@ async def test_a_killed_worker_s_event_is_handled_once_by_whoever_comes_first(
 
     assert answered(stage) == first
     assert time.time() - pushed < 10
+
+
+async def test_others_go_on_when_the_first_was_deleted_by_hand_before_its_retry(
+    stage: Stage,
+) -> None:
+    await stage.bridge_and_worker(handlers="orderly")
+    first = stage.push(edited("om_1", "later 600"))
+    await eventually(lambda: stage.states(first).keys() == {"retry"})
+    second = stage.push(edited("om_1"))
+    with stage.redis() as redis:
+        stream = stage.keys.stream(TYPE)
+        await eventually(lambda: redis.xlen(stream) == 2)
+        assert answered(stage) == []
+        redis.xdel(stream, redis.xrange(stream)[0][0])
+
+    await eventually(lambda: stage.states(second).keys() == {"done"})
+    assert answered(stage) == second

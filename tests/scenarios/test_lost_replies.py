@@ -28,6 +28,7 @@ from tests.scenarios.test_business_key import edited
 from tests.scenarios.test_ordering import attempts, out_of_order, said
 from workers import poison
 from workers.claims import Pending, Run
+from workers.consumer import Consumer
 from workers.reader import StreamReader
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
@@ -349,7 +350,7 @@ async def test_scripts_that_are_rarely_run_bear_lost_replies(pair: Pair) -> None
     with pair.stage.redis() as redis:
         redis.hset(keys.state("workers", "e"), mapping={"token": "token", "alone": 2})
     client = sync_client(proxy.url)
-    reader = StreamReader(client, keys, "workers", "by hand", 3)
+    reader = StreamReader(Consumer(client, keys, "workers", "by hand"), 3)
     proxy.disarm()
     for name in RARE:
         proxy.drop_reply(name)

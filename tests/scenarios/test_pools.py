@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,12 @@ CELERY = str(Path(sys.executable).with_name("celery"))
 
 REACTION = "im.message.reaction.created_v1"
 """`acting.react` awaits 0.1 s for each of them."""
+
+CROWD, EVENTS, HANDLERS = "vc.meeting.meeting_started_v1", 110, 10
+"""As in `crowded`, whose handlers wait for each other."""
+
+HANGING = "im.chat.disbanded_v1"
+"""`crowded.hang` never ends."""
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "asyncio"])
@@ -39,6 +46,33 @@ async def test_the_asyncio_pool_awaits_hundreds_of_handlers_at_once(stage: Stage
     assert stage.counted() == dict.fromkeys(event_ids, 1)
     times = [deed["time"] for deed in stage.deeds()]
     assert max(times) - min(times) < 300 * 0.1 / 5
+
+
+async def test_no_def_handler_of_the_asyncio_pool_waits_for_a_thread_while_its_time_runs(
+    stage: Stage,
+) -> None:
+    # An intake fills half its slots at least, and then more in large steps.
+    slots = str(2 * EVENTS)
+    await stage.bridge_and_worker("--pool", "asyncio", "--concurrency", slots, handlers="crowded")
+
+    event_ids = stage.push(*(sample(CROWD) for _ in range(EVENTS)))
+
+    await stage.settled(event_ids)
+    assert stage.counted() == dict.fromkeys(event_ids, HANDLERS)
+    assert {deed["attempt"] for deed in stage.deeds()} == {1}
+
+
+async def test_a_worker_of_the_asyncio_pool_ends_though_a_def_handler_does_not(
+    stage: Stage,
+) -> None:
+    worker = await stage.bridge_and_worker("--pool", "asyncio", handlers="crowded")
+    event_ids = stage.push(sample(HANGING))
+    await stage.settled(event_ids)
+    assert stage.states(event_ids).keys() == {"dead"}
+
+    worker.send(signal.SIGTERM)
+
+    assert await worker.ended() == 0
 
 
 @pytest.mark.parametrize("pool", ["asyncio", "prefork"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from bridge.builder import Builder
 from bridge.local.feishu import LocalFeishu
+from handlers import Context, Event
 from tests.scenarios.ops_port import free_port
 from tests.scenarios.stage import Stage, eventually, message
 
@@ -36,6 +38,42 @@ async def test_a_wrong_token_is_refused_with_what_to_set(stage: Stage) -> None:
     refused = await bridge.logged("feishu.refused")
     assert "check FLYBRIDGE_TEXT_TOKEN" in refused["reason"]
     await eventually(lambda: bridge.process.poll() is None)
+
+
+@pytest.mark.usefixtures("gateway")
+async def test_a_gateway_may_call_events_by_the_seeds_names(stage: Stage) -> None:
+    """Which are not Feishu's; each handler gets its own, under whichever name it was added."""
+    handled: list[tuple[str, str]] = []
+
+    def noting(name: str, *event_types: str) -> Callable[[Builder], object]:
+        async def note(event: Event, context: Context) -> None:
+            handled.append((name, event.id))
+
+        return lambda builder: builder.add_handler(note, *event_types, name=name, queue="odd")
+
+    service = (
+        Builder()
+        .configure(app_id=stage.feishu.app_id, app_secret=stage.feishu.app_secret)
+        .configure(domain=stage.feishu.url, redis_url=stage.redis_server.url)
+        .configure(text_dialect=True, text_token="t-1")
+        .apply(noting("approved", "approval.approval.approved_v1"))
+        .apply(noting("rejected", "approval.approval.rejected_v1"))
+        .apply(noting("joined", "im.chat.member.user.added_v1"))
+        .build()
+    )
+    sent = {
+        "approved": "approval.approval.approved_v1",
+        "rejected": "approval.approval.rejected_v1",
+        "joined": "im.chat.member.user_added_v1",
+    }
+    async with service:
+        await service.manager.connected(5)
+        for name, event_type in sent.items():
+            header = {"event_id": f"ev-{name}", "event_type": event_type}
+            stage.push({"schema": "2.0", "header": header, "event": {}})
+        await stage.settled([f"ev-{name}" for name in sent])
+    assert sorted(handled) == sorted((name, f"ev-{name}") for name in sent)
+    assert len(stage.entries("approval_instance")) == 2
 
 
 async def test_a_gateway_by_hand_needs_only_what_its_invitation_says(stage: Stage) -> None:

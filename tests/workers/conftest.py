@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,6 +11,7 @@ from redis import Redis
 
 from bridge.local.valkey import EmbeddedRedis
 from bridge.streams import Entry, Keys
+from tests.workers.follower import Follower, follower
 from workers.guard import Guard
 
 
@@ -18,12 +21,32 @@ def server() -> Iterator[EmbeddedRedis]:
         yield embedded
 
 
+@pytest.fixture(scope="session", params=["valkey", "redis"])
+def either_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
+    """A Valkey of today, and the oldest Redis that we serve, from PATH."""
+    binary = None
+    if request.param == "redis":
+        binary = shutil.which("redis-server")
+        if binary is None:
+            assert not os.environ.get("CI"), "redis-server is not on PATH"
+            pytest.skip("redis-server is not on PATH")
+    with EmbeddedRedis(binary=binary) as embedded:
+        yield embedded
+
+
 @pytest.fixture
 def redis(server: EmbeddedRedis) -> Iterator[Redis]:
     client = Redis.from_url(server.url, protocol=2)
     client.flushall()
     yield client
     client.close()
+
+
+@pytest.fixture
+def full(redis: Redis) -> Iterator[Callable[[], None]]:
+    """Call it, and Redis refuses to grow from then on."""
+    yield lambda: redis.config_set("maxmemory", 1)
+    redis.config_set("maxmemory", 0)
 
 
 @pytest.fixture
@@ -39,6 +62,11 @@ def guard(redis: Redis, keys: Keys) -> Guard:
 @pytest.fixture
 def other_guard(redis: Redis, keys: Keys) -> Guard:
     return Guard(redis, keys, "workers", event_lease=30, boot="w2")
+
+
+@pytest.fixture
+def worker(redis: Redis, keys: Keys) -> Follower:
+    return follower(redis, keys, "c1")
 
 
 @pytest.fixture

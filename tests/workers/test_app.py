@@ -89,6 +89,29 @@ def test_a_worker_without_handlers_would_discard_events_and_is_refused(tmp_path:
     assert "events would be acknowledged, logged and gone; give your modules" in ended.stderr
 
 
+def test_a_worker_whose_modules_hold_no_handler_is_told_which_files_they_are(
+    tmp_path: Path,
+) -> None:
+    """`json` was to be the user's own; the standard library's came first."""
+    (tmp_path / "empty_play.py").write_text("")
+    (tmp_path / "folder_play").mkdir()
+    ended = run(
+        "-m", "bridge", "worker", "--handlers", "empty_play,folder_play,json,sys",
+        path=tmp_path, FLYBRIDGE_APP_ID="cli_x",
+    )  # fmt: skip
+    assert ended.returncode == EXIT_SETTINGS
+    line = ended.stderr.splitlines()[-1]
+    for place in (
+        "empty_play.py)",
+        f"({tmp_path / 'folder_play'}",
+        "json/__init__.py)",
+        "built in)",
+    ):
+        assert place in line
+    assert "is not set" not in line
+    assert "decorate one with @handles" in line
+
+
 def test_modules_of_the_working_directory_are_found_later_too(tmp_path: Path) -> None:
     here, late = tmp_path / "here", tmp_path / "late"
     here.mkdir()

@@ -82,6 +82,7 @@ def test_success_is_recorded_and_the_entry_acknowledged(bulk: Bulk, redis: Redis
     assert redis.hmget(state, "state", "token") == [b"done", b"me:2"]
     assert redis.ttl(state) == TTL
     assert not redis.exists(lock_of("ev-1"), lock_of("ev-2"))
+    assert 0 < redis.pttl("lock-signal:" + KEYS.lock_name(GROUP, "ev-1")) <= 1000
     assert redis.xpending(STREAM, GROUP)["pending"] == 0
     assert redis.zrange(retries, 0, -1) == [b"other"]
 

@@ -126,6 +126,53 @@ def test_it_is_handled_itself_when_nobody_knows_of_the_first_any_more(world):
     assert run(world.b, world.push("e2")).marks == {}
 
 
+def test_it_waits_no_longer_when_the_first_was_deleted_while_it_waited_for_its_retry(world):
+    first, item = world.push("e1"), world.push("e2")
+    end(world.a, run(world.a, first), RETRY)
+    assert isinstance(claim(world.b, item), Queued)
+    world.redis.xdel(first.stream, first.entry_id)
+    assert run(world.b, item).marks == {}
+    assert isinstance(claim(world.a, first), Queued)
+
+
+def test_of_a_deleted_one_in_work_the_end_is_awaited_or_that_its_worker_is_gone(world):
+    first, item = world.push("e1"), world.push("e2")
+    running = run(world.a, first)
+    world.redis.xdel(first.stream, first.entry_id)
+    assert isinstance(claim(world.b, item), Queued)
+    world.redis.delete("lock:" + world.keys.lock_name("workers", "e1"))
+    assert world.a.renew([running]) == [True]
+    assert isinstance(claim(world.b, item), Queued)
+    world.redis.delete("lock:" + world.keys.lock_name("workers", "e1"))
+    assert run(world.b, item).marks == {}
+
+
+def test_a_worker_s_death_and_a_long_absence_of_all_end_no_wait(world):
+    killed, item = world.push("e1"), world.push("e2")
+    run(world.a, killed)
+    world.redis.delete("lock:" + world.keys.lock_name("workers", "e1"))
+    assert isinstance(claim(world.b, item), Queued)
+    retrying, other = world.push("e3", "om_2"), world.push("e4", "om_2")
+    end(world.a, run(world.a, retrying), RETRY)
+    world.redis.hset(world.keys.state("workers", "e3"), "due", 1)
+    assert isinstance(claim(world.b, other), Queued)
+
+
+def test_one_whose_whole_stream_was_deleted_holds_no_key(world):
+    first, item = world.push("e1"), world.push("e2")
+    end(world.a, run(world.a, first), RETRY)
+    world.redis.delete(first.stream)
+    assert run(world.b, item).marks == {}
+
+
+def test_of_a_stream_that_is_none_nothing_is_concluded(world):
+    first, item = world.push("e1"), world.push("e2")
+    end(world.a, run(world.a, first), RETRY)
+    world.redis.delete(first.stream)
+    world.redis.set(first.stream, "by hand")
+    assert isinstance(claim(world.b, item), Queued)
+
+
 @pytest.mark.parametrize(("of_first", "marks"), [("", {"H": ""}), ("attempts\nE", {})])
 def test_what_counts_is_the_handler_and_not_its_event(redis, keys, of_first, marks):
     world = World(redis, keys, Other=None)
@@ -203,11 +250,14 @@ def test_an_envelope_without_a_key_has_none(keys, envelope):
     assert business.of(Entry("e", IM, "", "", "2.0", 0, 0, 0, "", "", envelope)) == ()
 
 
-@settings(max_examples=50, deadline=None,
+@settings(max_examples=100, deadline=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["claim", "claim", "done", "retry", "dead"]), st.integers(0, 3)),
+        st.tuples(
+            st.sampled_from(["claim", "claim", "done", "retry", "dead", "delete"]),
+            st.integers(0, 3),
+        ),
         max_size=40,
     )
 )
@@ -226,6 +276,8 @@ def test_whatever_happens_a_key_is_handled_once_at_a_time_and_succeeds_once(
             answer = claim(world.a, items[number])
             if isinstance(answer, Run):
                 running[number] = answer
+        elif action == "delete":
+            world.redis.xdel(items[number].stream, items[number].entry_id)
         elif action != "claim" and number in running:
             mine = running.pop(number)
             skipped = "H" in mine.marks

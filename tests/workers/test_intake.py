@@ -56,7 +56,7 @@ def until(condition: Callable[[], Any], within: float = 5.0) -> None:
 
 
 class Reader:
-    """Streams in memory. `failures` are raised by the next reads."""
+    """Streams in memory, and what is pending in them. `failures` are raised by the next reads."""
 
     def __init__(self) -> None:
         self.streams: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class Reader:
         time.sleep(0.005)
         return bool(self.ordered)
 
-    def own_pending(self) -> list[Pending]:
+    def own(self) -> list[Pending]:
         return self.lost
 
     def take_over(self, room: int, caps: Mapping[str, int]) -> list[Pending]:
@@ -198,6 +198,7 @@ def waiting(limited: dict[str, int]) -> Waiting:
 @pytest.fixture
 def intake(reader: Reader, guard: Guard, waiting: Waiting, calls: list[str]) -> Iterator[Intake]:
     intake = Intake(
+        reader,  # type: ignore[arg-type]
         reader,  # type: ignore[arg-type]
         guard,  # type: ignore[arg-type]
         lambda: [STREAM],

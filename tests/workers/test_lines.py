@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +18,12 @@ from bridge.streams import OTHER, Entry, Keys
 from handlers.registry import Registry
 from workers import lines
 from workers.claims import Busy, Duplicate, Pending, Run, Settlement
+from workers.consumer import Consumer
 from workers.groups import Groups
 from workers.guard import Guard
 from workers.ordering import Ordering
 from workers.outcomes import Failure, Outcome
+from workers.pending_list import PendingList
 from workers.reader import StreamReader
 from workers.replay import Replayer
 from workers.scripts import load, run_all
@@ -39,17 +38,9 @@ RETRY = Outcome(retry_after=0.0, error="E: again")
 DEAD = Outcome(failed=(Failure("H", "rejected", "no"),))
 
 
-@pytest.fixture(scope="module", params=["valkey", "redis"])
-def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
-    """The oldest Redis that we serve on PATH, and a Valkey of today."""
-    binary = None
-    if request.param == "redis":
-        binary = shutil.which("redis-server")
-        if binary is None:
-            assert not os.environ.get("CI"), "redis-server is not on PATH"
-            pytest.skip("redis-server is not on PATH")
-    with EmbeddedRedis(binary=binary) as embedded:
-        yield embedded
+@pytest.fixture
+def server(either_server: EmbeddedRedis) -> EmbeddedRedis:
+    return either_server
 
 
 def registry(ordered_by: str | None = BY_CHAT, event_type: str = IM) -> Registry:
@@ -95,7 +86,9 @@ class Worker:
 
     def __init__(self, redis: Redis, keys: Keys, name: str, order: Ordering = ORDER) -> None:
         self.redis, self.keys, self.name = redis, keys, name
-        self.reader = StreamReader(redis, keys, "workers", name, LEASE, order.of)
+        consumer = Consumer(redis, keys, "workers", name, order.of)
+        self.reader = StreamReader(consumer, LEASE)
+        self.pending = PendingList(consumer, LEASE)
         self.guard = Guard(redis, keys, "workers", LEASE, name)
         self.held: list[Run] = []
         self.follow()
@@ -108,20 +101,20 @@ class Worker:
         return self.take(self.reader.read_ordered(room))
 
     def due(self, room: int = 100) -> list[str]:
-        return self.take(self.reader.due(room))
+        return self.take(self.pending.due(room))
 
     def take_over(self, room: int = 100) -> list[str]:
-        return self.take(self.reader.take_over(room))
+        return self.take(self.pending.take_over(room))
 
     def take(self, items: list[Pending]) -> list[str]:
         claims = self.guard.claim(items) if items else []
         runs = [each for each in claims if isinstance(each, Run)]
         self.held += runs
         if old := [each.pending for each in claims if isinstance(each, Duplicate)]:
-            self.reader.acknowledge(old)
+            self.pending.acknowledge(old)
         for claim in claims:
             if isinstance(claim, Busy):
-                self.reader.postpone(claim.pending, claim.left)
+                self.pending.postpone(claim.pending, claim.left)
         return [event_of(each) for each in runs]
 
     def end(self, outcome: Outcome = DONE) -> str:
@@ -333,7 +326,7 @@ def test_waiting_in_line_is_no_attempt_however_often_it_is_taken_over(a, b, stre
 def test_a_reply_that_was_lost_leaves_the_first_with_its_reader(a, b, streams):
     streams.push("x", "x")
     a.reader.read_ordered(10)
-    assert a.take(a.reader.own_pending()) == ["x-0"]
+    assert a.take(a.pending.own()) == ["x-0"]
 
 
 def test_a_worker_that_dies_between_settling_and_telling_costs_a_lease(a, b, streams, monkeypatch):
@@ -519,7 +512,7 @@ class Watch:
                 worker.die()
             case "lose_read":
                 worker.reader.read_ordered(3)
-                worker.take(worker.reader.own_pending())
+                worker.take(worker.pending.own())
             case "unclaimed":
                 worker.reader.read_ordered(3)
                 worker.die()

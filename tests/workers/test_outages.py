@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import structlog
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from workers.outages import Outages
@@ -62,20 +61,3 @@ def test_who_succeeds_between_the_failures_of_others_does_not_end_the_outage(out
         clock.now = 5.0
         ask(outages, "keep")
     assert told(lines) == ["redis.refused", "redis.recovered"]
-
-
-def test_threads_that_fail_at_the_same_time_tell_it_once(outages):
-    together = threading.Barrier(8)
-
-    def fail(doing: str) -> None:
-        with outages.ride_out(doing):
-            together.wait(5)
-            raise RedisConnectionError("gone")
-
-    threads = [threading.Thread(target=fail, args=(str(n),)) for n in range(8)]
-    with structlog.testing.capture_logs() as lines:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(5)
-    assert told(lines) == ["redis.lost"]

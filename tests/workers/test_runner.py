@@ -280,6 +280,25 @@ def test_handlers_of_one_event_run_at_the_same_time(either: Runner, table: Regis
     assert either(table, ENVELOPE, 1, {}).finished == ("a", "b", "c")
 
 
+def test_handlers_in_order_begin_when_the_one_before_has_ended_however_that_was(
+    either: Runner, table: Registry
+) -> None:
+    ran: list[str] = []
+
+    async def dawdle(event: Event, context: Context) -> None:
+        ran.append("dawdle began")
+        await asyncio.sleep(0.01)
+        ran.append("dawdle ended")
+        raise ValueError
+
+    def dash(event: Event, context: Context) -> None:
+        ran.append("dash")
+
+    fill(table, b=dawdle, a=dash)
+    assert either(table, ENVELOPE, 1, {}, parallel=False).finished == ("a",)
+    assert ran == ["dawdle began", "dawdle ended", "dash"]
+
+
 @pytest.mark.parametrize("beside_another", [False, True])
 def test_an_async_handler_hidden_by_a_decorator_still_runs(
     either: Runner, table: Registry, beside_another: bool

@@ -11,6 +11,18 @@
 -- | {'waiting', ms left} | {'queued'}: others of the line or of the business key come first, it will become due
 -- Crashes are the earlier attempts of which nobody said how they ended.
 local BUSINESS_WAIT = 1000 -- ms between looks whether another event has done what this one asks for
+
+-- Whether an event that holds a business key will never run again: nobody has it in work, and its entry was deleted by
+-- hand. Time says nothing here: its workers may be away for days, and then take it up again.
+local function is_gone(lock, member)
+  if not member or redis.call('EXISTS', lock) == 1 then
+    return false
+  end
+  local stream, id = string.match(member, '^(.*)|(.*)$')
+  local found = redis.pcall('XRANGE', stream, id, id)
+  return not found.err and #found == 0
+end
+
 local token = ARGV[1]
 local state, owner, attempts, due, crashes = unpack(
   redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts', 'due', 'crashes'))
@@ -46,11 +58,10 @@ for i = 8, #ARGV do
   if not other or other == KEYS[1] then
     free[#free + 1] = key
   elseif not redis.call('HGET', KEYS[1], handler) then
-    local answer = redis.pcall('HMGET', other, 'state', handler)
-    local others, mark = answer[1], answer[2]
+    local others, mark, lock, member = unpack(redis.pcall('HMGET', other, 'state', handler, 'lock', 'entry'))
     if others == 'done' or mark == '' then
       skipped[#skipped + 1] = handler
-    elseif (others == 'running' or others == 'retry') and not mark then
+    elseif (others == 'running' or others == 'retry') and not mark and not is_gone(lock, member) then
       redis.call('ZADD', KEYS[3], now + BUSINESS_WAIT, ARGV[6])
       return {'queued'}
     else
@@ -63,6 +74,10 @@ for _, key in ipairs(free) do
 end
 for _, handler in ipairs(skipped) do
   redis.call('HSET', KEYS[1], handler, '')
+end
+if ARGV[8] then
+  -- For those who will wait for this one; see is_gone.
+  redis.call('HSET', KEYS[1], 'lock', KEYS[2], 'entry', ARGV[6])
 end
 
 attempts, crashes = tonumber(attempts or 0), tonumber(crashes or 0)

@@ -34,6 +34,17 @@ def test_it_answers_and_would_rather_refuse_writes_than_lose_keys(server: Embedd
         assert connection.config_get("bind") == {"bind": "127.0.0.1"}
 
 
+@pytest.mark.parametrize("fsync", ["everysec", "always"])
+def test_it_writes_to_disk_when_it_was_told_and_from_its_first_moment(
+    tmp_path: Path, fsync: str
+) -> None:
+    with (
+        EmbeddedRedis(tmp_path, append_only=True, fsync=fsync) as server,
+        client(server) as connection,
+    ):
+        assert connection.config_get("appendfsync") == {"appendfsync": fsync}
+
+
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_it_comes_back_on_the_same_port_with_its_data(server: EmbeddedRedis, end: str) -> None:
     url, pid = server.url, server.pid

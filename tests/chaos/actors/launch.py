@@ -1,4 +1,4 @@
-"""Runs `flybridge` as it is, but with a clock, constants and a signal that faults can turn.
+"""Runs `flybridge`, or a program that embeds it, with a clock, constants and a signal to turn.
 
 CHAOS_CLOCK: a file of one double, the seconds by which this process' wall clock is wrong; read at
 every call, so that it can jump. CHAOS_SCALE=1: waits for which the product has no setting are
@@ -7,10 +7,12 @@ shortened, as the whole play is. SIGUSR2: the main thread sleeps for STALL secon
 
 from __future__ import annotations
 
+import importlib
 import mmap
 import os
 import signal
 import struct
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -55,6 +57,10 @@ def main() -> None:
     if os.environ.get("CHAOS_SCALE"):
         scale()
     signal.signal(signal.SIGUSR2, stall)
+    program, *arguments = sys.argv[1:]
+    if program == "embedding":
+        importlib.import_module(program).main(*arguments)
+        return
     from bridge.cli import main as flybridge
 
     flybridge()

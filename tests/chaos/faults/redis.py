@@ -13,6 +13,9 @@ from tests.chaos.fault import ALL, INPUT, Fault
 from tests.chaos.play import Play
 
 BRIDGE_COMMANDS = ("EVALSHA publish", "EVALSHA lease", "SCRIPT LOAD")
+WAITING: dict[object, tuple[str, ...]] = {"aof": ("WAITAOF",), "replica:1": ("WAIT",)}
+"""By durability."""
+
 WORKER_COMMANDS = (
     "EVALSHA claim", "EVALSHA settle", "EVALSHA renew", "EVALSHA due", "XREADGROUP", "XACK",
     "XAUTOCLAIM", "XCLAIM", "BRPOP",
@@ -50,14 +53,16 @@ async def half_open(play: Play) -> None:
 async def replies_lost(play: Play) -> None:
     """One command's reply is lost together with the connection; nobody counts as disturbed."""
     for name, role in play.cast.roles.items():
-        commands = BRIDGE_COMMANDS if role.is_bridge else WORKER_COMMANDS
+        waited_for = WAITING.get(role.settings.get("durability"), ())
+        commands = (*BRIDGE_COMMANDS, *waited_for) if role.is_bridge else ()
+        commands += WORKER_COMMANDS if role.is_worker else ()
         play.cast.redis[name].drop_reply(play.random.choice(commands))
     await play.pause(1.0, 2.0)
 
 
 async def away(play: Play, fault: str) -> None:
     """Leave Redis down for a while, and start it; it answers before we know that it does."""
-    with play.hurting(fault, redis_down=True):
+    with play.hurting(fault, keeps_nothing=True):
         await play.pause(0.2, 3.0)
     await play.servers.start()
 
@@ -124,6 +129,27 @@ async def failed_over(play: Play) -> None:
             proxy.retarget("127.0.0.1", play.servers.primary.port)
 
 
+async def replica_asleep(play: Play) -> None:
+    """The replica stands still: what it does not have is not acked."""
+    pid = play.servers.replica.pid
+    with play.hurting("14 replica asleep", *play.cast.bridges, keeps_nothing=True):
+        os.kill(pid, signal.SIGSTOP)
+        await play.pause(1.0, 4.0)
+    os.kill(pid, signal.SIGCONT)
+
+
+async def primary_lost(play: Play) -> None:
+    """The replica is promoted behind a partition; what its primary still takes is lost with it."""
+    await play.servers.in_sync()
+    with play.hurting("14 primary lost", keeps_nothing=True, forgets=True):
+        await play.servers.part()
+        await play.pause(0.0, 1.0)
+        play.servers.lose()
+        for proxy in play.cast.redis.values():
+            proxy.retarget("127.0.0.1", play.servers.primary.port)
+    await play.servers.rejoin()
+
+
 async def disk_full(play: Play) -> None:
     """Redis refuses every write because its disk is full."""
     error = b"-MISCONF Errors writing to the AOF file: No space left on device"
@@ -152,6 +178,8 @@ FAULTS = (
     Fault(13, "Redis asleep", asleep, ALL),
     Fault(13, "clients paused", clients_paused, ALL),
     Fault(14, "Redis failed over", failed_over, ALL),
+    Fault(14, "primary lost", primary_lost, ALL, needs="replica:1"),
+    Fault(14, "replica asleep", replica_asleep, ALL, needs="replica:1"),
     Fault(25, "disk full", disk_full, ALL),
     Fault(30, "scripts flushed", scripts_flushed, INPUT),
 )

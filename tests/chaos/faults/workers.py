@@ -8,7 +8,6 @@ import signal
 import time
 from contextlib import suppress
 
-from tests.chaos.cast import PREFORK
 from tests.chaos.fault import ALL, INPUT, WORKERS, Fault
 from tests.chaos.play import Play
 
@@ -50,7 +49,7 @@ async def worker_killed(play: Play) -> None:
 
 async def child_killed(play: Play) -> None:
     """The pool loses one child in the middle of a handler."""
-    worker = PREFORK.name
+    worker = "prefork"
     await interruptible(play, worker)
     began = time.monotonic()
     with play.hurting("09 pool child killed", worker):
@@ -129,7 +128,7 @@ async def signalled_twice(play: Play) -> None:
 FAULTS = (
     Fault(2, "worker paused", worker_paused, WORKERS),
     Fault(9, "worker killed", worker_killed, WORKERS),
-    Fault(9, "pool child killed", child_killed, WORKERS),
+    Fault(9, "pool child killed", child_killed, WORKERS, needs="prefork"),
     Fault(10, "crash poison", crash_poison, INPUT),
     Fault(16, "no workers", no_workers, WORKERS, slow=True),
     Fault(28, "signalled twice", signalled_twice, ALL),

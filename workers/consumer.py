@@ -1,0 +1,119 @@
+"""One consumer of a group: what Redis gives it becomes `Pending`, or a dead letter if it cannot be.
+
+It asks for nothing: the reader fetches what is new, the pending list what was delivered before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import structlog
+from redis import Redis
+
+from bridge.streams import Entry, Keys
+from workers.claims import Pending
+from workers.failures import describe
+from workers.lines import First, Lines
+from workers.scripts import Call, load, run_all
+
+log = structlog.get_logger("workers.reader")
+
+Raw = tuple[bytes, dict[bytes, bytes]]
+"""Entry id and fields."""
+
+Caps = Mapping[str, int]
+"""Stream -> how many of its entries to take at most, 0 for none; others as there is room."""
+
+NO_CAPS: Caps = {}
+
+NO_LINES: Mapping[bytes, str] = {}
+
+
+class Consumer:
+    """A worker as its group knows it: name, streams and lines, shared by all that ask for entries.
+
+    Args:
+        redis: a client with RESP2 and a socket timeout above the longest wait for an entry.
+        keys: of the app.
+        group: consumer group.
+        name: unique per boot, so that two workers never share pending entries.
+        order_of: gives what a stream is ordered by, empty if by nothing; see `workers.ordering`.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        group: str,
+        name: str,
+        order_of: Callable[[str], str] = lambda _: "",
+    ) -> None:
+        self.redis = redis
+        self.keys = keys
+        self.group = group
+        self.name = name
+        self.retries = keys.retries(group)
+        self.lines = Lines(redis, keys, group, name, order_of)
+        self.streams: tuple[str, ...] = ()
+        """Those that are read, and whose pending entries are looked at."""
+
+    def follow(self, streams: tuple[str, ...]) -> None:
+        """Have these streams from now on; the group is in each of them."""
+        # First the lines: another thread must never take an ordered stream for one without order.
+        self.lines.follow(streams)
+        self.streams = streams
+
+    def pending(
+        self, stream: str, raw: Iterable[Raw], lines: Mapping[bytes, str] = NO_LINES
+    ) -> list[Pending]:
+        """What was delivered from a stream; what cannot be read is buried and left out.
+
+        Args:
+            stream: its key.
+            raw: the entries as Redis gives them.
+            lines: entry id -> where it stands in order.
+        """
+        found, spoilt = [], []
+        for entry_id, fields in raw:
+            try:
+                entry = Entry.from_fields(fields)
+            except ValueError as error:
+                spoilt.append((entry_id.decode(), describe(error)))
+            else:
+                line = lines.get(entry_id, "")
+                found.append(Pending(stream, entry_id.decode(), entry, line))
+        if spoilt:
+            self._bury(stream, spoilt)
+        return found
+
+    def lined_up(self, stream: str, firsts: Iterable[First]) -> list[Pending]:
+        """The same of an ordered stream; behind what was buried, its line goes on."""
+        lines = {each.entry_id: each.line for each in firsts}
+        found = self.pending(stream, [(each.entry_id, each.fields) for each in firsts], lines)
+        spoilt = lines.keys() - {item.entry_id.encode() for item in found}
+        self.lines.advance(lines[entry_id] for entry_id in spoilt)
+        return found
+
+    def _bury(self, stream: str, spoilt: Sequence[tuple[str, str]]) -> None:
+        keys = (stream, self.keys.dead(self.group))
+        calls = [Call(load("bury"), keys, (self.group, *each)) for each in spoilt]
+        for (entry_id, error), answer in zip(spoilt, run_all(self.redis, calls), strict=True):
+            if isinstance(answer, Exception):
+                log.error("entry.stuck", stream=stream, entry=entry_id, error=str(answer),
+                          hint=f"{keys[1]} is no stream; delete this key by hand")  # fmt: skip
+            elif answer:
+                log.error("entry.buried", stream=stream, entry=entry_id, error=error,
+                          dead_letters=keys[1])  # fmt: skip
+
+
+def tell_missing(stream: str, entry_id: str) -> None:
+    """Log that a pending entry is no longer in its stream: nobody else will miss it."""
+    log.error("entry.missing", stream=stream, entry=entry_id,
+              hint="trimmed, deleted or acknowledged by hand before it was settled; "
+              "leave trimming to the bridge")  # fmt: skip
+
+
+def rotated(streams: Sequence[str], turns: int) -> Sequence[str]:
+    """Another one first each turn, so that no busy one takes all the room for ever."""
+    turn = turns % max(1, len(streams))
+    return [*streams[turn:], *streams[:turn]]

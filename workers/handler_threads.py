@@ -1,0 +1,88 @@
+"""Threads for `def` handlers on an event loop: as many as are at work at once, and no fewer.
+
+It is not concurrent.futures' ThreadPoolExecutor, whose callers wait for a thread while their time
+runs, and whose process cannot end while a thread hangs.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_Work = tuple[Future[Any], Callable[[], Any]]
+_Inbox = SimpleQueue[_Work | None]
+"""Of one thread; None ends it."""
+
+
+class HandlerThreads(Executor):
+    """What is submitted begins at once. Its callers bound how much that is, by their slots.
+
+    A thread whose caller has given up goes on until its handler ends, or the process does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[_Inbox] = []
+        self._closed = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call it in a thread that is idle, or else in a new one.
+
+        Raises:
+            RuntimeError: the system gives no more threads, or this was shut down; the call is not
+                made then, nor later.
+        """
+        future: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("These threads were shut down; submit nothing more.")
+            inbox = self._idle.pop() if self._idle else self._start()
+            inbox.put((future, functools.partial(fn, *args, **kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the threads, each as soon as it is idle; it never waits, and cancels nothing."""
+        with self._lock:
+            self._closed = True
+            for inbox in self._idle:
+                inbox.put(None)
+            self._idle.clear()
+
+    def _start(self) -> _Inbox:
+        inbox: _Inbox = SimpleQueue()
+        # A daemon, for whoever hangs must not keep the process from its end.
+        threading.Thread(target=self._serve, args=(inbox,), name="handler", daemon=True).start()
+        return inbox
+
+    def _serve(self, inbox: _Inbox) -> None:
+        while work := inbox.get():
+            answer = _called(*work)
+            # Free before the caller hears of it: its next call must find this thread.
+            self._free(inbox)
+            answer()
+            # Nothing of a handler's may live on in an idle thread.
+            del work, answer
+
+    def _free(self, inbox: _Inbox) -> None:
+        with self._lock:
+            if self._closed:
+                inbox.put(None)
+            else:
+                self._idle.append(inbox)
+
+
+def _called(future: Future[Any], call: Callable[[], Any]) -> Callable[[], None]:
+    """Make the call; what is returned tells the caller."""
+    if not future.set_running_or_notify_cancel():
+        return lambda: None
+    try:
+        return functools.partial(future.set_result, call())
+    except BaseException as error:  # whatever it was, somebody waits for it
+        return functools.partial(future.set_exception, error)
