@@ -12,6 +12,7 @@ import gc
 def settle() -> None:
     """Leave what is alive now out of all collections; for a process that has just started.
 
-    In a child it also keeps the memory that it shares with its parent shared.
+    Further calls do nothing, in its children neither: later there would be garbage among it.
     """
-    gc.freeze()
+    if not gc.get_freeze_count():
+        gc.freeze()

@@ -11,5 +11,8 @@ def test_what_is_alive_is_never_visited_again() -> None:
     try:
         assert gc.get_freeze_count() > len(alive)
         assert not any(each is alive for each in gc.get_objects())
+        later: list[list[int]] = [[]]
+        heap.settle()
+        assert any(each is later for each in gc.get_objects())
     finally:
         gc.unfreeze()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tests.chaos.history import EVERYBODY, Deed, History, SeenEntry, Settled
+from tests.chaos.history import EVERYBODY, Deed, Disturbance, History, SeenEntry, Settled
 from tests.chaos.promises import CLOCKS, forgotten
 
 CRASH = "crash"
@@ -19,6 +19,9 @@ CRASH = "crash"
 
 WHOLE_CRASH = "crash of a whole worker"
 """The same where that process is all of the worker: it has to start again, and others take over."""
+
+BACK = 3.0
+"""Seconds until it has started again. No fault waits for that: what it hits may not be there."""
 
 DYING = 3.0
 """Seconds that a process may take to end after what ended it."""
@@ -113,13 +116,17 @@ def recovery_is_quick(history: History) -> Iterator[str]:
             continue
         same = (recovery.fault, CRASH)
         others = (each for each in history.disturbances if each.fault not in same)
-        if any(each.begin <= until and each.end >= recovery.began for each in others):
+        if any(each.begin <= until and _well_after(each) >= recovery.began for each in others):
             continue
         took = "never" if recovery.ended is None else f"{until - recovery.began:.2f} s"
         yield (
             f"{recovery.kind} after {recovery.fault} at {recovery.began:.3f} took {took}; "
             f"{recovery.limit:g} s are promised"
         )
+
+
+def _well_after(disturbance: Disturbance) -> float:
+    return disturbance.end + (BACK if disturbance.fault == WHOLE_CRASH else 0.0)
 
 
 def nobody_ends_by_itself(history: History) -> Iterator[str]:

@@ -98,12 +98,19 @@ class Servers:
         await self._follow()
 
     async def in_sync(self) -> None:
-        """Wait until the replica has what the primary has.
+        """Wait until the replica has what the primary has now.
 
         Raises:
             TimeoutError: it never came.
         """
-        await self._until(self.replica, lambda info: info.get("master_link_status") == "up")
+        # The link is up a second before a replica that was given a copy gets what came since.
+        reached = (await self.client().info("replication"))["master_repl_offset"]
+        await self._until(
+            self.replica,
+            lambda info: (
+                info.get("master_link_status") == "up" and info["slave_repl_offset"] >= reached
+            ),
+        )
 
     async def _follow(self) -> None:
         await self.client(self.replica).replicaof("127.0.0.1", str(self.primary.port))

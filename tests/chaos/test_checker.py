@@ -279,6 +279,10 @@ def test_a_recovery_keeps_to_its_limit_unless_another_fault_came_between() -> No
     assert broken(History(recoveries=(slow,), deeds=crash, exits=whole)) == set()
     later = (Exit("worker-1", -9, 22.2, 30.0),)
     assert "recovery_is_quick" in broken(History(recoveries=(slow,), deeds=crash, exits=later))
+    before = [replace(each, time=each.time - 3.5) for each in crash]
+    gone = (replace(whole[0], time=8.7),)
+    assert broken(History(recoveries=(slow,), deeds=before)) == {"recovery_is_quick"}
+    assert broken(History(recoveries=(slow,), deeds=before, exits=gone)) == set()
     own = Disturbance("01 leader killed", frozenset({"bridge-1"}), 10.0, 15.0)
     assert broken(replace(GOOD, recoveries=(slow,), disturbances=(own,))) == {"recovery_is_quick"}
 

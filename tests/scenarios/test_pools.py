@@ -51,8 +51,7 @@ async def test_the_asyncio_pool_awaits_hundreds_of_handlers_at_once(stage: Stage
 async def test_no_def_handler_of_the_asyncio_pool_waits_for_a_thread_while_its_time_runs(
     stage: Stage,
 ) -> None:
-    # An intake fills half its slots at least, and then more in large steps.
-    slots = str(2 * EVENTS)
+    slots = str(EVENTS)
     await stage.bridge_and_worker("--pool", "asyncio", "--concurrency", slots, handlers="crowded")
 
     event_ids = stage.push(*(sample(CROWD) for _ in range(EVENTS)))
