@@ -15,8 +15,8 @@ CLOCKS = 0.05
 """Seconds by which the clocks behind two records may differ: log lines and entry ids have the wall
 clock's time, everything else the monotonic one's."""
 
-IN_FLIGHT = 0.3
-"""Seconds for acks that had left when Redis, or its replica, went down."""
+IN_FLIGHT = 0.5
+"""Seconds for acks on their way, through busy processes, when Redis or its replica went down."""
 
 
 def acked_is_handled_or_dead(history: History) -> Iterator[str]:
