@@ -12,7 +12,7 @@ import os
 import signal
 import time
 
-from handlers import Context, Event, handles
+from handlers import Context, Event, Retry, handles
 
 
 def note(deed: str, event: Event, context: Context) -> None:
@@ -76,7 +76,7 @@ def narrow(event: Event, context: Context) -> None:
     note("finished", event, context)
 
 
-@handles("contact.user.deleted_v3", max_age=2, backoff=1.5, backoff_max=1.5)
+@handles("contact.user.deleted_v3", max_age=30)
 def timely(event: Event, context: Context) -> None:
     note("started", event, context)
-    raise ValueError("not yet")
+    raise Retry(after=0 if context.attempt == 1 else 60, reason="not yet")

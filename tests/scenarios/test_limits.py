@@ -108,5 +108,5 @@ async def test_an_event_past_its_age_is_begun_no_more(stage: Stage) -> None:
     assert attempts == [(event_ids[1], 1), (event_ids[1], 2)]
     errors = {letter["event_id"]: letter["error"] for letter in stage.dead_letters()}
     assert {letter["reason"] for letter in stage.dead_letters()} == {"age"}
-    assert errors[event_ids[0]].endswith("s old; max_age is 2 s")
-    assert errors[event_ids[1]] == "ValueError: not yet"
+    assert errors[event_ids[0]].endswith("s old; max_age is 30 s")
+    assert errors[event_ids[1]] == "Retry: not yet"
