@@ -1,4 +1,4 @@
-"""Keeps the garbage collector from what a process has loaded for good. It collects nothing later.
+"""Keeps the garbage collector from what a process has loaded for good. It collects nothing itself.
 
 A full collection visits every object there is: with Celery loaded that takes some 40 ms, during
 which no thread of the process runs, and under load one is due every second.

@@ -7,11 +7,9 @@ callable that the registry hands out, the first one outermost.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import difflib
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +18,14 @@ from handlers.base import Context
 from handlers.errors import RegistrationInvalid, Reject, Retry
 from handlers.event import Event
 from handlers.source import PerProcess, Run, accepts, check_callable
+from handlers.threads import HandlerThreads, in_thread
 
 HOOKS = ("before", "after", "error")
 
-THREADS = 1000
-"""For `def` handlers between `async def` hooks, per process, made as they are needed. The loop's
-own are few, and who waits for one may be out of time before it begins."""
-
 Call = Callable[..., Any]
 
-_threads = PerProcess(lambda: ThreadPoolExecutor(THREADS, "handler"))
+_threads = PerProcess(HandlerThreads)
+"""For `def` handlers between `async def` hooks."""
 
 
 class Middleware:
@@ -179,23 +175,10 @@ def _in_thread(run: Run) -> Run:
     """A `def` handler that does not block the event loop."""
 
     async def run_in_thread(event: Event, context: Context) -> Any:
-        in_context = contextvars.copy_context().run
-        result, error = await asyncio.get_running_loop().run_in_executor(
-            _threads.get(), in_context, _catch, run, event, context
-        )
-        if error is not None:
-            raise error
+        result = await in_thread(_threads.get(), run, event, context)
         return await result if inspect.isawaitable(result) else result
 
     return run_in_thread
-
-
-def _catch(run: Run, event: Event, context: Context) -> tuple[Any, BaseException | None]:
-    try:
-        return run(event, context), None
-    # As a value, because a future that is given a StopIteration never ends.
-    except BaseException as error:
-        return None, error
 
 
 @contextmanager

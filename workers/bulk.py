@@ -64,7 +64,9 @@ class Bulk:
         for stream, numbers in _by_stream(events).items():
             told = [(key_part(events[n][1]), events[n][2], events[n][3]) for n in numbers]
             keys = (stream, self._retries, self._states, self._locks, self._signals)
-            calls += [Call(script, keys, (_encode(page), self._group)) for page in _pages(told)]
+            calls += [
+                Call(script, keys, (_encode(page), self._group, self._ttl)) for page in _pages(told)
+            ]
             places += numbers
         for number, answer in zip(places, self._answers(calls, len(events)), strict=True):
             answers[number] = answer

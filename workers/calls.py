@@ -6,7 +6,6 @@ What a handler returns or raises comes out here as it is; `failures.py` says wha
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -14,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from handlers.registry import Registration
+from handlers.threads import in_thread
 from workers.loops import drive
 
 Around = Callable[[Registration], AbstractContextManager[Any]]
@@ -44,27 +44,10 @@ async def on_loop(
         if registration.is_async:
             result = registration.run(given, context)
         else:
-            result = await _in_thread(executor, registration.run, given, context)
+            result = await in_thread(executor, registration.run, given, context)
         if result is not None and inspect.isawaitable(result):
             return await _within(result, registration.timeout)
         return result
-
-
-async def _in_thread(executor: Executor, run: Callable[..., Any], given: Any, context: Any) -> Any:
-    in_context = contextvars.copy_context().run
-    loop = asyncio.get_running_loop()
-    result, error = await loop.run_in_executor(executor, in_context, _catch, run, given, context)
-    if error is not None:
-        raise error
-    return result
-
-
-def _catch(run: Callable[..., Any], given: Any, context: Any) -> tuple[Any, BaseException | None]:
-    try:
-        return run(given, context), None
-    # As a value, because a future that is given a StopIteration never ends.
-    except BaseException as error:
-        return None, error
 
 
 async def _within(awaitable: Awaitable[Any], timeout: float) -> Any:

@@ -49,7 +49,8 @@ class EventLock(redis_lock.Lock):
         keys: of the app.
         group: consumer group.
         event_id: of the event.
-        token: owner id; with the token of a claim it acts for that claim.
+        token: owner id; with the token of a claim it may extend that claim's lock. It must not
+            acquire it: the claim may be another's by then.
         event_lease: seconds; rounded up, for the library counts whole seconds.
     """
 

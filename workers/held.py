@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 GATHER = 0.01
-"""Seconds in which slots that become free come together, so that one read fills them all."""
+"""Seconds, at most, that a free slot waits for others, so that one read fills them all."""
 
 
 @dataclass(slots=True)
@@ -90,13 +90,13 @@ class Held:
     def wait_for_room(self, most: float) -> int:
         """How many entries a read may bring; 0 after waiting `most` seconds, or some, for room."""
         with self._room:
-            size = self._window.size(self.slots)
+            size, held = self._window.size(self.slots), self._in_the_way
             # Half a window at a time: small reads would cost a round trip each.
-            if size - self._in_the_way >= max(1, size // 2):
-                return size - self._in_the_way
+            if size - held >= max(1, size // 2):
+                return size - held
             # But no slot stays idle for it, once those have come together that end now.
-            starved = self._in_the_way < self.slots
-            self._room.wait(most if not starved else min(most, GATHER))
+            starved = held < self.slots
+            self._room.wait(min(most, GATHER) if starved else most)
             return max(0, size - self._in_the_way) if starved else 0
 
     def stop_waiting(self) -> None:

@@ -202,7 +202,7 @@ class Intake:
         followed = 0.0
         while not self._stopping.is_set():
             room = self._held.wait_for_room(BLOCK)
-            if not room:
+            if not room or self._stopping.is_set():
                 continue
             with self._outages.ride_out("read"):
                 if not self._reader.streams or time.monotonic() - followed > BLOCK:
@@ -225,7 +225,7 @@ class Intake:
     def _read_ordered(self) -> None:
         while not self._stopping.is_set():
             room = self._held.wait_for_room(BLOCK)
-            if not room:
+            if not room or self._stopping.is_set():
                 continue
             with self._outages.ride_out("order"):
                 caps = self._waiting.caps(self._reader.ordered)

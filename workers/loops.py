@@ -12,7 +12,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from workers.handler_threads import HandlerThreads
+from handlers.threads import HandlerThreads
 
 ResultT = TypeVar("ResultT")
 

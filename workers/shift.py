@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from bridge.errors import TaskFailed
+from handlers.threads import HandlerThreads
 from workers import batch_runner
 from workers.assembly import Assembly, Share, assemble, consumer_name
-from workers.handler_threads import HandlerThreads
 from workers.handover import HandOver
 from workers.isolation import Isolation
 from workers.loop_port import LoopPort

@@ -72,7 +72,7 @@ class EmbeddedRedis:
         self.append_only = append_only
         self.fsync = fsync
         self._temporary = None if directory else tempfile.TemporaryDirectory(prefix="flybridge-")
-        self.directory = Path(directory or self._temporary.name)  # type: ignore[union-attr]
+        self.directory = Path(self._temporary.name if self._temporary else directory or "")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

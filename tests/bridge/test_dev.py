@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 import socket
@@ -65,13 +64,7 @@ def shown_until(line: str, stream: IO[str] | None) -> str:
 
 
 @pytest.fixture
-def port() -> int:
-    # Below those that the system hands out: other tests' servers take such a one at any moment.
-    return next(each for each in iter(lambda: random.randint(20_000, 32_000), 0) if is_free(each))
-
-
-@pytest.fixture
-def dev(tmp_path: Path, port: int) -> Iterator[Dev]:
+def dev(tmp_path: Path) -> Iterator[Dev]:
     """Start `flybridge dev --handlers play` in a folder with nothing but that module."""
     started: list[subprocess.Popen[str]] = []
 
@@ -79,7 +72,7 @@ def dev(tmp_path: Path, port: int) -> Iterator[Dev]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLYBRIDGE_", "OTEL_"))}
         process = subprocess.Popen(
             [sys.executable, "-c", "from bridge.cli import main; main()",
-             "--log-level", "error", "dev", "--handlers", "play", "--port", str(port)],
+             "--log-level", "error", "dev", "--handlers", "play", "--port", "0"],
             cwd=tmp_path,
             env={**clean, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
             stdout=subprocess.PIPE,
@@ -107,9 +100,14 @@ def children(folder: Path) -> list[int]:
     return found
 
 
-def is_free(port: int) -> bool:
+def feishu_of(shown: str) -> str:
+    (url,) = re.findall(r"Feishu: +(\S+)", shown)
+    return str(url)
+
+
+def is_closed(url: str) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+        return probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) != 0
 
 
 @pytest.mark.parametrize(
@@ -123,7 +121,7 @@ def is_free(port: int) -> bool:
     ],
 )
 def test_handlers_that_cannot_run_are_one_sentence_and_nothing_gets_ready(
-    code: str | None, status: int, said: str, dev: Dev, port: int, tmp_path: Path
+    code: str | None, status: int, said: str, dev: Dev, tmp_path: Path
 ) -> None:
     if code is not None:
         (tmp_path / "play.py").write_text(code)
@@ -136,12 +134,12 @@ def test_handlers_that_cannot_run_are_one_sentence_and_nothing_gets_ready(
     assert line.startswith("flybridge: ")
     assert said in line
     assert "Ready" not in shown
-    assert is_free(port)
+    assert is_closed(feishu_of(shown))
     assert not children(tmp_path)
 
 
 def test_who_sees_ready_has_a_worker_and_after_the_end_nothing_is_left(
-    dev: Dev, port: int, tmp_path: Path
+    dev: Dev, tmp_path: Path
 ) -> None:
     (tmp_path / "play.py").write_text(GOOD)
     running = dev()
@@ -153,7 +151,7 @@ def test_who_sees_ready_has_a_worker_and_after_the_end_nothing_is_left(
     with redis.Redis.from_url(url) as client:
         assert client.exists(Keys(APP_ID).workers("workers"))
 
-    control = LocalControl(f"http://127.0.0.1:{port}")
+    control = LocalControl(feishu_of(shown))
     until(lambda: control.status()["connections"])
     pushed = subprocess.run(
         [sys.executable, "-m", "bridge", "trigger", "im.message.receive_v1", "--url", control.url],
@@ -165,7 +163,7 @@ def test_who_sees_ready_has_a_worker_and_after_the_end_nothing_is_left(
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=30)
     assert running.returncode == 0
-    assert is_free(port)
+    assert is_closed(control.url)
     assert not children(tmp_path)
 
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
-from bridge.cli import LOCAL_PORT, cli
+from bridge.cli import cli
+from bridge.cli_local import LOCAL_PORT
 from bridge.local.feishu import APP_ID, APP_SECRET
 from bridge.settings import PREFIX, BridgeSettings
 

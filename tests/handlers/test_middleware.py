@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -259,6 +261,32 @@ async def test_no_def_handler_between_async_hooks_waits_for_a_thread(table, seen
     table.register(lambda event, context: together.wait(10), TYPE, name="meet")
     runs = (runner.run_async(table, envelope(), 1, {}) for _ in range(together.parties))
     assert {outcome.verdict for outcome in await asyncio.gather(*runs)} == {"done"}
+
+
+def test_a_process_ends_though_a_def_handler_between_async_hooks_hangs() -> None:
+    program = f"""
+import asyncio, threading
+from handlers import Middleware, Registry
+from workers import runner
+
+class Outer(Middleware):
+    async def before(self, event, context): ...
+
+begun = threading.Event()
+table = Registry()
+table.use(Outer())
+hang = lambda event, context: (begun.set(), threading.Event().wait())
+table.register(hang, {TYPE!r}, name="hang")
+
+async def main():
+    running = asyncio.create_task(runner.run_async(table, {envelope()!r}, 1, {{}}))
+    await asyncio.to_thread(begun.wait)
+    running.cancel()
+
+asyncio.run(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], timeout=20, check=False)
+    assert ended.returncode == 0
 
 
 def test_hooks_of_def_and_handler_share_the_handlers_thread(table: Registry) -> None:

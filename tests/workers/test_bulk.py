@@ -125,6 +125,26 @@ def test_a_spoilt_key_stops_one_event_and_no_other(bulk: Bulk, redis: Redis) -> 
     assert bulk.settle(done) == [False, True]
 
 
+def test_a_spoilt_signal_is_replaced(bulk: Bulk, redis: Redis) -> None:
+    events = [(f"ev-{number}", "me") for number in range(3)]
+    bulk.claim(events, LEASE)
+    signal = "lock-signal:" + KEYS.lock_name(GROUP, "ev-1")
+    redis.set(signal, "no list")
+    assert bulk.settle(settlements(redis, events)) == [True] * 3
+    assert redis.llen(signal) == 1
+    assert redis.xpending(STREAM, GROUP)["pending"] == 0
+    assert not redis.exists(*(lock_of(event_id) for event_id, _ in events))
+
+
+def test_a_mark_whose_state_was_deleted_by_hand_is_not_kept_for_ever(
+    bulk: Bulk, redis: Redis
+) -> None:
+    bulk.claim([("ev-1", "me")], LEASE)
+    redis.delete(KEYS.state(GROUP, "ev-1"))
+    assert bulk.settle(settlements(redis, [("ev-1", "me")])) == [True]
+    assert redis.ttl(KEYS.state(GROUP, "ev-1")) == TTL
+
+
 def test_many_events_and_streams_are_answered_in_the_order_asked(bulk: Bulk, redis: Redis) -> None:
     other = KEYS.stream("test.other_v1")
     redis.xgroup_create(other, GROUP, mkstream=True)

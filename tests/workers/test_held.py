@@ -48,6 +48,18 @@ def test_slots_that_become_free_together_are_filled_together(held: Held) -> None
     assert held.wait_for_room(60) == 3
 
 
+def test_what_another_thread_adds_meanwhile_leaves_no_room_and_never_less(held: Held) -> None:
+    held.add(runs(SLOTS - 1), 0.0)
+    wait = held._room.wait
+
+    def add_meanwhile(timeout: float | None = None) -> bool:
+        held.add(runs(2 * SLOTS), 0.0)
+        return wait(0)
+
+    held._room.wait = add_meanwhile  # type: ignore[method-assign]
+    assert held.wait_for_room(60) == 0
+
+
 def test_a_full_pool_has_no_room(held: Held) -> None:
     held.add(runs(SLOTS), 0.0)
     assert held.wait_for_room(0) == 0

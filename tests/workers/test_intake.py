@@ -647,6 +647,21 @@ def test_who_stops_gives_back_what_has_not_begun_before_anything_else(
     assert reader.called("leave")
 
 
+def test_who_is_told_to_stop_while_waiting_for_room_reads_no_more(intake, reader):
+    read = intake._threads[0]
+    before: list[int] = []
+
+    def stop_meanwhile(most: float) -> int:
+        if threading.current_thread() is read:
+            intake._stopping.set()
+            before.append(len(reader.called("read")))
+        return 1
+
+    intake._held.wait_for_room = stop_meanwhile
+    read.join(5)
+    assert [len(reader.called("read"))] == before
+
+
 def test_what_is_found_while_a_worker_stops_is_given_back(intake, reader, guard):
     looking = threading.Event()
 

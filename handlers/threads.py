@@ -6,6 +6,8 @@ runs, and whose process cannot end while a thread hangs.
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import functools
 import threading
 from collections.abc import Callable
@@ -63,12 +65,13 @@ class HandlerThreads(Executor):
 
     def _serve(self, inbox: _Inbox) -> None:
         while work := inbox.get():
-            answer = _called(*work)
+            future, call = work
+            result, error = _called(future, call)
             # Free before the caller hears of it: its next call must find this thread.
             self._free(inbox)
-            answer()
+            _tell(future, result, error)
             # Nothing of a handler's may live on in an idle thread.
-            del work, answer
+            del work, future, call, result, error
 
     def _free(self, inbox: _Inbox) -> None:
         with self._lock:
@@ -78,11 +81,44 @@ class HandlerThreads(Executor):
                 self._idle.append(inbox)
 
 
-def _called(future: Future[Any], call: Callable[[], Any]) -> Callable[[], None]:
-    """Make the call; what is returned tells the caller."""
+def _called(future: Future[Any], call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     if not future.set_running_or_notify_cancel():
-        return lambda: None
+        return None, None
     try:
-        return functools.partial(future.set_result, call())
+        return call(), None
     except BaseException as error:  # whatever it was, somebody waits for it
-        return functools.partial(future.set_exception, error)
+        return None, error
+    finally:
+        # The error's traceback holds this frame: it must not hold what holds the error.
+        del future, call
+
+
+def _tell(future: Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+async def in_thread(executor: Executor, call: Callable[..., Any], *args: Any) -> Any:
+    """Make a call in a thread of the executor, in a copy of this context, and await its end.
+
+    Raises:
+        BaseException: what the call raised.
+    """
+    in_context = contextvars.copy_context().run
+    running = asyncio.get_running_loop()
+    result, error = await running.run_in_executor(executor, in_context, _caught, call, *args)
+    if error is not None:
+        raise error
+    return result
+
+
+def _caught(call: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+    try:
+        return call(*args), None
+    # As a value, because a future that is given a StopIteration never ends.
+    except BaseException as error:
+        return None, error

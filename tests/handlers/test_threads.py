@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 
 import pytest
 
-from workers.handler_threads import HandlerThreads
+from handlers.threads import HandlerThreads
 
 
 @pytest.fixture
@@ -27,6 +29,26 @@ def test_a_value_or_an_exception_is_handed_on(threads):
     assert threads.submit(divmod, 7, 2).result(5) == (3, 1)
     assert isinstance(threads.submit(fail).exception(5), SystemExit)
     assert threads.submit(lambda: "still there").result(5) == "still there"
+
+
+def test_what_a_call_that_failed_had_in_hand_is_freed_with_its_future(threads):
+    class Thing:
+        pass
+
+    def fail(thing: Thing) -> None:
+        raise ValueError("no")
+
+    thing = Thing()
+    gone = weakref.ref(thing)
+    gc.disable()
+    try:
+        call = threads.submit(fail, thing)
+        assert isinstance(call.exception(5), ValueError)
+        threads.submit(len, "").result(5)  # by now its thread has let go of it
+        del thing, call
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_as_many_calls_as_there_are_run_side_by_side(threads):
@@ -91,7 +113,7 @@ def test_its_threads_end_when_it_is_shut_down_and_what_runs_ends_first(threads):
 
 def test_a_process_ends_though_a_call_hangs():
     program = (
-        "import threading; from workers.handler_threads import HandlerThreads\n"
+        "import threading; from handlers.threads import HandlerThreads\n"
         "begun = threading.Event()\n"
         "HandlerThreads().submit(lambda: (begun.set(), threading.Event().wait()))\n"
         "begun.wait()"
