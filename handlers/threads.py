@@ -19,8 +19,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _Work = tuple[Future[Any], Callable[[], Any]]
-_Inbox = SimpleQueue[_Work | None]
-"""Of one thread; None ends it."""
 
 
 class HandlerThreads(Executor):
@@ -31,7 +29,10 @@ class HandlerThreads(Executor):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._idle: list[_Inbox] = []
+        # One queue for all: a thread that is awake takes the next call without waking another.
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        # Threads that nothing in the queue is for.
+        self._idle = 0
         self._closed = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -45,40 +46,41 @@ class HandlerThreads(Executor):
         with self._lock:
             if self._closed:
                 raise RuntimeError("These threads were shut down; submit nothing more.")
-            inbox = self._idle.pop() if self._idle else self._start()
-            inbox.put((future, functools.partial(fn, *args, **kwargs)))
+            if self._idle:
+                self._idle -= 1
+            else:
+                self._start()
+            self._work.put((future, functools.partial(fn, *args, **kwargs)))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads, each as soon as it is idle; it never waits, and cancels nothing."""
         with self._lock:
             self._closed = True
-            for inbox in self._idle:
-                inbox.put(None)
-            self._idle.clear()
+            for _ in range(self._idle):
+                self._work.put(None)
+            self._idle = 0
 
-    def _start(self) -> _Inbox:
-        inbox: _Inbox = SimpleQueue()
+    def _start(self) -> None:
         # A daemon, for whoever hangs must not keep the process from its end.
-        threading.Thread(target=self._serve, args=(inbox,), name="handler", daemon=True).start()
-        return inbox
+        threading.Thread(target=self._serve, name="handler", daemon=True).start()
 
-    def _serve(self, inbox: _Inbox) -> None:
-        while work := inbox.get():
+    def _serve(self) -> None:
+        while work := self._work.get():
             future, call = work
             result, error = _called(future, call)
             # Free before the caller hears of it: its next call must find this thread.
-            self._free(inbox)
+            self._free()
             _tell(future, result, error)
             # Nothing of a handler's may live on in an idle thread.
             del work, future, call, result, error
 
-    def _free(self, inbox: _Inbox) -> None:
+    def _free(self) -> None:
         with self._lock:
             if self._closed:
-                inbox.put(None)
+                self._work.put(None)
             else:
-                self._idle.append(inbox)
+                self._idle += 1
 
 
 def _called(future: Future[Any], call: Callable[[], Any]) -> tuple[Any, BaseException | None]:

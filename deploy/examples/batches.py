@@ -14,7 +14,7 @@ class SaveMessages(Handler):
         self, events: Sequence[Event], context: BatchContext
     ) -> list[Exception | None]:
         """None for what was saved; an exception, and only that event is tried again."""
-        print("saving", len(events), "at once")
+        print(f"saving {len(events)} at once")
         return [self.problem_of(event) for event in events]
 
     def problem_of(self, event: Event) -> Exception | None:

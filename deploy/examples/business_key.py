@@ -12,7 +12,7 @@ class Charge(Handler):
     dedup_by = "body.message.message_id"
 
     async def handle(self, event: Event, context: Context) -> None:
-        print("charged for", event.payload.message.message_id)
+        print(f"charged for {event.payload.message.message_id}")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ SETTINGS = Path(__file__).with_name("settings.json")
 
 
 async def audit(event: Event, context: Context) -> None:
-    print("audit:", event.type, event.id)
+    print(f"audit: {event.type} {event.id}")
 
 
 async def analyze(event: Event, context: Context) -> None:
-    print("analytics:", event.type)
+    print(f"analytics: {event.type}")
 
 
 def in_code() -> Builder:

@@ -31,12 +31,12 @@ class ConnectionController:
 async def main() -> None:
     controller = ConnectionController(ConnectionManager(BridgeSettings.load()))
     await controller.start()
-    print("connected:", controller.manager.is_connected, controller.manager.state)
+    print(f"connected: {controller.manager.is_connected} {controller.manager.state}")
     await controller.send(PING)
     await controller.reconnect()
-    print("connected again:", controller.manager.is_connected)
+    print(f"connected again: {controller.manager.is_connected}")
     await controller.stop()
-    print("connected at the end:", controller.manager.is_connected)
+    print(f"connected at the end: {controller.manager.is_connected}")
 
 
 if __name__ == "__main__":

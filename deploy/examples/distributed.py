@@ -20,7 +20,7 @@ GROUP = "by-hand"
 
 
 async def process_event(event: Event, context: Context) -> None:
-    print("processing", event.id, "in", os.getpid())
+    print(f"processing {event.id} in {os.getpid()}")
 
 
 class DistributedEventProcessor:

@@ -14,7 +14,7 @@ class Converse(Handler):
     async def handle(self, event: Event, context: Context) -> None:
         message = event.payload.message
         await asyncio.sleep(0.01)  # even so nothing overtakes within a chat
-        print(message.chat_id, json.loads(message.content)["text"])
+        print(f"{message.chat_id} {json.loads(message.content)['text']}")
 
 
 if __name__ == "__main__":

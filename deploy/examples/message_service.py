@@ -15,16 +15,16 @@ class MessageService:
         manager.subscribe(HeartbeatReceived, self.on_heartbeat)
 
     def on_connected(self, connected: Connected) -> None:
-        print("🚀 connected as", connected.device_id)
+        print(f"🚀 connected as {connected.device_id}")
 
     def on_disconnected(self, disconnected: Disconnected) -> None:
-        print("🔌 disconnected:", disconnected.code, disconnected.reason)
+        print(f"🔌 disconnected: {disconnected.code} {disconnected.reason}")
 
     def on_error(self, errored: Errored) -> None:
-        print("❌ error:", errored.error)
+        print(f"❌ error: {errored.error}")
 
     async def on_message(self, received: MessageReceived) -> None:  # both work
-        print("📨 received", len(received.payload), "bytes of", received.kind)
+        print(f"📨 received {len(received.payload)} bytes of {received.kind}")
 
     def on_heartbeat(self, heartbeat: HeartbeatReceived) -> None:
         print(f"💗 heartbeat: every {heartbeat.interval} s, {heartbeat.status}")

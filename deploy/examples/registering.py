@@ -13,7 +13,7 @@ class CustomEventHandler(Handler):
     event_types = MESSAGE
 
     async def handle(self, event: Event, context: Context) -> None:
-        print("by class:", event.id)
+        print(f"by class: {event.id}")
 
 
 class CountingHandler(Handler):
@@ -27,11 +27,11 @@ class CountingHandler(Handler):
 
     async def handle(self, event: Event, context: Context) -> None:
         self.counts[event.type] += 1
-        print(f"{self.said}:", event.id)
+        print(f"{self.said}: {event.id}")
 
 
 async def by_function(event: Event, context: Context) -> None:
-    print("by function:", event.id)
+    print(f"by function: {event.id}")
 
 
 def by_factory() -> CountingHandler:

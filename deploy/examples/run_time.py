@@ -15,7 +15,7 @@ class CustomEventHandler(Handler):
     event_types = MESSAGE
 
     async def handle(self, event: Event, context: Context) -> None:
-        print("handled", event.id)
+        print(f"handled {event.id}")
 
 
 class EventHandlerManager:
@@ -47,6 +47,6 @@ if __name__ == "__main__":
         if handlers.is_registered(MESSAGE):
             return
         name = handlers.register(CustomEventHandler())
-        print("registered", name, "for", *handlers.all_event_types())
+        print(f"registered {name} for {' '.join(handlers.all_event_types())}")
 
     service.run()

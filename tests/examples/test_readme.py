@@ -29,7 +29,7 @@ class Audit(Handler):
         self.database = database
 
     def handle(self, event, context):
-        print("audited by", self.database)
+        print(f"audited by {self.database}")
 
 
 class Survey(Handler):
