@@ -2,6 +2,7 @@
 
 `hello`            finish
 `slow 1.5`         take so many seconds
+`stuck 1`          never finish the first attempt
 `fail 2`           fail the first two attempts
 `reject`           refuse for good
 `crash 1`          kill the own process in the first attempt
@@ -47,6 +48,8 @@ def misbehave(word: str, number: float, context: Context) -> None:
         raise ValueError("the play says so")
     if word == "later" and context.attempt == 1:
         raise Retry(after=number)
+    if word == "stuck" and context.attempt <= number:
+        time.sleep(3600)
     if word == "crash" and context.attempt <= number:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -29,7 +29,7 @@ async def inline(stage: Stage, name: str) -> Actor:
 
 async def test_what_a_killed_program_held_runs_in_another_and_counts_once(stage: Stage) -> None:
     first, _ = await asyncio.gather(inline(stage, "inline-1"), stage.leader())
-    (event_id,) = stage.push(message("slow 3"))
+    (event_id,) = stage.push(message("stuck 1"))
     await eventually(lambda: stage.deeds("started"))
     await inline(stage, "inline-2")
 

@@ -81,7 +81,7 @@ async def test_a_group_that_lags_holds_the_stream_and_is_told_of_until_it_is_des
 
 async def test_what_a_killed_worker_held_stays_until_another_has_done_it(stage: Stage) -> None:
     worker = await stage.bridge_and_worker(retention=RETENTION)
-    (event_id,) = stage.push(message("slow 1.5"))
+    (event_id,) = stage.push(message("stuck 1"))
     await eventually(lambda: stage.deeds("started"))
 
     worker.kill()

@@ -36,7 +36,7 @@ async def test_a_killed_worker_takes_its_children_along_and_another_runs_its_eve
     stage: Stage,
 ) -> None:
     worker = await stage.bridge_and_worker()
-    (event_id,) = stage.push(message("slow 3"))
+    (event_id,) = stage.push(message("stuck 1"))
     await eventually(lambda: stage.deeds("started"))
     children = worker.children()
     assert stage.deeds("started")[0]["pid"] in children
@@ -46,7 +46,6 @@ async def test_a_killed_worker_takes_its_children_along_and_another_runs_its_eve
     killed = time.time()
 
     await eventually(lambda: not any(map(alive, children)), within=1.0)
-    assert not stage.deeds("finished")
     await eventually(lambda: len(stage.deeds("started")) == 2, within=TAKE_OVER)
     assert stage.deeds("started")[1]["time"] - killed < TAKE_OVER
     await stage.settled([event_id])
