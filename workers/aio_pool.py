@@ -13,8 +13,10 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,19 +27,78 @@ STOP_PATIENCE = 5.0
 """Seconds that cancelled coroutines have to end in a cold shutdown."""
 
 
-class Running:
-    """What Celery holds of a request in work."""
+class Overdue(Exception):
+    """A request has taken longer than its time limit."""
 
-    def __init__(self, future: Future[Any]) -> None:
-        self._future = future
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Whom Celery wants told of a request; exactly one of the last three hears of its end."""
+
+    accepted: Callable[..., Any] | None
+    ended: Callable[..., Any] | None
+    failed: Callable[..., Any] | None
+    overdue: Callable[..., Any] | None
+
+
+class Running:
+    """A coroutine in work, or about to be; what Celery holds of it."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        target: Callable[[], Coroutine[Any, Any, Any]],
+        callbacks: Callbacks,
+        timeout: float | None,
+    ) -> None:
+        self._loop = loop
+        self._target = target
+        self._callbacks = callbacks
+        self._timeout = timeout
+        self._task: asyncio.Task[Any] | None = None
+        self._began = 0.0
+
+    def begin(self) -> asyncio.Task[Any]:
+        """Start it; called on the loop."""
+        self._began = time.monotonic()
+        if self._callbacks.accepted:
+            self._callbacks.accepted(threading.get_ident(), self._began)
+        self._task = self._loop.create_task(self._limited())
+        # Not at the end of the coroutine: one that is cancelled in time has no beginning, either.
+        self._task.add_done_callback(self._tell)
+        return self._task
 
     def terminate(self, signal: Any = None) -> None:
         """Cancel it: `revoke(terminate=True)`."""
-        self._future.cancel()
+        self._loop.call_soon_threadsafe(self._cancel)
 
-    def get(self, timeout: float | None = None) -> Any:
-        """Wait for the end of a plain task."""
-        return self._future.result(timeout)
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _limited(self) -> Any:
+        limit = asyncio.timeout(self._timeout)
+        try:
+            async with limit:
+                return await self._target()
+        except TimeoutError as error:
+            if limit.expired():
+                raise Overdue from error
+            raise
+
+    def _tell(self, task: asyncio.Task[Any]) -> None:
+        try:
+            result = task.result()
+        except Overdue:
+            if self._callbacks.overdue:
+                self._callbacks.overdue(soft=False, timeout=self._timeout)
+        # Whatever ended it, Celery must hear of it, or the event would be held for ever.
+        except BaseException:
+            if self._callbacks.failed:
+                self._callbacks.failed(ExceptionInfo())
+        else:
+            if self._callbacks.ended:
+                self._callbacks.ended((0, result, time.monotonic() - self._began))
 
 
 class TaskPool(BasePool):
@@ -51,7 +112,9 @@ class TaskPool(BasePool):
     def on_start(self) -> None:
         """Start the loop."""
         self._loop = asyncio.new_event_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._inbox: deque[Running] = deque()
+        self._rung = False
         self._threads = ThreadPoolExecutor(min(32, self.limit), "flybridge-task")
         self._thread = threading.Thread(target=self._serve, name="flybridge-loop", daemon=True)
         self._thread.start()
@@ -77,47 +140,29 @@ class TaskPool(BasePool):
         timeout_callback: Callable[..., Any] | None = None,
         timeout: float | None = None,
         **_: Any,
-    ) -> Running:
+    ) -> Running | None:
         """Start a request; a coroutine function goes on the loop, anything else to a thread."""
         if not inspect.iscoroutinefunction(target):
-            plain = partial(apply_target, target, args, kwargs or {}, callback, accept_callback)
-            return Running(self._threads.submit(plain))
-        request = self._run(
-            target, args, callback, accept_callback, error_callback, timeout_callback, timeout
-        )
-        return Running(asyncio.run_coroutine_threadsafe(request, self._loop))
+            self._threads.submit(
+                apply_target, target, args, kwargs or {}, callback, accept_callback
+            )
+            return None
+        callbacks = Callbacks(accept_callback, callback, error_callback, timeout_callback)
+        running = Running(self._loop, partial(target, *args), callbacks, timeout)
+        self._inbox.append(running)
+        # To wake the loop for each of many would cost more than to run them.
+        if not self._rung:
+            self._rung = True
+            self._loop.call_soon_threadsafe(self._begin)
+        return running
 
-    async def _run(
-        self,
-        target: Callable[..., Any],
-        args: tuple[Any, ...],
-        callback: Callable[..., Any] | None,
-        accept_callback: Callable[..., Any] | None,
-        error_callback: Callable[..., Any] | None,
-        timeout_callback: Callable[..., Any] | None,
-        timeout: float | None,
-    ) -> None:
-        task = asyncio.current_task()
-        if task is not None:
+    def _begin(self) -> None:
+        # Before the look: what comes in meanwhile must ring again.
+        self._rung = False
+        while self._inbox:
+            task = self._inbox.popleft().begin()
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        started = time.monotonic()
-        if accept_callback:
-            accept_callback(threading.get_ident(), started)
-        try:
-            async with asyncio.timeout(timeout) as limit:
-                result = await target(*args)
-        except BaseException as error:
-            # Whatever ended it, Celery must hear of it, or the event would be held for ever.
-            if isinstance(error, TimeoutError) and limit.expired() and timeout_callback:
-                timeout_callback(soft=False, timeout=timeout)
-            elif error_callback:
-                error_callback(ExceptionInfo())
-            if not isinstance(error, Exception | asyncio.CancelledError):
-                raise
-            return
-        if callback:
-            callback((0, result, time.monotonic() - started))
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)

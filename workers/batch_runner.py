@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +20,11 @@ from handlers.batch import BatchContext
 from handlers.errors import EventInvalid
 from handlers.event import Event
 from handlers.registry import Registration, Registry
+from handlers.threads import HandlerThreads
 from workers import calls, runner
 from workers.calls import Around
 from workers.items import Item
-from workers.loops import threads
+from workers.loops import threads_of
 from workers.outcomes import Outcome
 from workers.runner import Attempt, Result
 
@@ -124,26 +124,33 @@ async def run_async(
     trace: Trace,
     *,
     parallel: bool = True,
-    executor: Executor | None = None,
+    threads: HandlerThreads | None = None,
 ) -> list[Outcome]:
     """The same on the running event loop, batches of different handlers at once.
 
     Args:
-        executor: for `def` handlers; None: the threads of this process.
+        threads: for `def` handlers; None: those of this process.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled; async handlers were cancelled first.
     """
-    cases = [_case(registry, item, trace, parallel=parallel, executor=executor) for item in items]
+    cases = [_case(registry, item, trace, parallel=parallel, threads=threads) for item in items]
     known = [case for case in cases if isinstance(case, _Case)]
-    await asyncio.gather(*(_await_call(call, trace, executor) for call in _calls(known)))
-    await asyncio.gather(
-        *(
+    await _at_once([_await_call(call, trace, threads) for call in _calls(known)])
+    await _at_once(
+        [
             runner.await_waiting(case.waiting, case.attempt, case.results)
             for case in _unfinished(known)
-        )
+        ]
     )
     return [case.outcome() if isinstance(case, _Case) else case for case in cases]
+
+
+async def _at_once(running: Sequence[Coroutine[Any, Any, None]]) -> None:
+    if len(running) == 1:  # a task of its own would cost more than many a handler
+        await running[0]
+    elif running:
+        await asyncio.gather(*running)
 
 
 def takes_batches(registry: Registry, items: Sequence[Item]) -> bool:
@@ -158,7 +165,7 @@ def _case(
     trace: Trace,
     *,
     parallel: bool,
-    executor: Executor | None = None,
+    threads: HandlerThreads | None = None,
 ) -> _Case | Outcome:
     """An event ready for its handlers; its outcome if it cannot be read."""
     try:
@@ -167,7 +174,7 @@ def _case(
         return runner.undecodable(error)
     waiting = runner.unmarked(registry.lookup(event.type), item.marks)
     around = None if all(each.batch for each in waiting) else trace([item])
-    attempt = Attempt(event, item.attempt, around, item.since, parallel, executor)
+    attempt = Attempt(event, item.attempt, around, item.since, parallel, threads)
     return _Case(item, attempt, waiting, runner.too_old(waiting, attempt))
 
 
@@ -198,12 +205,12 @@ def _run_call(call: _Call, trace: Trace) -> None:
         call.returned(value)
 
 
-async def _await_call(call: _Call, trace: Trace, executor: Executor | None) -> None:
+async def _await_call(call: _Call, trace: Trace, threads: HandlerThreads | None) -> None:
     around = trace([case.item for case in call.cases])
-    executor = executor or threads(os.getpid())
+    threads = threads or threads_of(os.getpid())
     registration, events, context = call.registration, call.events(), call.context()
     try:
-        value = await calls.on_loop(registration, events, context, around, executor)
+        value = await calls.on_loop(registration, events, context, around, threads)
     except GeneratorExit:
         raise
     except BaseException as error:  # a handler may raise anything, and no event must be lost

@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from handlers.registry import Registration
-from handlers.threads import in_thread
+from handlers.threads import HandlerThreads, in_thread
 from workers.loops import drive
 
 Around = Callable[[Registration], AbstractContextManager[Any]]
@@ -37,14 +36,18 @@ def _directly(registration: Registration, given: Any, context: Any) -> Any:
 
 
 async def on_loop(
-    registration: Registration, given: Any, context: Any, around: Around | None, executor: Executor
+    registration: Registration,
+    given: Any,
+    context: Any,
+    around: Around | None,
+    threads: HandlerThreads,
 ) -> Any:
-    """Call a handler from the running loop; a `def` runs in a thread of the executor."""
+    """Call a handler from the running loop; a `def` runs in one of the threads."""
     with around(registration) if around else nullcontext():
         if registration.is_async:
             result = registration.run(given, context)
         else:
-            result = await in_thread(executor, registration.run, given, context)
+            result = await in_thread(threads, registration.run, given, context)
         if result is not None and inspect.isawaitable(result):
             return await _within(result, registration.timeout)
         return result

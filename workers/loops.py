@@ -40,7 +40,7 @@ def close_loop() -> None:
 
 
 @functools.cache
-def threads(pid: int) -> HandlerThreads:
+def threads_of(pid: int) -> HandlerThreads:
     """The threads of this process; `pid` keeps a forked child from using its parent's."""
     return HandlerThreads()
 

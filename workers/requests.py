@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import billiard.pool
 import celery
@@ -107,7 +108,8 @@ class EventRequest(Request):
             raise TaskRevokedError(self.id)
         self._given = True
         task, arguments = self._task, self._args
-        if getattr(pool, "runs_coroutines", False):
+        runs_coroutines = getattr(pool, "runs_coroutines", False)
+        if runs_coroutines:
             target, args = task.run_async, arguments
         else:
             target, args = trace_event, (task.name, self.id, self._request_dict, arguments)
@@ -115,7 +117,7 @@ class EventRequest(Request):
             # For a child that was forked before; the process itself is up to date.
             if made.revision:
                 args = (*args, made)
-        self._work = pool.apply_async(
+        self._work = work = pool.apply_async(
             target,
             args=args,
             accept_callback=self.on_accepted,
@@ -126,7 +128,10 @@ class EventRequest(Request):
             timeout=task.time_limit,
             correlation_id=self.id,
         )
-        return self._work
+        if runs_coroutines:
+            # What a revocation terminates; in prefork it ends the process instead.
+            self._apply_result = ref(work)
+        return work
 
     def on_success(self, failed__retval__runtime: tuple[int, Any, float], **_: Any) -> None:
         """The task returned: its outcome says how the handlers fared."""

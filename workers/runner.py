@@ -12,7 +12,6 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from concurrent.futures import Executor
 from functools import cache
 
 from msgspec import Struct
@@ -21,10 +20,11 @@ from handlers.base import Context
 from handlers.errors import EventInvalid
 from handlers.event import Event
 from handlers.registry import Registration, Registry
+from handlers.threads import HandlerThreads
 from workers import calls
 from workers.calls import Around
 from workers.failures import Again, describe, is_too_old, judge
-from workers.loops import close_loop, drive, threads
+from workers.loops import close_loop, drive, threads_of
 from workers.outcomes import Failure, Outcome
 
 __all__ = ["Around", "Attempt", "Result", "close_loop", "run", "run_async"]
@@ -46,7 +46,7 @@ class Attempt(Struct, frozen=True):
     """Unix ms from which the event's age counts; 0 when nobody knows."""
     parallel: bool = True
     """Handlers run at once; else each begins when the one before has ended."""
-    executor: Executor | None = None
+    threads: HandlerThreads | None = None
     """For `def` handlers on a running loop; None: the threads of this process."""
 
     def age(self) -> float:
@@ -205,8 +205,8 @@ def run_waiting(waiting: Sequence[Registration], this: Attempt, results: Results
 async def await_waiting(waiting: Sequence[Registration], this: Attempt, results: Results) -> None:
     """The same on the running event loop."""
     left = _left(waiting, results)
-    executor = this.executor or threads(os.getpid())
-    await _run_all(left, this, executor, results)
+    threads = this.threads or threads_of(os.getpid())
+    await _run_all(left, this, threads, results)
 
 
 def _left(waiting: Sequence[Registration], results: Results) -> Sequence[Registration]:
@@ -223,7 +223,7 @@ def _run_directly(registration: Registration, this: Attempt) -> Result:
 
 def _run_on_own_loop(waiting: Sequence[Registration], this: Attempt, results: Results) -> None:
     try:
-        drive(_run_all(waiting, this, threads(os.getpid()), results))
+        drive(_run_all(waiting, this, threads_of(os.getpid()), results))
     # Handlers' own failures are in `results`: this is the soft time limit's signal, which struck
     # between two steps of the loop. Whoever had not ended by then has failed.
     except Exception as error:
@@ -233,10 +233,10 @@ def _run_on_own_loop(waiting: Sequence[Registration], this: Attempt, results: Re
 
 
 async def _run_all(
-    waiting: Sequence[Registration], this: Attempt, executor: Executor, results: Results
+    waiting: Sequence[Registration], this: Attempt, threads: HandlerThreads, results: Results
 ) -> None:
     async def run_one(registration: Registration) -> None:
-        results[registration.name] = await _run_one(registration, this, executor)
+        results[registration.name] = await _run_one(registration, this, threads)
 
     if this.parallel and len(waiting) > 1:
         await asyncio.gather(*(run_one(each) for each in waiting))
@@ -245,10 +245,10 @@ async def _run_all(
         await run_one(each)
 
 
-async def _run_one(registration: Registration, this: Attempt, executor: Executor) -> Result:
+async def _run_one(registration: Registration, this: Attempt, threads: HandlerThreads) -> Result:
     context = this.context(registration)
     try:
-        await calls.on_loop(registration, this.event, context, this.around, executor)
+        await calls.on_loop(registration, this.event, context, this.around, threads)
     except GeneratorExit:
         raise
     except BaseException as error:  # a handler may raise anything, and the event must not be lost

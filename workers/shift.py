@@ -99,7 +99,7 @@ class Shift:
     async def _process(self, items: Sequence[Item]) -> Sequence[Outcome]:
         parallel = self._settings.parallel_handlers
         return await batch_runner.run_async(
-            self._registry, items, handler_spans, parallel=parallel, executor=self._threads
+            self._registry, items, handler_spans, parallel=parallel, threads=self._threads
         )
 
     def ask_to_end(self, grace: float) -> None:
@@ -122,8 +122,8 @@ class Shift:
         self._pool.recall()
         await _surely(self._in_thread(self._intake.close))
         await _surely(self._in_thread(self._made.close))
-        for executor in (self._threads, self._blocking):
-            executor.shutdown(wait=False)
+        self._threads.shutdown()
+        self._blocking.shutdown(wait=False)
         self._over = True
         log.info("inline.stopped", settled=self._intake.settled)
         if self._failed:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import gc
 import subprocess
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
-from handlers.threads import HandlerThreads
+from handlers.threads import Ended, HandlerThreads, in_thread
 
 
 @pytest.fixture
@@ -22,16 +25,54 @@ def threads() -> Iterator[HandlerThreads]:
     threads.shutdown()
 
 
-def test_a_value_or_an_exception_is_handed_on(threads):
+class Told:
+    """How calls ended, in the order of their ends."""
+
+    def __init__(self, threads: HandlerThreads) -> None:
+        self._threads = threads
+        self._ends: SimpleQueue[Ended] = SimpleQueue()
+
+    def start(self, call: Callable[[], Any]) -> None:
+        self._threads.start(call, self._ends.put)
+
+    def next(self) -> Any:
+        value, error = self._ends.get(timeout=10)
+        assert error is None
+        return value
+
+
+@pytest.fixture
+def told(threads: HandlerThreads) -> Told:
+    return Told(threads)
+
+
+@pytest.mark.parametrize("kind", [ValueError, StopIteration, SystemExit, asyncio.CancelledError])
+async def test_a_value_or_an_exception_is_handed_on(threads, kind):
     def fail() -> None:
-        raise SystemExit("no")
+        raise kind("no")
 
-    assert threads.submit(divmod, 7, 2).result(5) == (3, 1)
-    assert isinstance(threads.submit(fail).exception(5), SystemExit)
-    assert threads.submit(lambda: "still there").result(5) == "still there"
+    assert await in_thread(threads, divmod, 7, 2) == (3, 1)
+    # A coroutine cannot raise a StopIteration; Python makes it a RuntimeError.
+    with pytest.raises(RuntimeError if kind is StopIteration else kind):
+        await in_thread(threads, fail)
+    assert await in_thread(threads, lambda: "still there") == "still there"
 
 
-def test_what_a_call_that_failed_had_in_hand_is_freed_with_its_future(threads):
+async def test_a_call_sees_the_context_of_its_caller_and_changes_only_its_own(threads):
+    variable = contextvars.ContextVar("variable", default="nothing")
+    variable.set("the caller's")
+
+    def change() -> str:
+        seen = variable.get()
+        variable.set("the call's")
+        return seen
+
+    assert await in_thread(threads, change) == "the caller's"
+    assert variable.get() == "the caller's"
+    assert await in_thread(threads, change) == "the caller's"
+
+
+async def test_what_a_call_that_failed_had_in_hand_is_freed_at_its_end(threads):
     class Thing:
         pass
 
@@ -42,40 +83,72 @@ def test_what_a_call_that_failed_had_in_hand_is_freed_with_its_future(threads):
     gone = weakref.ref(thing)
     gc.disable()
     try:
-        call = threads.submit(fail, thing)
-        assert isinstance(call.exception(5), ValueError)
-        threads.submit(len, "").result(5)  # by now its thread has let go of it
-        del thing, call
+        with pytest.raises(ValueError, match="no"):
+            await in_thread(threads, fail, thing)
+        await in_thread(threads, len, "")  # by now its thread has let go of it
+        del thing
         assert gone() is None
     finally:
         gc.enable()
 
 
-def test_as_many_calls_as_there_are_run_side_by_side(threads):
-    everyone = threading.Barrier(300)
-    calls = [threads.submit(everyone.wait, 10) for _ in range(300)]
-    assert sorted(call.result(10) for call in calls) == list(range(300))
+async def test_a_caller_that_gives_up_hears_no_more(threads):
+    begun, go_on, over = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait(5)
+
+    waiting = asyncio.create_task(in_thread(threads, work))
+    await asyncio.to_thread(begun.wait, 5)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    go_on.set()
+    threads.start(over.set, lambda ended: None)
+    assert over.wait(5)
+    assert await in_thread(threads, len, "still there") == 11
 
 
-def test_one_call_after_another_uses_one_thread(threads):
-    assert len({threads.submit(threading.get_ident).result(5) for _ in range(200)}) == 1
+def test_a_call_may_end_after_the_loop_of_its_caller(threads, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+    serving: list[threading.Thread] = []
+    crashes: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", crashes.append)
 
+    def work() -> None:
+        serving.append(threading.current_thread())
+        begun.set()
+        go_on.wait(5)
 
-def test_a_call_that_was_cancelled_before_it_began_is_not_made(threads, monkeypatch):
-    made: list[str] = []
-    begin: list[Callable[[], None]] = []
-    with monkeypatch.context() as late:
-        late.setattr(threading.Thread, "start", lambda self: begin.append(self.run))
-        call = threads.submit(made.append, "call")
-    assert call.cancel()
+    async def leave() -> None:
+        left = asyncio.create_task(in_thread(threads, work))
+        await asyncio.to_thread(begun.wait, 5)
+        assert not left.done()
+
+    asyncio.run(leave())
+    go_on.set()
     threads.shutdown()
-    begin[0]()
-    with pytest.raises(CancelledError):
-        call.result(5)
-    assert made == []
+    serving[0].join(5)
+    assert crashes == []
 
 
-def test_a_call_for_which_there_is_no_thread_is_refused_and_not_made_later(threads, monkeypatch):
+def test_as_many_calls_as_there_are_run_side_by_side(told):
+    everyone = threading.Barrier(300)
+    for _ in range(300):
+        told.start(lambda: everyone.wait(10))
+    assert sorted(told.next() for _ in range(300)) == list(range(300))
+
+
+def test_one_call_after_another_uses_one_thread(told):
+    idents = set()
+    for _ in range(200):
+        told.start(threading.get_ident)
+        idents.add(told.next())
+    assert len(idents) == 1
+
+
+def test_a_call_for_which_there_is_no_thread_is_refused_and_not_made_later(told, monkeypatch):
     made: list[str] = []
 
     def refuse(thread: threading.Thread) -> None:
@@ -84,12 +157,13 @@ def test_a_call_for_which_there_is_no_thread_is_refused_and_not_made_later(threa
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start"):
-            threads.submit(made.append, "refused")
-    threads.submit(made.append, "next").result(5)
+            told.start(lambda: made.append("refused"))
+    told.start(lambda: made.append("next"))
+    told.next()
     assert made == ["next"]
 
 
-def test_its_threads_end_when_it_is_shut_down_and_what_runs_ends_first(threads):
+def test_its_threads_end_when_it_is_shut_down_and_what_runs_ends_first(threads, told):
     begun, go_on = threading.Event(), threading.Event()
 
     def work() -> threading.Thread:
@@ -97,15 +171,16 @@ def test_its_threads_end_when_it_is_shut_down_and_what_runs_ends_first(threads):
         assert go_on.wait(5)
         return threading.current_thread()
 
-    busy = threads.submit(work)
+    told.start(work)
     assert begun.wait(5)
-    idle = threads.submit(threading.current_thread).result(5)
+    told.start(threading.current_thread)
+    idle = told.next()
     threads.shutdown()
     with pytest.raises(RuntimeError, match="shut down"):
-        threads.submit(len, "")
+        told.start(lambda: None)
     idle.join(5)
     go_on.set()
-    worked = busy.result(5)
+    worked = told.next()
     worked.join(5)
     assert not idle.is_alive()
     assert not worked.is_alive()
@@ -115,7 +190,8 @@ def test_a_process_ends_though_a_call_hangs():
     program = (
         "import threading; from handlers.threads import HandlerThreads\n"
         "begun = threading.Event()\n"
-        "HandlerThreads().submit(lambda: (begun.set(), threading.Event().wait()))\n"
+        "hang = lambda: (begun.set(), threading.Event().wait())\n"
+        "HandlerThreads().start(hang, print)\n"
         "begun.wait()"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 0

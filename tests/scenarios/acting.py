@@ -90,6 +90,15 @@ def poison(event: Event, context: Context) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@handles("im.chat.member.bot.added_v1")
+async def stay(event: Event, context: Context) -> None:
+    note("started", "stay", event, context)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        note("cancelled", "stay", event, context)
+
+
 @handles("im.message.message_read_v1", backoff=0.1, timeout=0.5)
 async def linger(event: Event, context: Context) -> None:
     note("started", "linger", event, context)

@@ -93,6 +93,27 @@ async def test_a_coroutine_past_its_time_limit_is_cancelled_and_tried_again(
     assert 0.5 <= cancelled - started < 5
 
 
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])
+async def test_a_coroutine_that_an_operator_revokes_is_ended_and_its_event_buried(
+    stage: Stage, pool: str
+) -> None:
+    worker = await stage.bridge_and_worker("--pool", pool, "--concurrency", "2")
+    (event_id,) = stage.push(sample("im.chat.member.bot.added_v1"))
+    await eventually(lambda: stage.deeds("started"))
+
+    revoke = ("-A", "workers.app", "control", "terminate", "SIGTERM", event_id)
+    assert await stage.run("operator", CELERY, *revoke).ended() == 0
+
+    await stage.settled([event_id])
+    (letter,) = stage.dead_letters()
+    assert (letter["event_id"], letter["reason"]) == (event_id, "revoked")
+    (started,) = stage.deeds("started")
+    if pool == "asyncio":
+        await eventually(lambda: stage.deeds("cancelled"))
+    else:
+        await eventually(lambda: started["pid"] not in worker.children())
+
+
 async def test_celery_starts_the_same_worker_for_the_queues_it_is_given(stage: Stage) -> None:
     worker = stage.run(
         "worker-1", CELERY, "-A", "workers.app", "worker", "-Q", "im,contact", "-c", "2"

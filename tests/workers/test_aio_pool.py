@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
@@ -114,9 +113,26 @@ def test_a_revoked_request_is_cancelled(pool: TaskPool, heard: Heard) -> None:
     running = pool.apply_async(forever, args=(begun,), **heard.options())
     assert begun.wait(5)
     running.terminate()
-    assert heard.ended()[0] == "failed"
-    with pytest.raises(CancelledError):
-        running.get(5)
+    name, error = heard.ended()
+    assert (name, type(error.exc)) == ("failed", asyncio.CancelledError)
+
+
+def test_a_request_that_is_revoked_before_its_first_step_ends_too(
+    pool: TaskPool, heard: Heard
+) -> None:
+    stopped, go_on = threading.Event(), threading.Event()
+
+    async def stop_the_loop() -> None:
+        stopped.set()
+        go_on.wait(5)
+
+    pool.apply_async(stop_the_loop)
+    assert stopped.wait(5)
+    running = pool.apply_async(forever, args=(threading.Event(),), **heard.options())
+    running.terminate()
+    go_on.set()
+    name, error = heard.ended()
+    assert (name, type(error.exc)) == ("failed", asyncio.CancelledError)
 
 
 def test_a_plain_task_runs_in_a_thread_and_not_on_the_loop(pool: TaskPool, heard: Heard) -> None:

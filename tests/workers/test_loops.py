@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from workers.loops import close_loop, drive, threads
+from workers.loops import close_loop, drive, threads_of
 
 
 async def running_loop() -> asyncio.AbstractEventLoop:
@@ -41,11 +41,11 @@ def test_a_forked_process_leaves_its_parents_loop_and_threads_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     parents_loop = drive(running_loop())
-    parents_threads = threads(os.getpid())
+    parents_threads = threads_of(os.getpid())
     with monkeypatch.context() as child:
         child.setattr(os, "getpid", lambda: 4_000_001)
         assert drive(running_loop()) is not parents_loop
-        assert threads(os.getpid()) is not parents_threads
+        assert threads_of(os.getpid()) is not parents_threads
         close_loop()
     assert not parents_loop.is_closed()
     assert drive(running_loop()) is parents_loop
