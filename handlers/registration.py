@@ -88,9 +88,11 @@ def entry_of(
         **complete(options, source.owner, source.where),
     )
     narrowed = [pattern for pattern in patterns if pattern in STATUS_OF_ALIAS]
-    if registration.batch is not None and narrowed:
+    if narrowed and (registration.batch or registration.dedup_by):
+        # Events of another status would be in its batches, and use its business keys up.
+        what = "a batch handler" if registration.batch else "a handler with dedup_by"
         raise RegistrationInvalid(
-            f"{source.where}: a batch handler cannot be registered for {narrowed[0]}, which means "
+            f"{source.where}: {what} cannot be registered for {narrowed[0]}, which means "
             f"some events of {resolve((narrowed[0],))[0]} only; register it for that, and look at "
             "body['status']"
         )

@@ -20,8 +20,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import structlog
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool, apply_target
+
+log = structlog.get_logger("workers.pool")
 
 STOP_PATIENCE = 5.0
 """Seconds that cancelled coroutines have to end in a cold shutdown."""
@@ -114,7 +117,7 @@ class TaskPool(BasePool):
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._inbox: deque[Running] = deque()
-        self._rung = False
+        self._rung = self._stopping = False
         self._threads = ThreadPoolExecutor(min(32, self.limit), "flybridge-task")
         self._thread = threading.Thread(target=self._serve, name="flybridge-loop", daemon=True)
         self._thread.start()
@@ -166,7 +169,13 @@ class TaskPool(BasePool):
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
+        while not self._stopping:
+            try:
+                self._loop.run_forever()
+            # That of a task which a handler started; asyncio lets it stop the loop. The handler
+            # fails by it, and nobody else.
+            except (KeyboardInterrupt, SystemExit) as error:
+                log.error("loop.interrupted", error=repr(error))
 
     def _end(self, *, cancel: bool) -> None:
         async def finish() -> None:
@@ -178,6 +187,7 @@ class TaskPool(BasePool):
                 await asyncio.wait(tasks, timeout=STOP_PATIENCE if cancel else None)
 
         asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
+        self._stopping = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(STOP_PATIENCE)
         self._loop.close()

@@ -19,7 +19,7 @@ _decode = msgspec.json.Decoder(dict).decode
 
 @dataclass(frozen=True, slots=True)
 class BusinessKey:
-    """A key for which a handler succeeds once."""
+    """A key for which a handler succeeds once among the events of a type."""
 
     handler: str
     name: str
@@ -42,7 +42,7 @@ class BusinessKeys:
     def _found(self, entry: Entry, asking: list[Registration]) -> tuple[BusinessKey, ...]:
         try:
             envelope = _decode(entry.envelope)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             # Its attempt says so, and becomes a dead letter.
             return ()
         found = []
@@ -50,11 +50,11 @@ class BusinessKeys:
             path = location(each.dedup_by or "")
             value = value_at(envelope, path) if path else None
             if value is not None:
-                name = self._keys.business(self._group, _digest(each.name, value))
+                name = self._keys.business(self._group, _digest(each.name, entry.event_type, value))
                 found.append(BusinessKey(each.name, name))
         return tuple(found)
 
 
-def _digest(handler: str, value: str) -> str:
-    text = f"{handler}\0{value}".encode("utf-8", "surrogatepass")
+def _digest(handler: str, event_type: str, value: str) -> str:
+    text = f"{handler}\0{event_type}\0{value}".encode("utf-8", "surrogatepass")
     return hashlib.sha256(text).hexdigest()[:40]

@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from typing import Any
 
 from handlers.registry import Registration
@@ -22,17 +23,24 @@ Around = Callable[[Registration], AbstractContextManager[Any]]
 def directly(registration: Registration, given: Any, context: Any, around: Around | None) -> Any:
     """Call a handler in this thread, whose own event loop runs what turns out to be async."""
     if around is None:
-        return _directly(registration, given, context)
+        return _alone(registration, given, context)
     with around(registration):
-        return _directly(registration, given, context)
+        return _alone(registration, given, context)
+
+
+def _alone(registration: Registration, given: Any, context: Any) -> Any:
+    # What one event leaves in its context must not be found by the next.
+    return copy_context().run(_directly, registration, given, context)
 
 
 def _directly(registration: Registration, given: Any, context: Any) -> Any:
     result = registration.run(given, context)
+    if result is None:
+        return None
     # A decorator or a factory may hide an async handler behind a plain function.
-    if result is not None and inspect.isawaitable(result):
-        return drive(_within(result, registration.timeout))
-    return result
+    if inspect.isawaitable(result):
+        result = drive(_within(result, registration.timeout))
+    return _ran(result)
 
 
 async def on_loop(
@@ -49,8 +57,14 @@ async def on_loop(
         else:
             result = await in_thread(threads, registration.run, given, context)
         if result is not None and inspect.isawaitable(result):
-            return await _within(result, registration.timeout)
-        return result
+            result = await _within(result, registration.timeout)
+        return _ran(result)
+
+
+def _ran(result: Any) -> Any:
+    if inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError("a generator was returned, so nothing has run; a handler must not yield")
+    return result
 
 
 async def _within(awaitable: Awaitable[Any], timeout: float) -> Any:

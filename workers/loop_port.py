@@ -174,7 +174,9 @@ class LoopPort:
             return (), "CancelledError: something cancelled its task"
         except TimeoutError as error:
             return (), overdue(seconds) if limit.expired() else repr(error)
-        except Exception as error:
-            # A mistake of ours: the event must not be held for ever.
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | SystemExit) or not self._loop.is_running():
+                raise
+            # A mistake of ours, or a GeneratorExit: the event must not be held for ever.
             log.exception("request.failed", task=request.task_name)
             return (), repr(error)

@@ -6,6 +6,7 @@ It is for callers without a running loop; the asyncio pool has one of its own.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import os
 import threading
@@ -26,7 +27,8 @@ def drive(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
     if runner is None:
         runner = loops[os.getpid()] = asyncio.Runner()
     try:
-        return runner.run(coroutine)
+        # What one event leaves in its context must not be found by the next.
+        return runner.run(coroutine, context=contextvars.copy_context())
     except BaseException:
         runner.run(_cancel_all())
         raise

@@ -225,8 +225,9 @@ def _run_on_own_loop(waiting: Sequence[Registration], this: Attempt, results: Re
     try:
         drive(_run_all(waiting, this, threads_of(os.getpid()), results))
     # Handlers' own failures are in `results`: this is the soft time limit's signal, which struck
-    # between two steps of the loop. Whoever had not ended by then has failed.
-    except Exception as error:
+    # between two steps of the loop, or an exit of a task that a handler started, which stops the
+    # loop. Whoever had not ended by then has failed.
+    except BaseException as error:
         for each in waiting:
             if each.name not in results:
                 results[each.name] = this.judge(error, each)

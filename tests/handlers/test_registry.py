@@ -332,6 +332,9 @@ def test_only_so_many_unregistered_handlers_are_remembered(
     assert [each.name for each in table.restore(__name__)] == ["h2", "h3", "h4"]
 
 
-def test_a_batch_handler_takes_no_alias_that_means_some_events_only(table: Registry) -> None:
+@pytest.mark.parametrize("options", [{"batch": Batch(2)}, {"dedup_by": "body.instance_code"}])
+def test_what_would_count_all_events_takes_no_alias_that_means_some_only(
+    table: Registry, options: Any
+) -> None:
     with pytest.raises(RegistrationInvalid, match="look at body"):
-        table.register(audit, "approval.approval.approved_v1", batch=Batch(2))
+        table.register(audit, "approval.approval.approved_v1", **options)

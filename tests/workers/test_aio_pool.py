@@ -86,6 +86,26 @@ def test_a_failure_is_handed_on_with_its_cause(pool: TaskPool, heard: Heard) -> 
     assert len(heard.calls) == 2
 
 
+def test_an_exit_of_a_task_that_a_coroutine_started_ends_that_coroutine_only(
+    pool: TaskPool, heard: Heard
+) -> None:
+    async def leave() -> None:
+        raise SystemExit(1)
+
+    async def start() -> None:
+        await asyncio.gather(leave())
+
+    async def double(number: int) -> int:
+        return 2 * number
+
+    pool.apply_async(start, **heard.options())
+    name, error = heard.ended()
+    assert (name, type(error.exc)) == ("failed", SystemExit)
+    another = Heard()
+    pool.apply_async(double, args=(21,), **another.options())
+    assert another.ended()[1][1] == 42
+
+
 def test_a_coroutine_past_its_time_limit_is_cancelled(pool: TaskPool, heard: Heard) -> None:
     cancelled = threading.Event()
 

@@ -192,6 +192,35 @@ def test_handlers_with_different_keys_are_told_apart(redis, keys):
     assert (second.marks, second.skipped) == ({"H": ""}, 1)
 
 
+def test_a_handler_that_was_taken_away_meanwhile_has_not_succeeded(redis, keys):
+    world = World(redis, keys, Other=None)
+    first = world.push("e1")
+    end(world.a, run(world.a, first), RETRY)
+    end(world.a, run(world.a, first), Outcome(finished=("Other",)))
+    assert run(world.b, world.push("e2")).marks == {}
+
+
+def test_a_handler_that_succeeded_before_the_others_has(redis, keys):
+    world = World(redis, keys, Other=None)
+    first = world.push("e1")
+    end(world.a, run(world.a, first), Outcome(finished=("H",), retry_after=0.0, error="Other: E"))
+    end(world.a, run(world.a, first), Outcome(finished=("Other",)))
+    assert run(world.b, world.push("e2")).marks == {"H": ""}
+
+
+def test_events_of_different_types_do_not_share_a_key(keys):
+    made = Registry()
+    recalled = "im.message.recalled_v1"
+    made.register(lambda event, context: None, IM, recalled, name="H", dedup_by="body.message_id")
+    business = BusinessKeys(made, keys, "workers")
+    envelope = b'{"event": {"message_id": "om_1"}}'
+    found = [
+        business.of(Entry("e", event_type, "", "", "2.0", 0, 0, 0, "", "", envelope))
+        for event_type in (IM, recalled, IM)
+    ]
+    assert found[0] == found[2] != found[1]
+
+
 def test_a_replayed_dead_letter_is_skipped_where_another_event_has_succeeded_since(world):
     end(world.a, run(world.a, world.push("e1")), DEAD)
     end(world.b, run(world.b, world.push("e2")))
@@ -244,7 +273,18 @@ def test_a_key_is_kept_as_long_as_a_done_mark(world, redis):
     assert mark_ttl(86_400) - 5 < redis.ttl(name) <= mark_ttl(86_400)
 
 
-@pytest.mark.parametrize("envelope", [b"", b"[]", b"{", b'{"event": 1}', b"[" * 5000, b"\xff"])
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"event": 1}',
+        b"[" * 5000,
+        b"\xff",
+        b'{"event": {"message": {"message_id": "\xff"}}}',
+    ],
+)
 def test_an_envelope_without_a_key_has_none(keys, envelope):
     business = BusinessKeys(registry(), keys, "workers")
     assert business.of(Entry("e", IM, "", "", "2.0", 0, 0, 0, "", "", envelope)) == ()

@@ -143,6 +143,21 @@ async def test_async_handlers_run_on_the_callers_loop_and_others_in_threads(stag
     assert stage.consumers() == []
 
 
+async def test_a_generator_exit_costs_no_slot(stage):
+    def leave(event: Event, context: Context) -> None:
+        raise GeneratorExit
+
+    async def stay(event: Event, context: Context) -> None: ...
+
+    stage.registry.register(leave, MESSAGE, max_attempts=1)
+    stage.registry.register(stay, CONTACT)
+    stage.publish("ev1")
+    async with stage.worker(concurrency=1):
+        await eventually(lambda: stage.state("ev1") == "dead")
+        stage.publish("ev2", event_type=CONTACT)
+        await eventually(lambda: stage.done("ev2"))
+
+
 async def test_failures_are_tried_again_or_become_dead_letters_with_their_reason(stage):
     attempts: list[tuple[str, int]] = []
 

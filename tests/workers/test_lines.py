@@ -356,6 +356,19 @@ def test_who_is_removed_by_hand_blocks_nobody(a, b, streams, redis, keys, how):
     assert a.due() == ["x-1"]
 
 
+def test_a_line_that_was_overwritten_by_hand_stops_its_own_key_only(a, streams, redis, keys):
+    line = f"{keys.order('workers')}:{IM}:x"
+    redis.set(line, "by hand")
+    streams.push("x", "y")
+    assert a.read() == ["y-1"]
+    redis.delete(line)
+    redis.zadd(
+        keys.retries("workers"),
+        {f"{keys.stream(IM)}|{redis.xrange(keys.stream(IM))[0][0].decode()}": 0},
+    )
+    assert a.due() == ["x-0"]
+
+
 def test_a_duplicate_lets_the_next_run(a, streams):
     streams.add("same", b'{"event": {"message": {"chat_id": "x"}}}')
     streams.add("same", b'{"event": {"message": {"chat_id": "x"}}}')

@@ -322,6 +322,50 @@ def test_an_async_handler_hidden_by_a_decorator_still_runs(
     assert ran == ["ev-1"]
 
 
+def test_a_handler_that_yields_has_not_run(either: Runner, table: Registry) -> None:
+    def generating(event: Event, context: Context) -> Any:
+        yield
+
+    async def generating_later(event: Event, context: Context) -> Any:
+        yield
+
+    @functools.wraps(succeed)
+    def wrapping(event: Event, context: Context) -> Any:
+        return generating(event, context)
+
+    @functools.wraps(succeed)
+    def wrapping_later(event: Event, context: Context) -> Any:
+        return generating_later(event, context)
+
+    fill(table, a=wrapping, b=wrapping_later)
+    outcome = either(table, ENVELOPE, 5, {})
+    assert [failure.handler for failure in outcome.failed] == ["a", "b"]
+    assert all("must not yield" in failure.error for failure in outcome.failed)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("later", [True, False])
+def test_what_a_handler_leaves_in_its_context_no_other_event_finds(
+    either: Runner, table: Registry, alone: bool, later: bool
+) -> None:
+    tenant = contextvars.ContextVar("tenant", default="nobody")
+    found: list[str] = []
+
+    def look(event: Event, context: Context) -> None:
+        found.append(tenant.get())
+        tenant.set("the last one")
+
+    async def look_later(event: Event, context: Context) -> None:
+        look(event, context)
+
+    fill(table, a=look_later if later else look)
+    if not alone:
+        fill(table, b=succeed_later)
+    for _ in range(2):
+        assert either(table, ENVELOPE, 1, {}).verdict == "done"
+    assert found == ["nobody", "nobody"]
+
+
 def test_a_failing_factory_is_a_failed_attempt(either: Runner, table: Registry) -> None:
     def factory() -> Handler:
         raise OSError("database is away")
@@ -392,6 +436,37 @@ def test_a_keyboard_interrupt_ends_the_run(
     fill(table, a=make(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         run(table, ENVELOPE, 1, {})
+
+
+async def start_what_exits(event: Event, context: Context) -> None:
+    async def leave() -> None:
+        raise SystemExit(1)
+
+    await asyncio.gather(leave())
+
+
+@pytest.mark.parametrize("handler", [start_what_exits, failing_later(GeneratorExit())])
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_an_exit_that_stops_the_loop_is_a_failure_like_another(
+    own_loop: None, table: Registry, handler: Any, in_main_thread: bool
+) -> None:
+    fill(table, a=handler)
+    outcomes: list[Outcome] = []
+
+    def run_twice() -> None:
+        outcomes.append(run(table, ENVELOPE, 5, {}))
+        table.unregister("a")
+        fill(table, b=succeed_later)
+        outcomes.append(run(table, ENVELOPE, 1, {}))
+        close_loop()
+
+    if in_main_thread:
+        run_twice()
+    else:
+        thread = threading.Thread(target=run_twice)
+        thread.start()
+        thread.join(10)
+    assert [each.verdict for each in outcomes] == ["dead", "done"]
 
 
 def test_a_single_plain_handler_runs_in_the_calling_thread_without_a_loop(table: Registry) -> None:

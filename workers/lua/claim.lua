@@ -59,7 +59,7 @@ for i = 8, #ARGV do
     free[#free + 1] = key
   elseif not redis.call('HGET', KEYS[1], handler) then
     local others, mark, lock, member = unpack(redis.pcall('HMGET', other, 'state', handler, 'lock', 'entry'))
-    if others == 'done' or mark == '' then
+    if mark == '' then
       skipped[#skipped + 1] = handler
     elseif (others == 'running' or others == 'retry') and not mark and not is_gone(lock, member) then
       redis.call('ZADD', KEYS[3], now + BUSINESS_WAIT, ARGV[6])

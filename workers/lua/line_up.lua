@@ -44,7 +44,11 @@ end
 local function is_first(line, id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   local member = padded(ms) .. '-' .. padded(seq) .. '|' .. stream
-  redis.call('ZADD', line, 'NX', 1, member)
+  local stands = redis.pcall('ZADD', line, 'NX', 1, member)
+  if type(stands) == 'table' then
+    -- Something else lies there: it is not to stop other keys. The claim of this one will say so.
+    return true
+  end
   redis.call('EXPIRE', line, ARGV[4])
   return redis.call('ZRANGE', line, 0, 0)[1] == member
 end

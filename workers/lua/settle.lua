@@ -23,7 +23,10 @@ for i = 12, marks_end, 2 do
   redis.call('HSET', KEYS[1], 'h:' .. ARGV[i], ARGV[i + 1])
 end
 if verdict == 'done' then
-  redis.call('DEL', KEYS[1])
+  -- Whoever asks for its business keys must see which of the handlers succeeded.
+  if redis.call('HEXISTS', KEYS[1], 'lock') == 0 then
+    redis.call('DEL', KEYS[1])
+  end
   redis.call('HSET', KEYS[1], 'state', 'done', 'token', ARGV[1])
 elseif verdict == 'dead' then
   local entry = redis.call('XRANGE', KEYS[4], id, id)[1]
