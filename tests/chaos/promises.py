@@ -15,6 +15,9 @@ CLOCKS = 0.05
 """Seconds by which the clocks behind two records may differ: log lines and entry ids have the wall
 clock's time, everything else the monotonic one's."""
 
+TELLING = 0.2
+"""Seconds from Redis' answer to the log line that tells of it, on a busy machine."""
+
 IN_FLIGHT = 0.5
 """Seconds for acks on their way, through busy processes, when Redis or its replica went down."""
 
@@ -158,7 +161,8 @@ def _remembered(history: History, records: list[Settled]) -> list[Settled]:
 def forgotten(history: History, time: float) -> bool:
     """Whether Redis may know nothing of what it was told then."""
     return any(
-        each.forgets and each.begin - CLOCKS <= time <= each.end for each in history.disturbances
+        each.forgets and each.begin - CLOCKS <= time <= each.end + TELLING
+        for each in history.disturbances
     )
 
 

@@ -209,6 +209,9 @@ def test_what_redis_has_forgotten_may_be_done_and_recorded_anew() -> None:
     assert all_three <= broken(twice)
     assert all_three <= broken(replace(twice, disturbances=(replace(lost, forgets=False),)))
     assert broken(replace(twice, disturbances=(lost,))) == set()
+    told_late, too_late = replace(lost, end=3.0), replace(lost, end=2.5)
+    assert "success_is_recorded_once" not in broken(replace(twice, disturbances=(told_late,)))
+    assert "success_is_recorded_once" in broken(replace(twice, disturbances=(too_late,)))
 
 
 def test_an_event_whose_entry_was_forgotten_has_the_place_of_its_second_entry() -> None:
