@@ -21,7 +21,7 @@ from bridge.heartbeat import HeartbeatStatistics
 from bridge.lifecycle import Connected, Disconnected, Errored, Happening, SteppedDown
 from bridge.settings import BridgeSettings
 from bridge.status import State, Status, now_ms
-from bridge.subscribers import Subscribers
+from bridge.subscribers import Subscribers, check_kind
 from bridge.supervisor import Supervisor
 
 GRACE = 0.5
@@ -45,9 +45,16 @@ class ConnectionManager:
 
     Args:
         traced: whether spans are made; None: if a tracer provider is installed when it starts.
+
+    Raises:
+        TypeError: `settings` is something else.
     """
 
     def __init__(self, settings: BridgeSettings, *, traced: bool | None = None) -> None:
+        if not isinstance(settings, BridgeSettings):
+            raise TypeError(
+                f"a {type(settings).__name__} is no settings; give BridgeSettings.load(…)"
+            )
         self._settings = settings
         self._traced = traced
         self._heartbeat = heartbeat(settings)
@@ -237,7 +244,13 @@ class ConnectionManager:
         return self._lifecycle.subscribe(kind, callback)
 
     def on(self, kind: type[Happening]) -> Callable[[_Callback], _Callback]:
-        """`subscribe` as a decorator: `@manager.on(Connected)`."""
+        """`subscribe` as a decorator: `@manager.on(Connected)`.
+
+        Raises:
+            TypeError: `kind` is none of `lifecycle.KINDS`.
+        """
+        # Now: without its parentheses the decorator would be given the callback for a kind.
+        check_kind(kind)
 
         def decorate(callback: _Callback) -> _Callback:
             self._lifecycle.subscribe(kind, callback)

@@ -31,6 +31,17 @@ Callback = Callable[[Any], object]
 log = structlog.get_logger("bridge.subscribers")
 
 
+def check_kind(kind: object) -> None:
+    """Refuse what never happens.
+
+    Raises:
+        TypeError: it is none of `lifecycle.KINDS`.
+    """
+    if kind not in KINDS:
+        known = ", ".join(each.__name__ for each in KINDS)
+        raise TypeError(f"{kind!r} cannot be subscribed to; give one of {known}.")
+
+
 class Subscribers:
     """Who wants to know what; outlives connections, leaderships, starts and stops."""
 
@@ -46,9 +57,7 @@ class Subscribers:
         Raises:
             TypeError: `kind` is none of `lifecycle.KINDS`, or `callback` cannot be called.
         """
-        if kind not in KINDS:
-            known = ", ".join(each.__name__ for each in KINDS)
-            raise TypeError(f"{kind!r} cannot be subscribed to; give one of {known}.")
+        check_kind(kind)
         if not callable(callback):
             raise TypeError(f"{callback!r} cannot be called; give a function or an async def.")
         subscription = Subscription(kind.__name__, callback, self._clock)

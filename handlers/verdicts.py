@@ -70,13 +70,20 @@ def split(settled: Settled, count: int, handler: str) -> list[Settled]:
     if error is not None or value is None:
         return [(None, error)] * count
     if isinstance(value, list | tuple) and len(value) == count:
-        return [(None, each) if isinstance(each, BaseException) else (each, None) for each in value]
+        return [_told(each) for each in value]
     what = f"{len(value)} of them" if isinstance(value, list | tuple) else type(value).__name__
     mistake = TypeError(
         f"{handler} returned {what} for {count} events; return None, or a list with an exception "
         "in the place of each event that failed"
     )
     return [(None, mistake)] * count
+
+
+def _told(of_event: Any) -> Settled:
+    if isinstance(of_event, type) and issubclass(of_event, BaseException):
+        name = of_event.__name__
+        return None, TypeError(f"the class {name} was returned; return an instance of it")
+    return (None, of_event) if isinstance(of_event, BaseException) else (of_event, None)
 
 
 def too_old(registration: Registration, event: Event) -> Result | None:

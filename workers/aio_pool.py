@@ -63,9 +63,6 @@ class Running:
 
     def begin(self) -> asyncio.Task[Any]:
         """Start it; called on the loop."""
-        self._began = time.monotonic()
-        if self._callbacks.accepted:
-            self._callbacks.accepted(threading.get_ident(), self._began)
         self._task = self._loop.create_task(self._limited())
         # Not at the end of the coroutine: one that is cancelled in time has no beginning, either.
         self._task.add_done_callback(self._tell)
@@ -80,6 +77,9 @@ class Running:
             self._task.cancel()
 
     async def _limited(self) -> Any:
+        self._began = time.monotonic()
+        if self._callbacks.accepted:
+            self._callbacks.accepted(threading.get_ident(), self._began)
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:

@@ -86,10 +86,20 @@ class _Call:
         if value is None:
             return [None] * len(self.cases)
         if isinstance(value, list | tuple) and len(value) == len(self.cases):
-            return value
+            return [_instance(verdict) for verdict in value]
         what = f"{len(value)} of them" if isinstance(value, list | tuple) else type(value).__name__
         text = UNFIT.format(handler=self.registration.name, what=what, count=len(self.cases))
         return [TypeError(text)] * len(self.cases)
+
+
+def _instance(verdict: Any) -> Any:
+    """An exception stands for itself only if it is one, and not its class."""
+    if isinstance(verdict, type) and issubclass(verdict, BaseException):
+        return TypeError(f"the class {verdict.__name__} was returned; return an instance of it")
+    if isinstance(verdict, KeyboardInterrupt | SystemExit):
+        # Returned, it is no order to the process.
+        return RuntimeError(f"{verdict!r} was returned")
+    return verdict
 
 
 def run(

@@ -6,7 +6,7 @@ It changes the registry and the routes of one process. It neither hears commands
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Literal, NamedTuple
 
 from handlers import plugins
@@ -38,9 +38,16 @@ class Made(NamedTuple):
         same = [each for each in self.changes if each[:2] == change[:2]]
         others = [each for each in self.changes if each not in same]
         names = (name for each in (*same, change) for name in each.names)
-        return Made(
-            self.revision + 1, (*others, change._replace(names=tuple(dict.fromkeys(names))))
-        )
+        changes = (*others, change._replace(names=tuple(dict.fromkeys(names))))
+        return Made(self.revision + 1, tuple(_still_needed(changes)))
+
+
+def _still_needed(changes: tuple[Change, ...]) -> Iterator[Change]:
+    """Without registrations of which nothing is left: some process might fail to repeat them."""
+    for number, change in enumerate(changes, start=1):
+        gone = {later.what for later in changes[number:] if later.action == "unregister"}
+        if change.action == "unregister" or not gone.issuperset(change.names or {""}):
+            yield change
 
 
 NONE_MADE = Made()

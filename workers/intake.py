@@ -153,7 +153,7 @@ class Intake:
 
     def end(self, run: Run, outcome: Outcome) -> None:
         """An attempt has ended; callable from any thread."""
-        self._settler.add([Settlement(run, outcome)])
+        self._settler.add([Settlement(run, outcome, returned=outcome.returned)])
 
     def stop(self) -> None:
         """Read no more, and give back what nobody has started."""

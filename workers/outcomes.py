@@ -35,6 +35,9 @@ class Outcome:
     crashed: bool = False
     """The attempt ended because its process died, and nobody knows which handler did that."""
 
+    returned: bool = False
+    """No handler has begun, and that is not the event's fault: the attempt does not count."""
+
     @property
     def verdict(self) -> Verdict:
         """A retry comes before a dead letter: other handlers may still succeed."""

@@ -210,8 +210,7 @@ def trace_event(
     """Run a task under Celery's tracer, in the pool; unlike Celery's own, return its very value."""
     error = _follow(made)
     if error:
-        # No fault of the events, so it costs none of them its life.
-        behind = Outcome(retry_after=CHANGE_PATIENCE, error=error)
+        behind = Outcome(retry_after=CHANGE_PATIENCE, error=error, returned=True)
         return 0, ([behind] * len(args[0]), 0.0), 0.0
     result, info, runtime, _ = trace_task(
         current_app.tasks[name], task_id, args, {}, request, app=current_app

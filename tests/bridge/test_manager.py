@@ -88,6 +88,21 @@ async def gateway(redis_url: str, real_redis: Redis) -> AsyncIterator[Stage]:
         await stage.end()
 
 
+@pytest.mark.parametrize("settings", [None, {"app_secret": "s3cret"}, "redis://:s3cret@host"])
+def test_what_is_no_settings_is_refused_and_not_shown(settings: Any) -> None:
+    with pytest.raises(TypeError, match=r"give BridgeSettings\.load") as refused:
+        ConnectionManager(settings)
+    assert "s3cret" not in str(refused.value)
+
+
+async def test_a_decorator_without_its_kind_is_refused(stage: Stage) -> None:
+    manager: Any = stage.manager()
+    with pytest.raises(TypeError, match="give one of Connected"):
+
+        @manager.on
+        def forgotten(event: Connected) -> None: ...
+
+
 def told(manager: ConnectionManager, *kinds: Any) -> list[Any]:
     """What happens from now on."""
     seen: list[Any] = []

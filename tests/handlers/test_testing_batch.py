@@ -45,6 +45,16 @@ def test_every_event_has_a_result_of_its_own() -> None:
     assert [each.succeeded for each in results] == [True, False, False, False]
 
 
+def test_an_exception_s_class_is_a_failure_as_in_a_worker() -> None:
+    class Odd(Save):
+        async def handle(self, events: Sequence[Event], context: BatchContext) -> list[Any]:
+            return [Reject, None]
+
+    first, second = run_batch(Odd, [MESSAGE, MESSAGE])
+    assert "the class Reject was returned" in str(first.error)
+    assert second.succeeded
+
+
 async def test_async_tests_await_it() -> None:
     results = await run_batch_async(Save, [MESSAGE, in_chat("broken")])
     assert ends(results) == [(1, 1), 4.0]

@@ -90,6 +90,16 @@ def poison(event: Event, context: Context) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@handles("im.message.reaction.deleted_v1", backoff=0.1, max_attempts=2)
+async def leave(event: Event, context: Context) -> None:
+    note("started", "leave", event, context)
+
+    async def end_all() -> None:
+        raise SystemExit(1)
+
+    await asyncio.gather(end_all())
+
+
 @handles("im.chat.member.bot.added_v1")
 async def stay(event: Event, context: Context) -> None:
     note("started", "stay", event, context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,25 @@ async def test_a_coroutine_that_an_operator_revokes_is_ended_and_its_event_burie
         await eventually(lambda: stage.deeds("cancelled"))
     else:
         await eventually(lambda: started["pid"] not in worker.children())
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo", "asyncio"])
+async def test_an_exit_of_a_task_that_a_handler_started_fails_that_handler_only(
+    stage: Stage, pool: str
+) -> None:
+    worker = await stage.bridge_and_worker("--pool", pool, "--concurrency", "1")
+
+    exits = stage.push(*(sample("im.message.reaction.deleted_v1") for _ in range(3)))
+    await stage.settled(exits)
+    (fine,) = stage.push(message())
+    await stage.settled([fine])
+
+    assert {letter["reason"] for letter in stage.dead_letters()} == {"attempts"}
+    started = Counter(deed["event_id"] for deed in stage.deeds("started", handler="leave"))
+    assert started == dict.fromkeys(exits, 2)
+    assert stage.counted() == {fine: 1}
+    worker.send(signal.SIGTERM)
+    assert await worker.ended() == 0
 
 
 async def test_celery_starts_the_same_worker_for_the_queues_it_is_given(stage: Stage) -> None:

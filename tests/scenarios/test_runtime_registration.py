@@ -56,6 +56,33 @@ async def both_workers(stage: Stage) -> tuple[Actor, Actor]:
     return prefork, threads
 
 
+ONCE = """
+from pathlib import Path
+
+with open(Path(__file__).with_suffix(".lock"), "x"):  # as a port that is bound, or a metrics server
+    pass
+"""
+
+
+async def test_a_module_that_children_cannot_import_costs_no_event_its_life(stage: Stage) -> None:
+    worker = await stage.bridge_and_worker("--concurrency", "2")
+    operator = Operator(stage)
+    operator.writes("late_once", ONCE + late())
+    code, said = await operator.does("register", "late_once")
+    assert (code, said.count("registered late_once:late")) == (0, 1), said
+
+    event_ids = stage.push(*(message() for _ in range(4)))
+    await worker.logged("change.failed")
+    await eventually(lambda: stage.states(event_ids) == {"retry": 4})
+
+    code, said = await operator.does("unregister", "late_once:late")
+    assert code == 0, said
+    await stage.settled(event_ids)
+    assert stage.counted() == dict.fromkeys(event_ids, 1)
+    assert {deed["attempt"] for deed in stage.deeds()} == {1}
+    assert stage.dead_letters() == []
+
+
 async def test_a_handler_registered_while_events_flow_runs_in_every_process(stage: Stage) -> None:
     prefork, threads = await both_workers(stage)
     operator = Operator(stage)

@@ -155,6 +155,32 @@ def test_a_request_that_is_revoked_before_its_first_step_ends_too(
     assert (name, type(error.exc)) == ("failed", asyncio.CancelledError)
 
 
+def test_a_request_whose_acceptance_fails_ends_and_holds_up_no_other(
+    pool: TaskPool, heard: Heard
+) -> None:
+    async def double(number: int) -> int:
+        return 2 * number
+
+    def refuse(pid: int, when: float) -> None:
+        raise ConnectionError("of the broker")
+
+    stopped, go_on = threading.Event(), threading.Event()
+
+    async def stop_the_loop() -> None:
+        stopped.set()
+        go_on.wait(5)
+
+    pool.apply_async(stop_the_loop)
+    assert stopped.wait(5)
+    pool.apply_async(double, args=(1,), **{**heard.options(), "accept_callback": refuse})
+    another = Heard()
+    pool.apply_async(double, args=(21,), **another.options())
+    go_on.set()
+    name, error = heard.ended()
+    assert (name, type(error.exc)) == ("failed", ConnectionError)
+    assert another.ended()[1][1] == 42
+
+
 def test_a_plain_task_runs_in_a_thread_and_not_on_the_loop(pool: TaskPool, heard: Heard) -> None:
     pool.apply_async(lambda: threading.current_thread().name, **heard.options())
     name, value = heard.ended()

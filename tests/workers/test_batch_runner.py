@@ -164,6 +164,28 @@ def test_any_other_return_is_a_mistake_that_loses_nothing(
     assert said in outcomes[0].error
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Reject, "the class Reject was returned"),
+        (KeyboardInterrupt, "the class KeyboardInterrupt was returned"),
+        (KeyboardInterrupt(), "KeyboardInterrupt() was returned"),
+        (SystemExit(1), "SystemExit(1) was returned"),
+        (asyncio.CancelledError(), "CancelledError"),
+    ],
+)
+def test_whatever_exception_is_returned_for_an_event_fails_it_and_no_other(
+    run: Run, answer: object, said: str
+) -> None:
+    class Odd(Save):
+        def answer(self, events: Sequence[Event]) -> Any:
+            return [answer, None]
+
+    outcomes = run(registry_of(Odd()), [item("a"), item("b")], no_trace)
+    assert [outcome.verdict for outcome in outcomes] == ["retry", "done"]
+    assert said in outcomes[0].error
+
+
 def test_marks_of_earlier_attempts_keep_an_event_out_of_the_batch(run: Run) -> None:
     save = Save()
     registry = registry_of(save)
