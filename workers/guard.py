@@ -101,9 +101,9 @@ class Guard:
         self._redact = redact or Redactor().text
         self._business = business
         self._bulk = Bulk(redis, keys, group, self._mark_ttl)
-        # Popped when used: two threads claim, and a token must never run twice.
+        # Several threads claim. Both take one step in C: a token is never given out twice.
         self._unanswered: dict[tuple[str, str], str] = {}
-        self._tokens = (f"{boot}:{number}" for number in itertools.count(1))
+        self._boot, self._numbers = boot, itertools.count(1)
 
     @property
     def dead_letters(self) -> str:
@@ -186,10 +186,11 @@ class Guard:
         The claim may have succeeded, and by its own token it is told so again; to any other it
         would be busy for an event lease, and then count as a crash.
         """
-        if self._unanswered:
-            earlier = self._unanswered.pop((item.stream, item.entry_id), None)
-            return earlier or next(self._tokens)
-        return next(self._tokens)
+        if self._unanswered and (
+            earlier := self._unanswered.pop((item.stream, item.entry_id), None)
+        ):
+            return earlier
+        return f"{self._boot}:{next(self._numbers)}"
 
     def _remember(self, pending: Sequence[Pending], tokens: Sequence[str]) -> None:
         if len(self._unanswered) > UNANSWERED:

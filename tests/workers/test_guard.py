@@ -70,7 +70,7 @@ def test_many_claims_of_one_event_in_one_pipeline_give_one_run(guard, pending):
 
 def test_a_claim_sent_twice_because_its_reply_was_lost_is_one_attempt(guard, redis, keys, pending):
     first = claim(guard, pending)
-    guard._tokens = iter([first.token])  # the same call goes out again, token and all
+    guard._remember([pending], [first.token])  # the same call goes out again, token and all
     assert claim(guard, pending) == replace(first, fresh=False)
     assert redis.hget(keys.state("workers", "ev1"), "attempts") == b"1"
 
