@@ -229,12 +229,18 @@ class Heartbeat:
     @property
     def deviation(self) -> float | None:
         """Seconds; see `HeartbeatStatistics`."""
-        return pstdev(self._deviations, 0.0) if self._deviations else None
+        deviations = tuple(self._deviations)
+        return pstdev(deviations, 0.0) if deviations else None
 
     def statistics(self, now: float, unix_ms: int) -> HeartbeatStatistics:
-        """What there is to tell; `now` and `unix_ms` are the same moment by both clocks."""
+        """What there is to tell; `now` and `unix_ms` are the same moment by both clocks.
+
+        Callable from any thread, as a scrape of metrics does: it goes over copies.
+        """
+        recent, intervals = tuple(self._recent), tuple(self._intervals)
+        deviation = self.deviation
         beats = tuple(
-            Beat(unix_ms - round((now - at) * 1000), round_trip) for at, round_trip in self._recent
+            Beat(unix_ms - round((now - at) * 1000), round_trip) for at, round_trip in recent
         )
         return HeartbeatStatistics(
             total=self.total,
@@ -242,12 +248,12 @@ class Heartbeat:
             recent=beats,
             last=beats[-1].at if beats else None,
             ping_interval=self.interval.seconds,
-            mean_interval=fmean(self._intervals) if self._intervals else None,
-            deviation=self.deviation,
-            round_trip=self.round_trip,
+            mean_interval=fmean(intervals) if intervals else None,
+            deviation=deviation,
+            round_trip=beats[-1].round_trip if beats else None,
             mean_round_trip=self._mean_round_trip(),
             rhythm=self.rhythm,
-            unstable=(self.deviation or 0.0) > UNSTABLE,
+            unstable=(deviation or 0.0) > UNSTABLE,
             silent=self.rhythm is Rhythm.SILENT,
         )
 
@@ -274,7 +280,8 @@ class Heartbeat:
         reading.unanswered, reading.last_pong = None, now
 
     def _mean_round_trip(self) -> float | None:
-        return fmean(trip for _, trip in self._recent) if self._recent else None
+        recent = tuple(self._recent)
+        return fmean(trip for _, trip in recent) if recent else None
 
     def _assess(self, now: float) -> None:
         rhythm = self._rhythm(now)

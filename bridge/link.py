@@ -124,7 +124,8 @@ class Link:
     @property
     def pong_at(self) -> float | None:
         """The last pong of this connection, by the loop's clock."""
-        return self.connection.protocol.last_pong if self.connection is not None else None
+        connection = self.connection
+        return connection.protocol.last_pong if connection is not None else None
 
     @property
     def pong_seen(self) -> bool:
@@ -134,7 +135,8 @@ class Link:
     @property
     def offline(self) -> float:
         """Seconds since a connection was wanted and there was none."""
-        return self._clock() - self._offline_since if self._offline_since is not None else 0.0
+        since = self._offline_since
+        return self._clock() - since if since is not None else 0.0
 
     async def hold(self, term: int) -> None:
         """Stay connected and publish under this term; returns when `patience` is over.

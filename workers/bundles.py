@@ -7,6 +7,8 @@ one slow run sends the events of its type out singly for hundreds of requests. I
 
 from __future__ import annotations
 
+import threading
+
 SPAN = 0.005
 """Seconds that a bundle should take at most."""
 
@@ -21,15 +23,17 @@ SHORTEST = 1e-5
 
 
 class Bundles:
-    """Follows how long handlers run, by task."""
+    """Follows how long handlers run, by task. Callable from any thread."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._longest: dict[str, float] = {}
 
     def ran(self, task: str, longest: float) -> None:
         """The longest run of one event in a request took so many seconds."""
-        remembered = self._longest.get(task, SHORTEST) * FORGETTING
-        self._longest[task] = max(longest, remembered, SHORTEST)
+        with self._lock:
+            remembered = self._longest.get(task, SHORTEST) * FORGETTING
+            self._longest[task] = max(longest, remembered, SHORTEST)
 
     def size(self, task: str, waiting: int, free: int) -> int:
         """Events to put into the next request of this task.

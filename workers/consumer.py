@@ -6,6 +6,7 @@ It asks for nothing: the reader fetches what is new, the pending list what was d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 from redis import Redis
@@ -27,6 +28,15 @@ Caps = Mapping[str, int]
 NO_CAPS: Caps = {}
 
 NO_LINES: Mapping[bytes, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What a consumer reads at one moment."""
+
+    streams: tuple[str, ...]
+    orders: Mapping[str, str]
+    """Ordered stream -> what it is ordered by."""
 
 
 class Consumer:
@@ -54,14 +64,17 @@ class Consumer:
         self.name = name
         self.retries = keys.retries(group)
         self.lines = Lines(redis, keys, group, name, order_of)
-        self.streams: tuple[str, ...] = ()
+        self.followed = Followed((), {})
+        """Replaced as a whole: who asks for both streams and orders takes this once."""
+
+    @property
+    def streams(self) -> tuple[str, ...]:
         """Those that are read, and whose pending entries are looked at."""
+        return self.followed.streams
 
     def follow(self, streams: tuple[str, ...]) -> None:
         """Have these streams from now on; the group is in each of them."""
-        # First the lines: another thread must never take an ordered stream for one without order.
-        self.lines.follow(streams)
-        self.streams = streams
+        self.followed = Followed(streams, self.lines.follow(streams))
 
     def pending(
         self, stream: str, raw: Iterable[Raw], lines: Mapping[bytes, str] = NO_LINES

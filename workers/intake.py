@@ -96,6 +96,7 @@ class Intake:
         )
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._counting = threading.Lock()
         self.duplicates = 0
         self.skipped = 0
         """Handlers that had succeeded under another event id."""
@@ -252,7 +253,8 @@ class Intake:
     def _note_skipped(self, runs: Iterable[Run]) -> None:
         for run in runs:
             if run.skipped:
-                self.skipped += run.skipped
+                with self._counting:
+                    self.skipped += run.skipped
                 log.debug(
                     "handler.skipped",
                     event_id=run.pending.entry.event_id,
@@ -263,7 +265,8 @@ class Intake:
     def _set_aside(self, claims: Iterable[Claim]) -> None:
         duplicates = [claim.pending for claim in claims if isinstance(claim, Duplicate)]
         if duplicates:
-            self.duplicates += len(duplicates)
+            with self._counting:
+                self.duplicates += len(duplicates)
             self._pending.acknowledge(duplicates)
             log.debug("event.duplicate", count=len(duplicates))
             if any(each.line for each in duplicates):

@@ -148,6 +148,5 @@ class Limits:
         return 1 if most is None else max(0, most - len(self._running.get(task, ())))
 
     def _window(self, task: str) -> Window:
-        if task not in self._started:
-            self._started[task] = Window(self._clock())
-        return self._started[task]
+        # In one step, for threads that read ask for it too.
+        return self._started.get(task) or self._started.setdefault(task, Window(self._clock()))

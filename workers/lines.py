@@ -69,14 +69,13 @@ class Lines:
         self._retries = keys.retries(group)
         self._last: dict[str, bytes] = {}
         self._order: dict[str, str] = {}
-        self.orders: dict[str, str] = {}
-        """Ordered stream -> what it is ordered by."""
 
-    def follow(self, streams: Iterable[str]) -> None:
-        """Tell the ordered streams among those that are read from now on."""
-        self.orders = {stream: order for stream in streams if (order := self._order_of(stream))}
+    def follow(self, streams: Iterable[str]) -> dict[str, str]:
+        """The ordered ones among the streams that are read from now on, and by what each is."""
+        orders = {stream: order for stream in streams if (order := self._order_of(stream))}
         # Never less: another thread may be reading what is followed no longer.
-        self._order |= self.orders
+        self._order |= orders
+        return orders
 
     def read(self, stream: str, room: int) -> list[First]:
         """New entries that are first in their line, `room` at most."""

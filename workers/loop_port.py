@@ -78,7 +78,7 @@ class LoopPort:
         # What one handler leaves in its context must not be found by the next.
         self._context = contextvars.copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._buckets: dict[str, TokenBucket] = {}
+        self._buckets: dict[tuple[str, float], TokenBucket] = {}
         self._answer: Callable[[], None]
         self._rung = False
         self.slots = self.depth = concurrency
@@ -98,10 +98,9 @@ class LoopPort:
         route = self._routing.routes.get(task)
         if route is None or not route.rate_limit:
             return None
-        rate, bucket = per_second(route.rate_limit), self._buckets.get(task)
-        if bucket is None or bucket.rate != rate:
-            bucket = self._buckets[task] = TokenBucket(rate)
-        return bucket
+        key = task, per_second(route.rate_limit)
+        # In one step: of two buckets that two threads make, one must count for both.
+        return self._buckets.get(key) or self._buckets.setdefault(key, TokenBucket(key[1]))
 
     def call_after(self, seconds: float, answer: Callable[[], None]) -> Call:
         """By the loop's own timer."""

@@ -7,7 +7,7 @@ Nothing new is read here, and nothing decided about events; the guard does that.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from workers.claims import Pending
@@ -45,7 +45,12 @@ class PendingList:
 
         Entries whose retry is more than an event lease away are none of these.
         """
-        return [item for stream in self._consumer.streams for item in self._recover("own", stream)]
+        followed = self._consumer.followed
+        return [
+            item
+            for stream in followed.streams
+            for item in self._recover("own", stream, ordered=stream in followed.orders)
+        ]
 
     def take_over(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
         """Entries whose worker has not renewed them for an event lease.
@@ -54,15 +59,18 @@ class PendingList:
         """
         found: list[Pending] = []
         self._looks += 1
-        for stream in rotated(self._consumer.streams, self._looks):
+        followed = self._consumer.followed
+        for stream in rotated(followed.streams, self._looks):
             left = room - len(found)
-            found += self._recover("idle", stream, min(left, caps.get(stream, left)))
+            most, ordered = min(left, caps.get(stream, left)), stream in followed.orders
+            found += self._recover("idle", stream, most, ordered=ordered)
         return found
 
     def due(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
         """Entries whose retry is due."""
-        ids = self._due_ids(room, caps)
-        ordered = {stream: ids.pop(stream) for stream in self._lines.orders if stream in ids}
+        followed = self._consumer.followed
+        ids = self._due_ids(followed.streams, room, caps)
+        ordered = {stream: ids.pop(stream) for stream in followed.orders if stream in ids}
         found = self._claim(ids)
         for stream, wanted in ordered.items():
             found += self._taken(stream, self._lines.take(stream, wanted, room))
@@ -92,9 +100,8 @@ class PendingList:
             pipeline.execute()
         self._lines.advance(item.line for item in items)
 
-    def _due_ids(self, room: int, caps: Caps) -> dict[str, list[str]]:
+    def _due_ids(self, streams: Sequence[str], room: int, caps: Caps) -> dict[str, list[str]]:
         """Stream -> ids."""
-        streams = self._consumer.streams
         most = [told for stream in streams for told in (stream, caps.get(stream, room))]
         call = Call(load("due"), (self._retries,), (room, self._lease_ms, *most))
         ids: dict[str, list[str]] = {}
@@ -104,11 +111,15 @@ class PendingList:
         return ids
 
     def _recover(
-        self, whose: Literal["own", "idle"], stream: str, room: int = sys.maxsize
+        self,
+        whose: Literal["own", "idle"],
+        stream: str,
+        room: int = sys.maxsize,
+        *,
+        ordered: bool,
     ) -> list[Pending]:
         """Pending entries of a stream once more, `room` at most."""
         found: list[Pending] = []
-        ordered = stream in self._lines.orders
         cursor = self._full_at.pop(stream, START) if whose == "idle" else START
         while (left := room - len(found)) > 0:
             # Most of an ordered stream waits in lines and takes no room.

@@ -5,6 +5,7 @@ What was delivered before is not read again here; see `pending_list.py`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -45,10 +46,7 @@ class StreamReader:
         self._busy: list[str] = []
         self._reads = 0
         self._ordered_reads = 0
-        self.unordered: tuple[str, ...] = ()
-        """Those of the streams that `read` reads."""
-        self.ordered: tuple[str, ...] = ()
-        """Those of them that `read_ordered` reads."""
+        self._following = threading.Lock()
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -80,17 +78,32 @@ class StreamReader:
 
     def follow(self, streams: Iterable[str]) -> None:
         """Read these streams from now on; a missing group is made, from the first entry on."""
+        # One at a time: each thread that meets an outage makes the groups anew.
+        with self._following:
+            self._follow(streams)
+
+    def _follow(self, streams: Iterable[str]) -> None:
         wanted = tuple(sorted(streams))
         self._make_groups([stream for stream in wanted if stream not in self._grouped])
         self._consumer.follow(tuple(stream for stream in wanted if stream in self._grouped))
-        self.ordered = tuple(self._lines.orders)
-        self.unordered = tuple(each for each in self.streams if each not in self._lines.orders)
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """Those of the streams that `read_ordered` reads."""
+        return tuple(self._consumer.followed.orders)
+
+    @property
+    def unordered(self) -> tuple[str, ...]:
+        """Those of them that `read` reads."""
+        followed = self._consumer.followed
+        return tuple(each for each in followed.streams if each not in followed.orders)
 
     def forget_groups(self) -> None:
         """Make the groups anew: Redis lost them (flushed, or failed over)."""
         self._presence.beat()
-        self._grouped.clear()
-        self.follow(self.streams)
+        with self._following:
+            self._grouped.clear()
+            self._follow(self.streams)
 
     def read(self, room: int, block: float, caps: Caps = NO_CAPS) -> list[Pending]:
         """New unordered entries, about `room` at most; waits up to `block` seconds for one."""

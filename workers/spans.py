@@ -15,7 +15,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 
 from opentelemetry import trace
@@ -176,7 +176,8 @@ class IntakeSpans:
             start_time=started,
             end_time=ended,
         )
-        if not self._queue.full():
+        # Not asked first whether there is room: several threads would be told of the last place.
+        with suppress(queue.Full):
             self._queue.put_nowait(span)
 
     def _export(self) -> None:
