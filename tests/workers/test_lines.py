@@ -188,6 +188,21 @@ def test_the_order_holds_across_workers(a, b, streams):
     assert a.due() == ["x-2"]
 
 
+def test_a_stream_that_is_left_during_a_look_for_retries_keeps_its_order(a, streams, monkeypatch):
+    streams.push("x", "x")
+    a.read()
+    a.end(RETRY)
+
+    def left_meanwhile(redis: Redis, calls: Any) -> Any:
+        answers = run_all(redis, calls)
+        a.reader.follow([])
+        return answers
+
+    monkeypatch.setattr("workers.pending_list.run_all", left_meanwhile)
+    (item,) = a.pending.due(100)
+    assert item.line
+
+
 def test_who_settles_makes_the_next_due_at_once(a, streams, redis, keys):
     streams.push("x", "x")
     a.read()

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import queue
+import threading
+from collections import deque
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+from msgspec.structs import replace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from bridge.heartbeat import Heartbeat
 from bridge.streams import Entry, Keys
 from tests.workers.hammer import hammer
-from workers.claims import Pending
+from tests.workers.test_handover import CONTACT, DONE, IM, LIMITED, ONCE, Stage
+from tests.workers.test_handover import run as handed
+from workers.claims import Pending, Run
 from workers.guard import Guard
+from workers.loop_port import LoopPort
+from workers.spans import IntakeSpans
 
 ENTRY = Entry("ev1", "im.message.receive_v1", "cli_test", "tk", "2.0", 1, 2, 3, "", "", b"{}")
 
@@ -23,3 +41,88 @@ def test_threads_that_claim_at_once_get_tokens_of_their_own(monkeypatch):
     items = [Pending("s", f"{number}-0", ENTRY) for number in range(20)]
     hammer(*[lambda: guard.claim(items)] * 3)
     assert len(tokens) == len(set(tokens)) > 100
+
+
+def test_spans_beyond_the_queue_are_dropped_and_end_no_thread(monkeypatch):
+    monkeypatch.setattr("workers.spans.QUEUE", 3)
+    spans = IntakeSpans(InMemorySpanExporter(), Resource({}), "workers")
+    traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    run = Run(Pending("s", "1-0", replace(ENTRY, traceparent=traced)), "w1:1", 1, {})
+
+    def export() -> None:
+        with suppress(queue.Empty):
+            spans._queue.get_nowait()
+
+    hammer(export, *[lambda: spans.claimed([run], 1, 2)] * 3)
+    spans.close()
+
+
+def test_one_bucket_limits_a_task_whoever_asks_for_it_first(monkeypatch):
+    monkeypatch.setattr("workers.loop_port.TokenBucket", SlowBucket)
+    routing = SimpleNamespace(routes={"task": SimpleNamespace(rate_limit=1)})
+    loop = asyncio.new_event_loop()
+    port = loop.run_until_complete(made_on_loop(routing))
+    loop.close()
+    asked: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: asked.append(port.bucket_of("task"))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert asked == [port.bucket_of("task")] * 2
+
+
+class SlowBucket:
+    """One that two threads make at once."""
+
+    both = threading.Barrier(2)
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.both.wait(5)
+
+
+async def made_on_loop(routing: Any) -> LoopPort:
+    return LoopPort(None, routing, 1, lambda: None)  # type: ignore[arg-type]
+
+
+def test_statistics_may_be_asked_for_while_pongs_come_in():
+    heartbeat = Heartbeat()
+    heartbeat.started(0.0)
+    times = itertools.count(1)
+
+    def beat() -> None:
+        heartbeat.pinged(float(next(times)))
+        heartbeat.ponged(float(next(times)))
+
+    hammer(beat, *[lambda: heartbeat.statistics(0.0, 0)] * 2)
+
+
+def test_what_several_threads_claim_and_several_end_is_run_once_each():
+    stage = Stage()
+    stage.share_a_process()
+    stage.consumer.pool.num_processes = 4
+    numbers, claimed = itertools.count(), deque[str]()
+
+    def claim() -> None:
+        types = (IM, CONTACT, LIMITED, ONCE)
+        runs = [handed(str(number), types[number % 4]) for number in itertools.islice(numbers, 5)]
+        claimed.extend(run.token for run in runs)
+        stage.pool.waiting.add(runs)
+        stage.pool.waiting.caps(["s:" + LIMITED, "s:" + IM])
+        assert stage.pool.waiting.uncounted >= 0
+
+    def end() -> None:
+        with suppress(IndexError):
+            request = stage.requests.pop()
+            request.finish([DONE] * len(request.runs), 0.0001)
+
+    hammer(claim, claim, end, end, stage.pool.hand_over)
+    while stage.hand_over() or stage.requests:
+        while stage.requests:
+            end()
+    ran = [token for token, _ in stage.intake.ends] + stage.intake.given_back
+    assert sorted(ran) == sorted(claimed)
+    assert stage.pool.requests == 0
