@@ -44,6 +44,10 @@ PROGRESS = 1000
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class UnknownGroup(BridgeError):
+    """No such group: what was asked for would be answered by "none" for ever."""
+
+
 class RedisRefused(BridgeError):
     """Redis answers, and says no."""
 
@@ -120,6 +124,21 @@ def open_desk(
         raise _trouble(redis, error, again=REPEAT if changes else "") from error
     finally:
         redis.close()
+
+
+@contextmanager
+def open_group_desk(
+    common: dict[str, Any], flags: dict[str, Any], *, changes: bool = False
+) -> Iterator[Desk]:
+    """The same for a command on what one group has, which must be a group that there is.
+
+    Raises:
+        UnknownGroup: it is none.
+    """
+    asked = flags["group"]
+    with open_desk(common, flags, changes=changes) as desk:
+        _refuse_unknown(desk, asked)
+        yield desk
 
 
 class Report:
@@ -244,6 +263,24 @@ def _note_if_unknown(redis: Redis, keys: Keys, app_id: str) -> None:
             f"flybridge: no event of app {app_id} has ever come to Redis at {address(redis)}; if "
             "one should have, check FLYBRIDGE_APP_ID and FLYBRIDGE_REDIS_URL",
             err=True,
+        )
+
+
+def _refuse_unknown(desk: Desk, asked: str | None) -> None:
+    """A group with a typo looks like a group whose handlers never fail.
+
+    The default group may have had no worker yet, unless there are others.
+    """
+    from workers.groups import Groups
+
+    groups = Groups(desk.redis, desk.keys, desk.who)
+    if desk.group == BRIDGE_GROUP or groups.knows(desk.group):
+        return
+    known = [each.name for each in groups.states()]
+    if asked or known:
+        raise UnknownGroup(
+            f"there is no group {desk.group} of app {desk.keys.app_id} (groups: "
+            f"{', '.join(known) or 'none'}); give another --group, or start a worker of this one"
         )
 
 

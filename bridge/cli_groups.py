@@ -30,15 +30,16 @@ def groups() -> None:
 @click.option("--redis-url", help="Where the streams are.")
 @click.pass_obj
 def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
-    """List the groups: streams joined, events delivered and not settled, not read; workers at
-    work, and what trimming keeps for the group."""
+    """List the groups: streams joined, events delivered and not settled, not read (with a + if
+    there may be more); workers at work, and what trimming keeps for the group."""
     from workers.groups import Groups
 
     with open_desk(common, {**flags, "group": None}) as desk:
         states = Groups(desk.redis, desk.keys, desk.who).states()
     click.echo(f"{'GROUP':24} {'STREAMS':>7} {'PENDING':>8} {'UNREAD':>8} {'WORKERS':>7}  READS")
     for each in states:
-        counts = f"{each.streams:7} {each.pending:8} {each.unread:8} {len(each.workers):7}"
+        unread = f"{each.unread.number}{'' if each.unread.exact else '+'}"
+        counts = f"{each.streams:7} {each.pending:8} {unread:>8} {len(each.workers):7}"
         click.echo(f"{each.name:24} {counts}  {' '.join(each.reads) or '-'}")
 
 
@@ -58,7 +59,7 @@ def forget(common: dict[str, Any], /, name: str, yes: bool, **flags: Any) -> Non
     with open_desk(common, {**flags, "group": None}) as desk:
         known = Groups(desk.redis, desk.keys, desk.who)
         question = (
-            f"Forget {name} and the {_idle(known, name).unhandled:,} events it has not handled?"
+            f"Forget {name} and the {_idle(known, name).unhandled} events it has not handled?"
         )
         if not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
             raise GroupInUse(f"nothing was forgotten ({question}); say that you mean it with --yes")

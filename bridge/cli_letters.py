@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bridge.cli_desk import Desk, Report, of_group, open_desk, paced, selected
+from bridge.cli_desk import (
+    Desk,
+    Report,
+    of_group,
+    open_desk,
+    open_group_desk,
+    paced,
+    selected,
+)
 from bridge.errors import PluginBroken
 from bridge.streams import BRIDGE_GROUP
 
@@ -50,7 +58,7 @@ def list_letters(
     from workers import letter_views
     from workers.letters import Selection
 
-    with open_desk(common, flags) as desk:
+    with open_group_desk(common, flags) as desk:
         letters = desk.letters()
         chosen = letters.newest(Selection(event_type, reason))
         shown = list(itertools.islice(chosen, limit))
@@ -73,7 +81,7 @@ def show(common: dict[str, Any], /, name: str, body: bool, **flags: Any) -> None
     from workers import letter_views
     from workers.refusals import Refused, missing
 
-    with open_desk(common, flags) as desk:
+    with open_group_desk(common, flags) as desk:
         letters = desk.letters()
         found = letters.find([name])[name]
         if not found:
@@ -118,7 +126,7 @@ def replay_letters(
             "dead letters of the bridge hold no event that can be read, so none can be replayed; "
             "look at one with: flybridge dlq show ID --group bridge --body"
         )
-    with open_desk(common, flags, changes=True) as desk:
+    with open_group_desk(common, flags, changes=True) as desk:
         registry = None if force else _registry(desk.settings)
         done = "would replay" if dry_run else "replayed"
         with Report(done, desk, registry=registry, changes=not dry_run) as report:
@@ -149,7 +157,7 @@ def purge(
 ) -> None:
     """Delete dead letters for good. Their events are lost then."""
     _check_choice(names, every, event_type or reason or before)
-    with open_desk(common, flags, changes=True) as desk:
+    with open_group_desk(common, flags, changes=True) as desk:
         earlier = None if before is None else desk.moment("--before", before)
         if not yes:
             _confirm(_chosen(desk, names, event_type, reason, None, earlier))

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from bridge.streams import EVERYTHING, Keys, subscriber
 from handlers.types import domain
+from workers.counting import Count, count_after
 from workers.presence import AT_WORK, present
 
 LEFT = b"left"
@@ -26,8 +28,8 @@ class Standing:
     group: str
     joined: bool
     pending: int
-    unread: int
-    """As far as Redis can tell; all of it for a group that has subscribed and not joined."""
+    unread: Count
+    """All of the stream for a group that has subscribed and not joined."""
     consumers: frozenset[str] = frozenset()
     """Those that gave a sign of life within `AT_WORK`."""
 
@@ -40,16 +42,18 @@ class GroupState:
     reads: tuple[str, ...]
     """What it has subscribed to, in the words of `bridge.streams.subscriber`; nothing twice."""
     streams: int
-    """How many it has joined."""
+    """How many event streams it has joined."""
     pending: int
-    unread: int
+    """Of its replayed events, too."""
+    unread: Count
+    """Of its replayed events, too."""
     workers: tuple[str, ...]
     """Names of those at work: the workers that say so, and consumers that read."""
 
     @property
-    def unhandled(self) -> int:
+    def unhandled(self) -> Count:
         """Entries that would be dropped with the group."""
-        return self.pending + self.unread
+        return Count(self.pending) + self.unread
 
 
 class Groups:
@@ -78,6 +82,19 @@ class Groups:
         names = {*map(_group, subscriptions), *(each.group for each in standings)}
         return [self._state(name, subscriptions, standings) for name in sorted(names)]
 
+    def knows(self, name: str) -> bool:
+        """Whether there is, or was, such a group: it subscribed, joined a stream or left dead
+        letters. Cheaper than `states`."""
+        keys = self._keys
+        if name in map(_group, self._members(keys.subscriptions)):
+            return True
+        if self._redis.exists(keys.dead(name), keys.workers(name), keys.replays(name)):
+            return True
+        streams = (keys.stream(each) for each in self._members(keys.types))
+        return any(
+            _text(info["name"]) == name for stream in streams for info in self._joined(stream)
+        )
+
     def forget(self, name: str) -> int:
         """Remove a group from every stream, with what it had not handled; returns from how many.
 
@@ -102,25 +119,44 @@ class Groups:
     ) -> GroupState:
         words = {each.rpartition("|")[2] for each in subscriptions if _group(each) == name}
         ours = [each for each in standings if each.group == name]
+        replays = self._replays(name)
         workers = {worker.name for worker in present(self._redis, self._keys, name)}
         return GroupState(
             name,
             reads=_without_repetition(words),
             streams=sum(each.joined for each in ours),
-            pending=sum(each.pending for each in ours),
-            unread=sum(each.unread for each in ours),
+            pending=sum(each.pending for each in (*ours, *replays)),
+            unread=sum((each.unread for each in (*ours, *replays)), Count()),
             workers=tuple(sorted(workers.union(*(each.consumers for each in ours)))),
         )
 
     def _standings(self, stream: str, subscriptions: Iterable[str]) -> list[Standing]:
         """Of the groups that have joined a stream, and of those that have only subscribed."""
-        infos: Any = self._redis.xinfo_groups(stream)
-        found = [self._standing(stream, info) for info in infos]
+        found = [self._standing(stream, info) for info in self._joined(stream)]
         event_type = stream.rpartition(":")[2]
         readers = {subscriber(each, event_type, domain(event_type)) for each in subscriptions}
         away = readers - {each.group for each in found} - {""}
-        length = int(self._redis.xlen(stream))
-        return found + [Standing(name, False, 0, length) for name in sorted(away)]
+        everything = Count(int(self._redis.xlen(stream)))
+        return found + [Standing(name, False, 0, everything) for name in sorted(away)]
+
+    def _replays(self, name: str) -> list[Standing]:
+        """Of a group in its replay streams."""
+        types = self._members(self._keys.replays(name))
+        return [self._replay(name, self._keys.replay(name, each)) for each in types]
+
+    def _replay(self, name: str, stream: str) -> Standing:
+        for info in self._joined(stream):
+            if _text(info["name"]) == name:
+                return self._standing(stream, info)
+        return Standing(name, False, 0, Count(int(self._redis.xlen(stream))))
+
+    def _joined(self, stream: str) -> list[dict[str, Any]]:
+        """What Redis says of the groups of a stream; nothing where there is no stream."""
+        try:
+            infos: Any = self._redis.xinfo_groups(stream)
+        except ResponseError:
+            return []
+        return list(infos)
 
     def _standing(self, stream: str, info: dict[str, Any]) -> Standing:
         consumers: Any = self._redis.xinfo_consumers(stream, info["name"])
@@ -129,9 +165,14 @@ class Groups:
             for each in consumers
             if each["idle"] < AT_WORK * 1000 and each["name"] != LEFT
         }
-        return Standing(
-            _text(info["name"]), True, info["pending"], info.get("lag") or 0, frozenset(active)
-        )
+        name, unread = _text(info["name"]), self._unread(stream, info)
+        return Standing(name, True, info["pending"], unread, frozenset(active))
+
+    def _unread(self, stream: str, info: dict[str, Any]) -> Count:
+        lag = info.get("lag")
+        if lag is None:
+            return count_after(self._redis, stream, _text(info["last-delivered-id"]))
+        return Count(lag)
 
     def _streams(self) -> list[str]:
         """Also those that a worker made for events of which none has come."""

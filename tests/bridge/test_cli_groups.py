@@ -10,8 +10,10 @@ from click.testing import Result
 from redis import Redis
 
 from bridge.streams import Keys
-from workers import groups
+from workers import counting, groups
+from workers.counting import Count, count_after
 from workers.presence import Presence
+from workers.scripts import Call, load, run_all
 
 KEYS = Keys("cli_test")
 TYPE = "im.message.receive_v1"
@@ -23,7 +25,8 @@ Flybridge = Callable[..., Result]
 
 @pytest.fixture
 def redis(cli_redis: Redis) -> Redis:
-    """Three events; `workers` has settled one and holds one, `audit` has subscribed only.
+    """Three events; `workers` has settled one and holds one, `audit` has subscribed only. One more
+    was replayed to `workers`, who have not seen it yet.
 
     No event of QUIET has come: the bridge knows nothing of the stream that a worker made.
     """
@@ -63,8 +66,35 @@ def test_the_list_says_what_each_group_has_not_done_and_what_it_reads(
 ) -> None:
     assert listed(flybridge) == [
         ["audit", "0", "0", "3", "0", "queue:im"],
-        ["workers", "2", "1", "1", "0", "*"],
+        ["workers", "2", "1", "2", "0", "*"],
     ]
+
+
+def test_a_lag_that_redis_does_not_know_is_counted(
+    flybridge: Flybridge, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis has none once an unread entry was deleted."""
+    ids = [redis.xadd(STREAM, {"event_id": f"late{number}"}) for number in range(20)]
+    redis.xdel(STREAM, ids[3])
+    (group,) = redis.xinfo_groups(STREAM)
+    assert group["lag"] is None
+    assert listed(flybridge)[1][:4] == ["workers", "2", "1", "21"]
+    assert "the 22 events" in flybridge("forget", "workers").output
+    monkeypatch.setattr(counting, "PAGE", 5)
+    assert listed(flybridge)[1][:4] == ["workers", "2", "1", "21"]
+    monkeypatch.setattr(counting, "BOUND", 10)
+    assert listed(flybridge)[1][:4] == ["workers", "2", "1", "11+"]
+    assert "the 12 or more events" in flybridge("forget", "workers").output
+
+
+def test_a_page_of_large_entries_ends_early(redis: Redis) -> None:
+    """So that counting holds up nobody else; the count is the same."""
+    ids = [redis.xadd(STREAM, {"envelope": "x" * 600_000}) for _ in range(20)]
+    call = Call(load("count"), (STREAM,), (f"({ids[0].decode()}", 1000))
+    ((number, following),) = run_all(redis, [call])
+    assert 0 < number < 19
+    assert following == b"(" + ids[number]
+    assert count_after(redis, STREAM, ids[0].decode()) == Count(19)
 
 
 def test_a_type_that_goes_elsewhere_than_its_domain_is_listed_by_itself(
@@ -106,7 +136,7 @@ def test_a_consumer_counts_as_a_worker_that_says_nothing_of_itself(
 def test_nothing_is_forgotten_unless_it_is_meant(flybridge: Flybridge, redis: Redis) -> None:
     answer = flybridge("forget", "workers")
     assert answer.exit_code == 1
-    assert "2 events" in answer.output
+    assert "the 3 events" in answer.output
     assert "the 3 events" in flybridge("forget", "audit").output
     assert redis.xinfo_groups(STREAM)
 

@@ -107,11 +107,38 @@ def test_a_wrong_password_is_called_one(flybridge, redis, monkeypatch):
     assert "wrong@" not in result.stderr
 
 
-def test_nothing_dead_is_no_error(flybridge):
+def test_nothing_dead_is_no_error(flybridge, redis):
+    redis.sadd(KEYS.subscriptions, "other|*")
     result = flybridge("dlq", "list", "--group", "other")
     assert result.stdout == "0 shown; group other has 0 dead letters\n"
     assert result.exit_code == 0
+    assert flybridge("dlq", "list", "--group", BRIDGE_GROUP).exit_code == 0
+
+
+def test_the_group_of_a_fresh_app_needs_no_worker_yet(flybridge):
+    assert flybridge("dlq", "list").exit_code == 0
     assert flybridge("dlq", "replay", "--all").stdout == "replayed 0 of 0\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["list"], ["show", "ev1"], ["replay", "--all"], ["purge", "--all", "--yes"]],
+    ids=" ".join,
+)
+def test_a_group_with_a_typo_is_no_group_without_letters(flybridge, redis, command):
+    redis.sadd(KEYS.subscriptions, "workers|*")
+    result = flybridge("dlq", *command, "--group", "wrokers")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "there is no group wrokers of app cli_test (groups: workers)" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_where_there_are_other_groups_the_default_must_be_one(flybridge, redis):
+    """`workers` is what nobody asked for; the letters are those of another."""
+    redis.sadd(KEYS.subscriptions, "im|queue:im", "audit|*")
+    result = flybridge("dlq", "list")
+    assert result.exit_code == 1
+    assert "there is no group workers of app cli_test (groups: audit, im)" in result.stderr
 
 
 def test_letters_are_listed_as_json_for_scripts(flybridge, bury):
