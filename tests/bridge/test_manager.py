@@ -72,18 +72,18 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(redis_url: str, real_redis: Redis) -> AsyncIterator[Stage]:
+async def stage(real_url: str, real_redis: Redis) -> AsyncIterator[Stage]:
     async with LocalFeishu() as feishu:
-        stage = Stage(feishu, redis_url, real_redis)
+        stage = Stage(feishu, real_url, real_redis)
         yield stage
         await stage.end()
 
 
 @pytest.fixture
-async def gateway(redis_url: str, real_redis: Redis) -> AsyncIterator[Stage]:
+async def gateway(real_url: str, real_redis: Redis) -> AsyncIterator[Stage]:
     """Speaks the text dialect."""
     async with LocalFeishu(text_dialect=True) as feishu:
-        stage = Stage(feishu, redis_url, real_redis)
+        stage = Stage(feishu, real_url, real_redis)
         yield stage
         await stage.end()
 
@@ -205,10 +205,10 @@ class TestLife:
         assert (await asyncio.to_thread(manager.status)).state is State.STOPPED
 
     async def test_managers_of_two_apps_run_beside_each_other(
-        self, stage: Stage, redis_url: str
+        self, stage: Stage, real_url: str
     ) -> None:
         async with LocalFeishu(app_id="cli_other") as other:
-            second = Stage(other, redis_url, stage.redis).manager()
+            second = Stage(other, real_url, stage.redis).manager()
             async with stage.manager() as first, second:
                 await asyncio.gather(first.connected(PATIENCE), second.connected(PATIENCE))
 

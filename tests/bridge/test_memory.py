@@ -82,12 +82,12 @@ async def test_it_outlives_a_redis_that_is_away(eventually: Eventually) -> None:
 
 
 async def test_a_user_who_may_not_ask_is_told_of_it_once(
-    real_redis: Redis, redis_url: str, eventually: Eventually
+    real_redis: Redis, real_url: str, eventually: Eventually
 ) -> None:
     await real_redis.execute_command(
         "ACL", "SETUSER", "blind", "on", ">secret", "~*", "+@all", "-info"
     )
-    client = async_client(redis_url.replace("//", "//blind:secret@"))
+    client = async_client(real_url.replace("//", "//blind:secret@"))
     headroom = Headroom(0.85)
     looks: list[Any] = []
     with capture_logs() as logs:

@@ -37,7 +37,7 @@ async def feishu() -> AsyncIterator[LocalFeishu]:
 
 
 @pytest.fixture
-async def make(feishu: LocalFeishu, redis_url: str, real_redis: Redis) -> AsyncIterator[Make]:
+async def make(feishu: LocalFeishu, real_url: str, real_redis: Redis) -> AsyncIterator[Make]:
     """Makes a manager with options as the seed names them."""
     managers: list[ConnectionManager] = []
 
@@ -46,7 +46,7 @@ async def make(feishu: LocalFeishu, redis_url: str, real_redis: Redis) -> AsyncI
             app_id=feishu.app_id,
             app_secret=feishu.app_secret,
             domain=feishu.url,
-            redis_url=redis_url,
+            redis_url=real_url,
             configured=[tuple(Written(name, value, name) for name, value in options.items())],
         )
         managers.append(ConnectionManager(settings))

@@ -41,12 +41,15 @@ def check(*arguments: Any, **info: Any) -> None:
     check_server_sync(Server(*arguments, **info))  # type: ignore[arg-type]
 
 
-async def test_the_servers_of_this_machine_are_fit(redis_url: str, valkey_url: str) -> None:
-    for url in (redis_url, valkey_url):
-        async with async_client(url) as client:
-            await check_server(client)
-        with sync_client(url) as blocking:
-            check_server_sync(blocking)
+@pytest.mark.parametrize("server", ["redis_url", "valkey_url"])
+async def test_the_servers_of_this_machine_are_fit(
+    server: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(server)
+    async with async_client(url) as client:
+        await check_server(client)
+    with sync_client(url) as blocking:
+        check_server_sync(blocking)
 
 
 @pytest.mark.parametrize(

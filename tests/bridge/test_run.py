@@ -111,12 +111,12 @@ def feishu(start: Start) -> LocalControl:
     return control
 
 
-def credentials(feishu: LocalControl, redis_url: str) -> dict[str, str]:
+def credentials(feishu: LocalControl, real_url: str) -> dict[str, str]:
     return {
         "FLYBRIDGE_DOMAIN": feishu.url,
         "FLYBRIDGE_APP_ID": APP_ID,
         "FLYBRIDGE_APP_SECRET": APP_SECRET,
-        "FLYBRIDGE_REDIS_URL": redis_url,
+        "FLYBRIDGE_REDIS_URL": real_url,
     }
 
 

@@ -310,13 +310,13 @@ class TestAnyHistory:
     )
     async def test_exactly_what_is_old_and_before_all_that_is_unsettled_goes(
         self,
-        redis_url: str,
+        real_url: str,
         keys: Keys,
         stream: str,
         ages: list[int],
         groups: list[tuple[int, set[int]]],
     ) -> None:
-        redis = async_client(redis_url)
+        redis = async_client(real_url)
         await redis.flushall()
         ids = await publish(redis, keys, *sorted(ages, reverse=True))
         unsettled: set[bytes] = set()

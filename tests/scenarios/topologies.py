@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from redis.retry import Retry
 from bridge.local.feishu import APP_ID
 from bridge.processes import die_with_parent
 from bridge.redis_client import sync_client
+from tests.redis_servers import any_binary
 from tests.scenarios.stage import Stage
 
 SERVICE = "mymaster"
@@ -43,7 +43,7 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 
 class Server:
-    """One redis-server process on a port of its own, in a directory of its own."""
+    """One server process on a port of its own, in a directory of its own."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.port = free_port()
@@ -63,7 +63,7 @@ class Server:
         }
         words = [word for name, value in own.items() for word in (f"--{name}", str(value))]
         self.process = subprocess.Popen(
-            [shutil.which("redis-server") or "redis-server", *arguments, *words],
+            [any_binary(), *arguments, *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -11,6 +9,7 @@ from redis import Redis
 
 from bridge.local.valkey import EmbeddedRedis
 from bridge.streams import Entry, Keys
+from tests.redis_servers import redis_or_skip
 from tests.workers.follower import Follower, follower
 from workers.guard import Guard
 
@@ -23,13 +22,8 @@ def server() -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture(scope="session", params=["valkey", "redis"])
 def either_server(request: pytest.FixtureRequest) -> Iterator[EmbeddedRedis]:
-    """A Valkey of today, and the oldest Redis that we serve, from PATH."""
-    binary = None
-    if request.param == "redis":
-        binary = shutil.which("redis-server")
-        if binary is None:
-            assert not os.environ.get("CI"), "redis-server is not on PATH"
-            pytest.skip("redis-server is not on PATH")
+    """The embedded Valkey, and the Redis of this machine."""
+    binary = redis_or_skip() if request.param == "redis" else None
     with EmbeddedRedis(binary=binary) as embedded:
         yield embedded
 
