@@ -15,7 +15,7 @@ import structlog
 from redis.asyncio.connection import Connection as AsyncConnection
 from redis.asyncio.connection import DefaultParser as DefaultAsyncParser
 from redis.asyncio.connection import SSLConnection as AsyncTlsConnection
-from redis.connection import Connection, DefaultParser, SSLConnection, parse_url
+from redis.connection import Connection, DefaultParser, SSLConnection
 from redis.exceptions import ConnectionError, RedisError
 
 from bridge.topology import Address, Topology, answer, question
@@ -80,10 +80,9 @@ class Primary:
         self._app_id = app_id
         self._asked = 0
         self._known: Address | None = None
-        options = parse_url(topology.server_url)  # type: ignore[no-untyped-call]
         self._options: dict[str, Any] = {
-            **{name: value for name, value in options.items() if name.startswith("ssl_")},
-            **topology.seed_credentials,
+            **topology.tls_options,
+            **topology.seed_login,
             "protocol": 2,
             "driver_info": None,
             "socket_timeout": SEED_TIMEOUT,

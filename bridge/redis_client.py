@@ -15,8 +15,12 @@ from typing import Any, Literal
 import redis
 import redis.asyncio
 import structlog
+from redis.asyncio.connection import Connection as AsyncConnection
+from redis.asyncio.connection import SSLConnection as AsyncTlsConnection
+from redis.asyncio.connection import UnixDomainSocketConnection as AsyncUnixConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
@@ -30,7 +34,7 @@ from bridge.primary import (
     HeedfulParser,
     Primary,
 )
-from bridge.topology import Topology, parse
+from bridge.topology import Topology, bracketed, parse
 
 TIMEOUT = 5.0
 """Seconds for one reply and for one connect. Without it a half-open socket blocks for ever."""
@@ -57,32 +61,30 @@ def async_client(url: str, *, app_id: str = "", retries: int = 1) -> redis.async
         app_id: whose keys it is for; needed where the URL is that of a Cluster.
     """
     topology = parse(url)
-    settings = _limits(topology)
-    if topology.kind != "server":
-        made = FollowingAsyncTlsConnection if topology.tls else FollowingAsyncConnection
-        settings |= {"connection_class": made, "primary": Primary(topology, app_id)}
-    retry = AsyncRetry(NoBackoff(), retries)
-    return redis.asyncio.Redis.from_url(
-        topology.server_url, retry=retry, parser_class=HeedfulAsyncParser, **settings
+    pool = redis.asyncio.ConnectionPool(
+        **_arguments(topology, app_id),
+        connection_class=_connection_class(topology, _ASYNC),
+        parser_class=HeedfulAsyncParser,
+        retry=AsyncRetry(NoBackoff(), retries),
     )
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def sync_client(url: str, *, app_id: str = "", retries: int = 1) -> redis.Redis:
     """A blocking client, for workers; see `async_client`."""
     topology = parse(url)
-    settings = _limits(topology) | following(topology, app_id)
-    retry = Retry(NoBackoff(), retries)
-    return redis.Redis.from_url(
-        topology.server_url, retry=retry, parser_class=HeedfulParser, **settings
+    pool = redis.ConnectionPool(
+        **_arguments(topology, app_id),
+        connection_class=connection_class(topology),
+        parser_class=HeedfulParser,
+        retry=Retry(NoBackoff(), retries),
     )
+    return redis.Redis.from_pool(pool)
 
 
-def following(topology: Topology, app_id: str) -> dict[str, Any]:
-    """What a blocking pool needs in order to follow the primary; nothing for a single server."""
-    if topology.kind == "server":
-        return {}
-    made = FollowingTlsConnection if topology.tls else FollowingConnection
-    return {"connection_class": made, "primary": Primary(topology, app_id)}
+def connection_class(topology: Topology) -> type[redis.connection.AbstractConnection]:
+    """What a blocking pool connects with; see `primary` for those of Sentinels and Clusters."""
+    return _connection_class(topology, _SYNC)
 
 
 async def check_server(client: redis.asyncio.Redis, eviction: Eviction = "refuse") -> None:
@@ -127,19 +129,38 @@ def address(client: redis.Redis | redis.asyncio.Redis) -> str:
     connection_class = client.connection_pool.connection_class
     scheme = "rediss" if "SSL" in connection_class.__name__ else "redis"
     host, port = settings.get("host", "localhost"), settings.get("port", 6379)
-    return f"{scheme}://{host}:{port}/{settings.get('db') or 0}"
+    return f"{scheme}://{bracketed(host)}:{port}/{settings.get('db') or 0}"
 
 
-def _limits(topology: Topology) -> dict[str, Any]:
-    limits: dict[str, Any] = {
+_SYNC = (UnixDomainSocketConnection, Connection, SSLConnection,
+         FollowingConnection, FollowingTlsConnection)  # fmt: skip
+_ASYNC = (AsyncUnixConnection, AsyncConnection, AsyncTlsConnection,
+          FollowingAsyncConnection, FollowingAsyncTlsConnection)  # fmt: skip
+
+
+def _connection_class(topology: Topology, classes: tuple[type[Any], ...]) -> type[Any]:
+    unix, plain, tls, following, following_tls = classes
+    if topology.socket:
+        return unix
+    if topology.kind == "server":
+        return tls if topology.tls else plain
+    return following_tls if topology.tls else following
+
+
+def _arguments(topology: Topology, app_id: str) -> dict[str, Any]:
+    """What the URL says comes before our limits."""
+    arguments: dict[str, Any] = {
         "protocol": 2,
         "socket_timeout": TIMEOUT,
         "socket_connect_timeout": TIMEOUT,
         "health_check_interval": HEALTH_CHECK,
+        **topology.arguments,
     }
-    if topology.nodes:
-        limits["socket_keepalive"] = True
-    return limits
+    if not topology.socket:
+        arguments.setdefault("socket_keepalive", True)
+    if topology.kind != "server":
+        arguments["primary"] = Primary(topology, app_id)
+    return arguments
 
 
 def _judge_info(info: Mapping[str, Any], where: str) -> None:

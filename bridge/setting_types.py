@@ -6,6 +6,7 @@ description is the second half of the sentence an operator gets when a value is 
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -17,7 +18,8 @@ from bridge.environment import PREFIX
 from bridge.loopback import is_loopback
 from bridge.setting_problems import Problem, require
 from bridge.streams import BRIDGE_GROUP
-from bridge.topology import parse, takes_options
+from bridge.topology import Topology, parse
+from bridge.url_options import FILES, OptionInvalid
 
 DOMAINS = {"feishu": "https://open.feishu.cn", "lark": "https://open.larksuite.com"}
 NO_BROKER = "memory://"
@@ -61,17 +63,28 @@ def _group(value: str) -> str:
 
 
 def _redis_url(value: str) -> str:
-    if not takes_options(parse(value)):
-        raise Problem(
-            f"{PREFIX}REDIS_URL has an option behind its ? that connections to Redis cannot "
-            "take; leave it out, or correct it."
-        )
+    _parsed(value, "REDIS_URL")
     return value
 
 
 def _broker_url(value: str) -> str:
-    require(value in {"", NO_BROKER} or parse(value).kind != "cluster")
+    require(value in {"", NO_BROKER} or _parsed(value, "BROKER_URL").kind != "cluster")
     return value
+
+
+def _parsed(url: str, setting: str) -> Topology:
+    try:
+        topology = parse(url)
+    except OptionInvalid as error:
+        raise Problem(f"{PREFIX}{setting} {error}.") from None
+    for name in FILES:
+        file = topology.options.get(name)
+        if file and not os.access(file, os.R_OK):
+            raise Problem(
+                f"{PREFIX}{setting} names a file in {name} that cannot be read; "
+                "give the path of one that this process may read."
+            )
+    return topology
 
 
 def _domain(value: str) -> str:
@@ -145,7 +158,8 @@ RedisUrl = Annotated[
         repr=False,
         description="give a URL like redis://127.0.0.1:6379/0, rediss://… for TLS, "
         "unix:///run/redis.sock, redis+sentinel://host:26379,host:26379/service/0 "
-        "or redis+cluster://host:6379,host:6379",
+        "or redis+cluster://host:6379,host:6379; in user and password write @ : / ? # and % as %40 "
+        "%3A %2F %3F %23 and %25",
     ),
 ]
 

@@ -3,7 +3,7 @@
 Sentinel:  ``redis+sentinel://[user:password@]host:port[,host:port…]/service[/db]``; user and
 password are those of the Redis servers, the Sentinels' own go into ``?sentinel_password=``.
 Cluster:   ``redis+cluster://[user:password@]host:port[,host:port…]``.
-With ``rediss+`` every connection is by TLS. Other options are those of redis-py's URLs.
+With ``rediss+`` every connection is by TLS. The options behind the ``?`` are in `url_options`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from redis.connection import Connection, SSLConnection, parse_url
 from redis.crc import key_slot
-from redis.exceptions import RedisError
+
+from bridge.url_options import SECRETS, OptionInvalid, read_options
 
 Address = tuple[str, int]
 """Host and port."""
@@ -39,7 +39,6 @@ _PATHS: Mapping[Kind, str] = {
 }
 _PORTS: Mapping[Kind, int] = {"server": 6379, "sentinel": 26379, "cluster": 6379}
 _SENTINEL = "sentinel_"
-_SECRETS = {"password", "ssl_password", "sentinel_password"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,95 +49,101 @@ class Topology:
     tls: bool
     nodes: tuple[Address, ...]
     """Servers to ask for the primary, or the one server; none for a Unix socket."""
+    socket: str
+    """Path of the Unix socket; empty for servers reached by TCP."""
     service: str
     """What the Sentinels call the primary; empty without Sentinels."""
     db: int
-    url: str = field(repr=False)
-    parts: SplitResult = field(repr=False)
+    login: Mapping[str, str] = field(repr=False)
+    """Username and password at the Redis servers, as far as given."""
+    seed_login: Mapping[str, str] = field(repr=False)
+    """The same of whom is asked for the primary: Sentinels have their own."""
+    options: Mapping[str, Any] = field(repr=False)
+    """The URL's other options, as redis-py's connections take them."""
 
     @property
-    def options(self) -> dict[str, str]:
-        """Those of the URL's query."""
-        return dict(parse_qsl(self.parts.query))
+    def arguments(self) -> dict[str, Any]:
+        """What redis-py's connections take: place, database, login and the URL's options.
+
+        Where there are Sentinels or a Cluster the place is that of the first one.
+        """
+        place = {"path": self.socket} if self.socket else dict(_place(self.nodes[0]))
+        return {**place, "db": self.db, **self.login, **self.options}
 
     @property
-    def server_url(self) -> str:
-        """For redis-py: as if the first node were the server, without TLS."""
-        if self.kind == "server":
-            return self.url
-        login, at, _ = self.parts.netloc.rpartition("@")
-        host, port = self.nodes[0]
-        query = urlencode(
-            {name: text for name, text in self.options.items() if not name.startswith(_SENTINEL)}
-        )
-        return f"redis://{login}{at}{_bracketed(host)}:{port}/{self.db}?{query}"
-
-    @property
-    def seed_credentials(self) -> dict[str, str]:
-        """User and password of who is asked for the primary: Sentinels have their own."""
-        if self.kind == "sentinel":
-            given = {name: self.options.get(_SENTINEL + name) for name in ("username", "password")}
-        else:
-            given = {"username": self.parts.username, "password": self.parts.password}
-            given = {name: text and unquote(text) for name, text in given.items()}
-        return {name: text for name, text in given.items() if text}
+    def tls_options(self) -> dict[str, Any]:
+        """Those of the options that concern TLS."""
+        return {name: value for name, value in self.options.items() if name.startswith("ssl_")}
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """What may stand in no log line."""
-        hidden = [text for name, text in self.options.items() if name in _SECRETS]
-        return (unquote(self.parts.password or ""), *hidden)
+        given = (self.login, self.seed_login, self.options)
+        return tuple(each[name] for each in given for name in SECRETS & each.keys())
 
     def __str__(self) -> str:
         """As it may be shown: without user, password and options."""
-        places = ",".join(f"{_bracketed(host)}:{port}" for host, port in self.nodes)
+        places = ",".join(f"{bracketed(host)}:{port}" for host, port in self.nodes)
         if self.kind == "sentinel":
             return f"sentinel {self.service} via {places}"
         if self.kind == "cluster":
             return f"cluster via {places}"
-        if self.parts.scheme == "unix":
-            return f"unix://{self.parts.path}"
-        return f"{self.parts.scheme}://{places}/{self.db}"
+        if self.socket:
+            return f"unix://{self.socket}"
+        return f"redis{'s' * self.tls}://{places}/{self.db}"
 
 
 def parse(url: str) -> Topology:
-    """Take a URL apart.
+    """Take a URL apart. As in redis-py, user and password before the host come before those behind
+    the `?`, and the database behind it before that of the path.
 
     Raises:
+        OptionInvalid: an option behind its `?` cannot be used; it says why.
         ValueError: it is none of those above.
     """
     parts = urlsplit(url)
     kind = _KINDS.get(parts.scheme)
     if kind is None or parts.fragment:
         raise ValueError("not a scheme of Redis, or a # in it")
-    path = re.fullmatch(r"/.+" if parts.scheme == "unix" else _PATHS[kind], parts.path)
+    is_socket = parts.scheme == "unix"
+    path = re.fullmatch(r"/.+" if is_socket else _PATHS[kind], parts.path)
     if path is None:
         raise ValueError("not a path for this scheme")
     found = path.groupdict()
-    topology = Topology(
+    nodes = _nodes(parts, kind)
+    options = read_options(parts.query, parts.scheme)
+    options.pop("protocol", None)  # there is no other
+    db = options.pop("db", int(found.get("db") or 0))
+    if kind == "cluster" and db:
+        raise OptionInvalid("has an option db, but a Cluster has database 0 only; leave it out")
+    seed_login, login = _taken(options, _SENTINEL), {**_taken(options), **_login(parts)}
+    return Topology(
         kind,
         tls=parts.scheme.startswith("rediss"),
-        nodes=_nodes(parts, kind),
+        nodes=nodes,
+        socket=unquote(parts.path) if is_socket else "",
         service=found.get("service") or "",
-        db=int(dict(parse_qsl(parts.query)).get("db") or found.get("db") or 0),
-        url=url,
-        parts=parts,
+        db=db,
+        login=login,
+        seed_login=seed_login if kind == "sentinel" else login,
+        options=options,
     )
-    parse_url(topology.server_url)  # type: ignore[no-untyped-call]
-    return topology
 
 
-def takes_options(topology: Topology) -> bool:
-    """Whether our connections take the URL's options; redis-py would tell at the first command
-    only, by a TypeError."""
-    settings = parse_url(topology.server_url)  # type: ignore[no-untyped-call]
-    made = settings.pop("connection_class", SSLConnection if topology.tls else Connection)
-    settings.pop("max_connections", None)  # the pool's
-    try:
-        made(**settings)
-    except (TypeError, RedisError):
-        return False
-    return "decode_responses" not in settings  # replies have to be bytes
+def _taken(options: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Username and password, taken out of the options."""
+    names = [name for name in ("username", "password") if prefix + name in options]
+    return {name: options.pop(prefix + name) for name in names}
+
+
+def _login(parts: SplitResult) -> dict[str, str]:
+    given = {"username": parts.username, "password": parts.password}
+    return {name: unquote(text) for name, text in given.items() if text}
+
+
+def _place(node: Address) -> Mapping[str, Any]:
+    host, port = node
+    return {"host": host, "port": port}
 
 
 def question(topology: Topology) -> tuple[str, ...]:
@@ -180,5 +185,6 @@ def _address(place: str, default_port: int) -> Address:
     return parts.hostname, parts.port or default_port
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
+    """A host as URLs write it."""
     return f"[{host}]" if ":" in host else host

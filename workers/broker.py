@@ -2,25 +2,23 @@
 ever passes through it.
 
 kombu's own Sentinel transport is not used: it asks a dead Sentinel first each time, and a retry
-inside redis-py goes to the old address. Instead kombu's Redis transport gets connections that find
-the primary by themselves.
+inside redis-py goes to the old address. Instead kombu's Redis transport gets our connections, which
+find the primary by themselves and take all options of a URL.
 """
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from kombu.transport import memory as kombu_memory
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
-from redis.connection import parse_url
 
 from bridge.errors import SettingsInvalid
-from bridge.primary import FollowingConnection, FollowingTlsConnection, Primary
+from bridge.primary import Primary
+from bridge.redis_client import connection_class
 from bridge.settings import NO_BROKER, PREFIX, WorkerSettings
 from bridge.streams import Keys
 from bridge.topology import Topology, parse
@@ -29,10 +27,12 @@ _OPTIONS: Mapping[str, Any] = {
     "visibility_timeout": 3600,
     "unacked_restore_interval": 10,
     "unacked_restore_throttle": 1,
+    "health_check_interval": 25,
+}
+_LIMITS: Mapping[str, Any] = {
     # kombu asks on the worker's event loop: on a dead connection nothing else is done so long.
     "socket_connect_timeout": 2,
     "socket_timeout": 5,
-    "socket_keepalive": True,
     "health_check_interval": 25,
 }
 PAUSE = 1.0
@@ -45,11 +45,48 @@ _NO_CLUSTER = (
 )
 
 
+class Server:
+    """The Redis that channels connect to. Celery prints and sends its options, so it shows an
+    address only.
+
+    Args:
+        topology: of the broker's URL.
+        app_id: of the settings.
+    """
+
+    def __init__(self, topology: Topology, app_id: str) -> None:
+        self.connection_class = connection_class(topology)
+        self.arguments: dict[str, Any] = {**_LIMITS, **topology.arguments}
+        if not topology.socket:
+            self.arguments.setdefault("socket_keepalive", True)
+        if topology.kind == "sentinel":
+            self.arguments["primary"] = Primary(topology, app_id)
+        self._shown = str(topology)
+
+    def __repr__(self) -> str:
+        return self._shown
+
+    __json__ = __repr__
+    """What kombu sends of it, in answers to `inspect stats`."""
+
+
 class Channel(kombu_redis.Channel):
-    """kombu's channel, with an end that always is one, and that knows how many hear a broadcast."""
+    """kombu's channel over connections like those of the streams. Its end always is one, and it
+    knows how many hear a broadcast."""
+
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "server")
+    server: Server
 
     heard_by = 0
     """How many workers the last broadcast has reached."""
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """What its connections are made with: nothing that kombu reads from a URL, which knows
+        less than ours."""
+        self.connection_class = self.connection_class_ssl = self.server.connection_class
+        made = super()._connparams(asynchronous)
+        kept = {name: made[name] for name in ("connection_class", "max_connections")}
+        return {**self.server.arguments, **kept}
 
     def _put_fanout(self, exchange: str, message: Any, routing_key: str, **options: Any) -> None:
         if options.get("_publish_batch") is not None:
@@ -75,9 +112,14 @@ class Channel(kombu_redis.Channel):
 
 
 class Transport(kombu_redis.Transport):
-    """kombu's Redis transport with our channel."""
+    """kombu's Redis transport with our channel. What kombu takes for a URL is only shown."""
 
     Channel = Channel
+    can_parse_url = True
+
+    def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
+        """As it was given: there is no password in it."""
+        return uri
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Have the loop read from it.
@@ -91,24 +133,6 @@ class Transport(kombu_redis.Transport):
             self.close_connection(connection)
             time.sleep(PAUSE)
             raise
-
-
-class FollowingChannel(Channel):
-    """Over connections that follow the primary."""
-
-    connection_class = FollowingConnection
-    connection_class_ssl = FollowingTlsConnection
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "primary")
-    primary: Primary
-
-    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        return {**super()._connparams(asynchronous), "primary": self.primary}
-
-
-class FollowingTransport(Transport):
-    """With a channel that follows the primary."""
-
-    Channel = FollowingChannel
 
 
 class NoTransport(kombu_memory.Transport):
@@ -132,11 +156,9 @@ def configuration(settings: WorkerSettings) -> dict[str, Any]:
     topology = parse(settings.broker_url or settings.redis_url)
     if topology.kind == "cluster":
         raise SettingsInvalid([_NO_CLUSTER])
-    found: dict[str, Any] = {
-        "broker_url": _url(topology),
+    return {
+        "broker_url": str(topology),
         "broker_transport": _name(Transport),
-        # kombu alone would take any certificate.
-        "broker_use_ssl": {"ssl_cert_reqs": ssl.CERT_REQUIRED} if topology.tls else None,
         # The name space of control commands: one group's must not reach another's workers.
         "control_exchange": f"celery.{settings.group}",
         "broker_connection_retry_on_startup": True,
@@ -146,23 +168,11 @@ def configuration(settings: WorkerSettings) -> dict[str, Any]:
         "broker_transport_options": {
             **_OPTIONS,
             "global_keyprefix": f"{Keys(settings.app_id).prefix}:celery:",
+            "server": Server(topology, settings.app_id),
         },
     }
-    if topology.kind == "sentinel":
-        found["broker_transport"] = _name(FollowingTransport)
-        found["broker_transport_options"]["primary"] = Primary(topology, settings.app_id)
-    return found
 
 
 def _name(transport: type) -> str:
     """By which kombu loads it."""
     return f"{__name__}:{transport.__name__}"
-
-
-def _url(topology: Topology) -> str:
-    """The URL as kombu writes it."""
-    if topology.parts.scheme != "unix":
-        return topology.server_url
-    given = parse_url(topology.server_url)  # type: ignore[no-untyped-call]
-    login = ":".join(quote(given.get(name, ""), safe="") for name in ("username", "password"))
-    return f"redis+socket://{login}@{given['path']}?virtual_host={given.get('db', 0)}"

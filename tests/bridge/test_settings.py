@@ -198,10 +198,20 @@ def test_celery_may_have_a_redis_of_its_own_but_no_cluster() -> None:
         assert problem(broker_url=url).startswith("FLYBRIDGE_BROKER_URL cannot be used; give the ")
 
 
-def test_an_option_that_redis_connections_lack_is_told_without_printing_it() -> None:
-    found = problem(redis_url="redis://h?ssl_ca_certs=/hush.pem")
-    assert found.startswith("FLYBRIDGE_REDIS_URL has an option behind its ? ")
-    assert "hush" not in found
+def test_an_option_of_a_url_that_cannot_be_used_is_told_without_printing_it() -> None:
+    for name in ("redis_url", "broker_url"):
+        found = problem(**{name: "redis://h?ssl_ca_certs=/hush.pem"})
+        assert found.startswith(f"FLYBRIDGE_{name.upper()} has the option ssl_ca_certs, which is ")
+        assert "hush" not in found
+
+
+def test_a_file_that_a_url_names_has_to_be_readable(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    found = problem(redis_url=f"rediss://h?ssl_ca_certs={file}")
+    assert found.startswith("FLYBRIDGE_REDIS_URL names a file in ssl_ca_certs that cannot be read")
+    file.touch()
+    url = f"rediss://h?ssl_ca_certs={file}"
+    assert WorkerSettings.load(app_id="cli_a1", redis_url=url).redis_url == url
 
 
 def test_a_bridge_in_a_cluster_needs_no_broker() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from redis.connection import parse_url
 from redis.crc import key_slot
 
-from bridge.topology import answer, parse, question, takes_options
+from bridge.topology import answer, parse, question
+from bridge.url_options import OptionInvalid
 
 ASKED = ("seed", 7000)
 
@@ -54,40 +54,38 @@ def test_any_other_url_is_refused(url: str) -> None:
         parse(url)
 
 
-@pytest.mark.parametrize(
-    ("url", "taken"),
-    [
-        ("redis://a?socket_timeout=2&client_name=x&max_connections=9&protocol=3", True),
-        ("rediss+sentinel://a/m?ssl_ca_certs=/ca.pem&sentinel_password=p", True),
-        ("unix:///run/redis.sock?password=p&db=1", True),
-        ("redis://a?nonsense=1", False),
-        ("redis://a?ssl_ca_certs=/ca.pem", False),
-        ("rediss://a?ssl_cert_reqs=some", False),
-        ("redis+sentinel://a/m?ssl_ca_certs=/ca.pem", False),
-        ("redis://a?decode_responses=true", False),
-    ],
-)
-def test_options_are_those_that_connections_take(url: str, taken: bool) -> None:
-    assert takes_options(parse(url)) is taken
-
-
 def test_servers_and_sentinels_have_credentials_of_their_own() -> None:
-    topology = parse("redis+sentinel://u:p%40@a/m/2?sentinel_password=s%20t&ssl_ca_certs=/ca.pem")
+    topology = parse("rediss+sentinel://u:p%40@a/m/2?sentinel_password=s%20t&ssl_ca_certs=/ca.pem")
 
-    settings = parse_url(topology.server_url)
-
-    assert topology.seed_credentials == {"password": "s t"}
-    assert (settings["username"], settings["password"]) == ("u", "p@")
-    assert (settings["db"], settings["ssl_ca_certs"]) == (2, "/ca.pem")
-    assert not [name for name in settings if name.startswith("sentinel")]
+    assert topology.seed_login == {"password": "s t"}
+    assert topology.login == {"username": "u", "password": "p@"}
+    assert topology.arguments == {
+        "host": "a", "port": 26379, "db": 2, "username": "u", "password": "p@",
+        "ssl_ca_certs": "/ca.pem",
+    }  # fmt: skip
+    assert topology.tls_options == {"ssl_ca_certs": "/ca.pem"}
 
 
 def test_nodes_of_a_cluster_have_the_same_credentials() -> None:
-    assert parse("redis+cluster://u:p%40@a").seed_credentials == {"username": "u", "password": "p@"}
+    assert parse("redis+cluster://u:p%40@a").seed_login == {"username": "u", "password": "p@"}
+
+
+def test_user_and_password_may_stand_before_the_host_or_behind_the_question_mark() -> None:
+    given = {"username": "u@x", "password": "p/w"}
+    assert parse("redis://u%40x:p%2Fw@h").login == given
+    assert parse("redis://h?username=u%40x&password=p%2Fw").login == given
+    assert parse("unix:///s%20k?username=u%40x&password=p%2Fw").arguments["path"] == "/s k"
+    assert parse("redis://u%40x:p%2Fw@h?username=v&password=q").login == given
+
+
+def test_a_cluster_has_one_database() -> None:
+    with pytest.raises(OptionInvalid, match="database 0 only"):
+        parse("redis+cluster://h?db=1")
+    assert parse("redis+cluster://h?db=0").db == 0
 
 
 def test_all_secrets_of_a_url_are_found() -> None:
-    found = parse("redis+sentinel://u:one%40@a/m?sentinel_password=two&ssl_password=three").secrets
+    found = parse("rediss+sentinel://u:one%40@a/m?sentinel_password=two&ssl_password=three").secrets
     assert set(found) == {"one@", "two", "three"}
     assert "hush" in parse("unix:///run/redis.sock?password=hush").secrets
     assert "hush" not in repr(parse("redis+cluster://:hush@a"))

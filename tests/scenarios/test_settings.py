@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bridge.errors import EXIT_REDIS, EXIT_SETTINGS
 from tests.scenarios.ops_port import free_port
-from tests.scenarios.stage import Actor, Stage
+from tests.scenarios.stage import Actor, Stage, eventually, message
 
 
 async def refused(bridge: Actor) -> tuple[int, list[str]]:
@@ -49,3 +49,27 @@ async def test_a_redis_that_would_evict_events_is_refused_with_the_cure(stage: S
     (sentence,) = said
     assert "maxmemory-policy is allkeys-lru" in sentence
     assert "set it: CONFIG SET maxmemory-policy noeviction" in sentence
+
+
+async def test_options_of_the_redis_url_hold_for_bridge_worker_and_command_line(
+    stage: Stage,
+) -> None:
+    with stage.redis() as redis:
+        redis.execute_command("ACL", "SETUSER", "fly@x", "on", ">p/w@%canary", "~*", "&*", "+@all")  # type: ignore[no-untyped-call]
+    place = stage.redis_server.url.partition("?")[0].rsplit("/", 1)[0]
+    options = "username=fly%40x&password=p%2Fw%40%25canary&client_name=options&socket_timeout=4"
+    url = f"{place}?db=2&{options}&health_check_interval=5&socket_keepalive=no"
+    await stage.bridge_and_worker("--pool", "threads", redis_url=url)
+
+    (event_id,) = stage.push(message())
+    await eventually(lambda: stage.counted()[event_id] == 1)
+    asked = stage.start("list", "handlers", "list", redis_url=url)
+
+    assert await asked.ended() == 0
+    assert "acting:act" in asked.log.read_text()
+    with stage.redis() as redis:
+        clients: list[dict[str, str]] = redis.client_list()
+    ours = [each for each in clients if each["name"] == "options"]
+    assert {(each["user"], each["db"]) for each in ours} == {("fly@x", "2")}
+    assert len(clients) == len(ours) + 1
+    assert not [actor.name for actor in stage.actors if "canary" in actor.log.read_text()]

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import kombu
 import pytest
 from celery import Celery
-from kombu import Connection, Queue
+from kombu import Queue
 from kombu.asynchronous import Hub
 from kombu.transport import redis as kombu_redis
+from kombu.utils.json import dumps
 from redis import Redis
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import OutOfMemoryError
 
 from bridge.errors import SettingsInvalid
 from bridge.local.valkey import EmbeddedRedis
-from bridge.primary import FollowingConnection, FollowingTlsConnection, Primary
+from bridge.primary import FollowingConnection, FollowingTlsConnection
 from bridge.settings import WorkerSettings
+from bridge.topology import parse
 from workers import broker
 
 TRANSPORT = f"{broker.__name__}:{broker.Transport.__name__}"
-FOLLOWING = f"{broker.__name__}:{broker.FollowingTransport.__name__}"
 
 
 def configuration(**settings: Any) -> dict[str, Any]:
     return broker.configuration(WorkerSettings(app_id="cli_test", **settings))
 
 
-def connection(**settings: Any) -> Connection:
+def connection(**settings: Any) -> kombu.Connection:
     """As Celery makes it of our settings."""
     app = Celery("contract", set_as_current=False)
     app.conf.update(configuration(**settings))
@@ -37,10 +39,28 @@ def connection(**settings: Any) -> Connection:
 
 
 def test_the_broker_is_the_redis_of_the_streams_unless_it_is_given() -> None:
-    assert configuration(redis_url="redis://:p@h:1/2")["broker_url"] == "redis://:p@h:1/2"
+    assert configuration(redis_url="redis://h:1/2")["broker_url"] == "redis://h:1/2"
     given = configuration(redis_url="redis+cluster://h", broker_url="redis://other")
-    assert given["broker_url"] == "redis://other"
+    assert given["broker_url"] == "redis://other:6379/0"
     assert given["broker_transport"] == TRANSPORT
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://u:hush%40@h/2", "redis://h:6379/2"),
+        ("rediss://h:1?password=hush%40&username=u&db=2", "rediss://h:1/2"),
+        ("redis+sentinel://u:hush%40@h/m?sentinel_password=hush%40", "sentinel m via h:26379"),
+        ("unix://u@/run/redis.sock?password=hush%40&db=2", "unix:///run/redis.sock"),
+    ],
+)
+def test_celery_is_told_no_secret(url: str, shown: str) -> None:
+    """It shows the URL in its banner and its log, and answers `inspect stats` with all of it."""
+    for made in (connection(redis_url=url), connection(redis_url=url).clone()):
+        answer = dumps({"broker": made.info(), "options": made.transport_options})
+        assert made.as_uri(include_password=True) == shown
+        assert shown in answer
+        assert "hush" not in answer + repr(made)
 
 
 def test_a_cluster_needs_a_broker_of_its_own() -> None:
@@ -55,47 +75,43 @@ def test_a_worker_may_do_without_a_broker() -> None:
     assert made.transport.implements.asynchronous
 
 
-def test_tls_is_verified() -> None:
-    for url in ("rediss://h", "rediss+sentinel://h/m"):
-        verified = configuration(redis_url=url)["broker_use_ssl"]
-        assert verified == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
-    assert configuration(redis_url="redis://h")["broker_use_ssl"] is None
-
-
-def test_sentinels_are_followed_by_our_own_transport() -> None:
-    made = connection(redis_url="redis+sentinel://u:p%40@h1:1,h2:2/m/3?sentinel_password=x")
-
-    assert made.transport_cls == FOLLOWING
-    assert (made.userid, made.password, made.virtual_host) == ("u", "p@", "3")
-    assert isinstance(made.transport_options["primary"], Primary)
-    assert made.clone().transport_cls == FOLLOWING
-    assert "p@" not in repr(made.transport_options)
-
-
 @pytest.fixture
 def no_ping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kombu_redis.PrefixedStrictRedis, "ping", lambda self: True)
 
 
 @pytest.mark.parametrize(
-    ("scheme", "expected"), [("redis", FollowingConnection), ("rediss", FollowingTlsConnection)]
+    ("url", "expected"),
+    [
+        ("redis://h", Connection),
+        ("rediss://h", SSLConnection),
+        ("unix:///run/redis.sock", UnixDomainSocketConnection),
+        ("redis+sentinel://h/m", FollowingConnection),
+        ("rediss+sentinel://h/m", FollowingTlsConnection),
+    ],
 )
-def test_kombus_pool_is_made_of_connections_that_follow(
-    scheme: str, expected: type, no_ping: None
+def test_kombus_pools_are_made_of_connections_like_those_of_the_streams(
+    url: str, expected: type, no_ping: None
 ) -> None:
-    with connection(redis_url=f"{scheme}+sentinel://h/m").channel() as channel:
-        for pool in (channel.pool, channel.async_pool):
-            assert issubclass(pool.connection_class, expected)
-            assert isinstance(pool.make_connection(), expected)
-
-
-def test_kombu_takes_a_unix_socket_with_its_password_and_database(no_ping: None) -> None:
-    url = "unix://u@/run/redis.sock?password=p%40&db=2"
     with connection(redis_url=url).channel() as channel:
-        settings = channel.pool.connection_kwargs
+        for pool in (channel.pool, channel.async_pool):
+            made = pool.make_connection()
+            assert isinstance(made, expected)
+            assert made.socket_timeout == 5
+            assert getattr(made, "cert_reqs", ssl.CERT_REQUIRED) == ssl.CERT_REQUIRED
+            assert isinstance(made, FollowingConnection) == ("primary" in pool.connection_kwargs)
 
-    assert (settings["path"], settings["db"]) == ("/run/redis.sock", 2)
-    assert (settings["username"], settings["password"]) == ("u", "p@")
+
+def test_kombu_takes_all_that_a_url_says(no_ping: None) -> None:
+    options = (
+        "db=2&password=p%40&client_name=fly&socket_timeout=3&health_check_interval=7&username=u"
+    )
+    for url in ("redis://:p%40@h/0", "unix:///run/redis.sock"):
+        with connection(redis_url=f"{url}?{options}").channel() as channel:
+            made = channel.pool.make_connection()
+
+        assert (made.db, made.client_name, made.username, made.password) == (2, "fly", "u", "p@")
+        assert (made.socket_timeout, made.health_check_interval) == (3, 7)
 
 
 @pytest.fixture
@@ -104,7 +120,7 @@ def server() -> Iterator[EmbeddedRedis]:
         yield server
 
 
-def orphan(made: Connection) -> Any:
+def orphan(made: kombu.Connection) -> Any:
     """A channel with an unacknowledged message, whose connection was closed before it."""
     channel = made.channel()
     queue = Queue("q", routing_key="q")(channel)
@@ -119,27 +135,30 @@ def orphan(made: Connection) -> Any:
 def test_kombu_still_ends_the_worker_when_a_channel_outlives_its_connection(
     server: EmbeddedRedis,
 ) -> None:
-    channel = orphan(Connection(server.url))
+    channel = orphan(kombu.Connection(server.url))
 
     with pytest.raises(AttributeError, match="hostname"):
         channel.close()
 
 
 def test_our_channel_may_outlive_its_connection(server: EmbeddedRedis) -> None:
-    primary = SimpleNamespace(find=lambda: ("127.0.0.1", server.port))
-    options = {"primary": primary}
-    channel = orphan(Connection(server.url, transport=FOLLOWING, transport_options=options))
+    channel = orphan(ours(server))
 
     channel.close()
 
     assert channel.closed
 
 
-def sockets(server: EmbeddedRedis, transport: str | None) -> int:
+def ours(server: EmbeddedRedis) -> kombu.Connection:
+    options = {"server": broker.Server(parse(server.url), "cli_test")}
+    return kombu.Connection(server.url, transport=TRANSPORT, transport_options=options)
+
+
+def sockets(server: EmbeddedRedis, make: Callable[[], kombu.Connection]) -> int:
     """Connections left after three tries to hang a connection onto a loop were refused."""
     with Redis.from_url(server.url) as redis:
         before = len(redis.client_list())
-        made = [Connection(server.url, transport=transport) for _ in range(3)]
+        made = [make() for _ in range(3)]
         redis.config_set("maxmemory", 1)
         try:
             for each in made:
@@ -159,5 +178,5 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_refused_registration_leaves_no_socket_though_kombu_still_does(
     server: EmbeddedRedis,
 ) -> None:
-    assert sockets(server, transport=None) > 0
-    assert sockets(server, transport=TRANSPORT) == 0
+    assert sockets(server, lambda: kombu.Connection(server.url)) > 0
+    assert sockets(server, lambda: ours(server)) == 0
