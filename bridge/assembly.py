@@ -68,6 +68,7 @@ async def assembled(
             durability=durability, retention=settings.retention, heartbeat=heartbeat,
             memory_threshold=settings.memory_threshold, attempts=_attempts(settings),
             backoff=Backoff(first=settings.reconnect_delay), capacity=_capacity(settings),
+            dead_letters=settings.dead_letters,
             lifecycle=lifecycle, traced=traced,
         )  # fmt: skip
         if settings.ops_port:

@@ -7,6 +7,7 @@ anyway.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,9 @@ CALLBACKS = frozenset({"card.action.trigger", "url.preview.get"})
 """Feishu: these want a result in the ack. An empty one keeps the card as it is."""
 
 NO_RESULT = b"{}"
+
+UNACKED_PAYLOAD = 65_536
+"""Bytes that are kept of a frame for which Feishu gets no ack; of all else, everything."""
 
 log = structlog.get_logger("bridge.feed")
 
@@ -87,9 +91,15 @@ class Feed:
 
     def reject(self, rejected: Rejected) -> None:
         """Bury a frame that made no delivery; it is acked if it can be."""
-        fields = {"error": "the frame makes no delivery", "headers": repr(dict(rejected.headers))}
-        done = partial(self._buried, rejected.delivery)
-        self._publisher.bury(rejected.reason, rejected.payload, self._stamped(fields), done)
+        headers = repr(dict(rejected.headers))
+        fields = {"error": "the frame makes no delivery", "headers": headers}
+        delivery, payload = rejected.delivery, rejected.payload
+        done = partial(self._buried, rejected.reason, len(payload), delivery)
+        self._publisher.bury(
+            rejected.reason, payload, self._stamped(fields), done,
+            same=_same(payload, headers) if delivery else "",
+            longest=None if delivery else UNACKED_PAYLOAD,
+        )  # fmt: skip
 
     def _entry(self, delivery: Delivery, found: Header, traceparent: str, tracestate: str) -> Entry:
         return Entry(
@@ -123,27 +133,34 @@ class Feed:
         if spans is not None:
             spans.end(200, entry_id=result.entry_id, duplicate=result.duplicate)
 
-    def _refused(self, delivery: Delivery, refusal: PublishRefused) -> int:
-        """Count it and answer it; returns the code, 0 for no ack."""
+    def _refused(self, delivery: Delivery | None, refusal: PublishRefused) -> int:
+        """Count it and answer it, if it can be; returns the code, 0 for no ack."""
         self._tally.outcomes[refusal.reason] += 1
-        if refusal.reason == "fenced":
+        if delivery is None or refusal.reason == "fenced":
             return 0
         self._ack(delivery, 500)
         return 500
 
     def _bury(self, delivery: Delivery, reason: str, error: str) -> None:
         fields = {"error": error, "message_id": delivery.message_id, "trace_id": delivery.trace_id}
-        done = partial(self._buried, delivery)
-        self._publisher.bury(reason, delivery.payload, self._stamped(fields), done)
-        log.warning("event.buried", reason=reason, size=len(delivery.payload))
+        payload = delivery.payload
+        done = partial(self._buried, reason, len(payload), delivery)
+        self._publisher.bury(reason, payload, self._stamped(fields), done, same=_same(payload))
 
-    def _buried(self, delivery: Delivery | None, result: Published | PublishRefused) -> None:
-        if isinstance(result, Published):
-            self._tally.outcomes["buried"] += 1
-            if delivery is not None:
-                self._ack(delivery, 200)
-        elif delivery is not None:
+    def _buried(
+        self,
+        reason: str,
+        size: int,
+        delivery: Delivery | None,
+        result: Published | PublishRefused,
+    ) -> None:
+        if isinstance(result, PublishRefused):
             self._refused(delivery, result)
+            return
+        self._tally.outcomes["duplicate" if result.duplicate else "buried"] += 1
+        if delivery is not None:
+            log.warning("event.buried", reason=reason, size=size)
+            self._ack(delivery, 200)
 
     def _ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> None:
         if self.connection is not None:
@@ -157,3 +174,8 @@ class Feed:
         stream = self._keys.stream(found.event_type)
         waited = self._clock() - delivery.received
         return begin(delivery, found, stream, self._term, waited)
+
+
+def _same(payload: bytes, headers: str = "") -> str:
+    """The same for every push of one event, whatever can be read of it."""
+    return hashlib.sha256(payload + headers.encode(errors="replace")).hexdigest()

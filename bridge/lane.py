@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +38,17 @@ class Lane:
 
     Args:
         pool: only its connection settings are used.
-        script: loaded on each new connection.
+        scripts: loaded on each new connection.
     """
 
-    def __init__(self, pool: ConnectionPool, script: str, durability: Durability) -> None:
+    def __init__(
+        self, pool: ConnectionPool, scripts: Sequence[str], durability: Durability
+    ) -> None:
         self.sent: list[Waiting] = []
         """The batch, until its answers are there."""
         self.task: asyncio.Task[None] | None = None
         """Who runs the lane now."""
-        self._pipe = Pipe(pool, [pack("SCRIPT", "LOAD", script)])
+        self._pipe = Pipe(pool, [pack("SCRIPT", "LOAD", script) for script in scripts])
         self._durability = durability
 
     def taken(self) -> list[Waiting]:
@@ -74,10 +77,15 @@ class Lane:
 
 
 def is_final(answer: Any) -> bool:
-    """Whether durability does not matter to this answer: it is an error, or fenced."""
-    return isinstance(answer, RedisError) or is_fenced(answer)
+    """Whether durability does not matter to this answer: nothing was taken."""
+    return isinstance(answer, RedisError) or is_fenced(answer) or finds_no_room(answer)
 
 
 def is_fenced(answer: Any) -> bool:
     """Whether the script refused because of the term."""
     return isinstance(answer, list) and answer[0] == b"fenced"
+
+
+def finds_no_room(answer: Any) -> bool:
+    """Whether the script refused a dead letter because there are as many as may be."""
+    return isinstance(answer, list) and answer[0] == b"letters_full"

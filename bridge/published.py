@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Refusal = Literal["fenced", "redis", "timeout", "full", "overload", "capacity", "undurable"]
+Refusal = Literal[
+    "fenced", "redis", "timeout", "full", "overload", "capacity", "undurable", "letters_full"
+]
 """See `PublishRefused`."""
 
 
@@ -27,7 +29,7 @@ class PublishRefused:
             spent; `timeout`: no answer until then, or no turn; `full`: Redis has no room, and was
             perhaps not even asked; `overload`: too much waits already; `capacity`: more waits than
             the settings allow; `undurable`: it is in Redis' memory, but not yet on disk or on the
-            replicas.
+            replicas; `letters_full`: the bridge keeps as many dead letters as it may.
     """
 
     reason: Refusal

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Timeou
 
 from bridge.capacity import Capacity
 from bridge.durability import NONE, Durability, Undurable
-from bridge.lane import Lane, Waiting, is_fenced
+from bridge.lane import Lane, Waiting, finds_no_room, is_fenced
 from bridge.pipe import pack
 from bridge.published import Done, Published, PublishRefused, Refusal
 from bridge.streams import BRIDGE_GROUP, MARKER_TTL, MAX_TYPES, OTHER, Entry, Keys
@@ -38,19 +39,32 @@ BACKLOG = 32 * 1024 * 1024
 PACE = 0.1
 """Seconds until another connection takes what has waited, when those in use wait for durability."""
 
-DEAD_LETTERS = 1_000
-"""Dead letters of the bridge that are kept."""
-
-DEAD_PAYLOAD = 65_536
-"""Bytes of a dead letter's payload that are kept."""
+DEAD_LETTERS = 10_000
+"""Dead letters of the bridge that are kept, unless set otherwise."""
 
 DEAD_FIELD = 4_096
-"""Characters of each other field that are kept: headers can be as long as a frame."""
+"""Characters that a dead letter keeps of each field but the payload: headers can be as long as a
+frame."""
+
+RETRIED = 60
+"""Seconds for which a dead letter is known that nothing tells from a repetition: it is sent again
+within `BUDGET`, if at all."""
 
 _PAUSE = 0.1  # seconds before what failed is sent again
 
-_SCRIPT = files("bridge").joinpath("lua", "publish.lua").read_text(encoding="utf-8")
-_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_LUA = files("bridge").joinpath("lua")
+_SCRIPTS = tuple(
+    _LUA.joinpath(name).read_text(encoding="utf-8") for name in ("publish.lua", "keep_letter.lua")
+)
+_PUBLISH, _KEEP_LETTER = (
+    hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in _SCRIPTS
+)
+
+_ROOM = (
+    "look at them with `flybridge dlq list --group bridge` and purge those you have seen, or raise "
+    "FLYBRIDGE_DEAD_LETTERS; until then Feishu gets 500 for events that cannot be read, and "
+    "sends each 4 times more in 7 hours"
+)
 
 log = structlog.get_logger("bridge.publisher")
 
@@ -63,6 +77,7 @@ class Publisher:
         durability: what must hold before an entry counts as published; see `durability.fit`.
         capacity: how many entries may wait.
         marker_ttl: seconds for which an event that comes again is known.
+        dead_letters: how many of its own the bridge keeps; further ones are refused.
         full: whether Redis has no room; asked for every entry.
         on_out_of_memory: called when Redis itself said so, once a batch.
         leads: asked right before anything is sent; `LeaseElector.leads`.
@@ -80,6 +95,7 @@ class Publisher:
         durability: Durability = NONE,
         capacity: Capacity | None = None,
         marker_ttl: int = MARKER_TTL,
+        dead_letters: int = DEAD_LETTERS,
         full: Callable[[], bool] = lambda: False,
         on_out_of_memory: Callable[[], None] = lambda: None,
         leads: Callable[[], bool] = lambda: True,
@@ -97,6 +113,7 @@ class Publisher:
         self._lease, self._types, self._other = keys.lease, keys.types, keys.stream(OTHER)
         self._dead = keys.dead(BRIDGE_GROUP)
         self._marker_ttl = marker_ttl
+        self._dead_letters = dead_letters
         self._full, self._leads = full, leads
         self._watch, self._budget = watch, budget
         self._capacity = capacity or Capacity()
@@ -105,9 +122,9 @@ class Publisher:
         self._queue: deque[Waiting] = deque()
         self._backlog = 0
         pool = redis.connection_pool
-        self._lanes = [Lane(pool, _SCRIPT, durability) for _ in range(durability.lanes)]
+        self._lanes = [Lane(pool, _SCRIPTS, durability) for _ in range(durability.lanes)]
         self._idle = self._lanes[::-1]
-        self._paced = self._failing = False
+        self._paced = self._failing = self._letters_full = False
 
     def submit(self, entry: Entry, done: Done) -> None:
         """Publish an entry under `entry.term`; never blocks, `done` gets the result."""
@@ -119,21 +136,36 @@ class Publisher:
         marker = self._keys.published(entry.event_id)
         keys = (self._lease, marker, self._types, stream, self._other)
         options = (entry.term, name, MAX_TYPES, self._marker_ttl)
-        self._enqueue(pack("EVALSHA", _SHA, len(keys), *keys, *options, *entry.fields()), done)
+        self._enqueue(pack("EVALSHA", _PUBLISH, len(keys), *keys, *options, *entry.fields()), done)
 
-    def bury(self, reason: str, payload: bytes, fields: Mapping[str, str], done: Done) -> None:
-        """Keep what holds no readable event as a dead letter of the bridge.
+    def bury(
+        self,
+        reason: str,
+        payload: bytes,
+        fields: Mapping[str, str],
+        done: Done,
+        *,
+        same: str = "",
+        longest: int | None = None,
+    ) -> None:
+        """Keep what holds no readable event as a dead letter of the bridge, once.
 
         Fields: `reason`, `size` (of the payload, bytes), those given, cut at `DEAD_FIELD`, and
-        `envelope`: the payload, cut at `DEAD_PAYLOAD`.
+        `envelope`: the payload.
+
+        Args:
+            same: what this push and its repetitions have in common; empty: it has none.
+            longest: bytes of the payload that are kept; None: all of them.
         """
         if self._full():
             done(PublishRefused("full"))
             return
         pairs = [part for name, value in fields.items() for part in (name, value[:DEAD_FIELD])]
-        fixed = ("reason", reason, "size", len(payload), "envelope", payload[:DEAD_PAYLOAD])
+        fixed = ("reason", reason, "size", len(payload), "envelope", payload[:longest])
+        keys = (self._dead, self._keys.buried(same or secrets.token_hex(16)))
+        options = (self._dead_letters, self._marker_ttl if same else RETRIED)
         self._enqueue(
-            pack("XADD", self._dead, "MAXLEN", "~", DEAD_LETTERS, "*", *pairs, *fixed), done
+            pack("EVALSHA", _KEEP_LETTER, len(keys), *keys, *options, *pairs, *fixed), done
         )
 
     async def drain(self, timeout: float) -> int:
@@ -226,15 +258,15 @@ class Publisher:
 
     def _judge(self, waiting: Waiting, answer: Any, now: float) -> bool:
         """Settle an entry by its answer; False when it has time to be sent again."""
-        if isinstance(answer, bytes):
-            result: Published | PublishRefused = Published(answer.decode())
-        elif isinstance(answer, RedisError):
+        if isinstance(answer, RedisError):
             waiting.trouble = _trouble(answer)
             if now < waiting.deadline and waiting.trouble in ("redis", "timeout"):
                 return False
-            result = PublishRefused(waiting.trouble)
+            result: Published | PublishRefused = PublishRefused(waiting.trouble)
         elif is_fenced(answer):
             result = PublishRefused("fenced")
+        elif finds_no_room(answer):
+            result = PublishRefused("letters_full")
         else:
             result = Published(answer[1].decode(), duplicate=answer[0] == b"duplicate")
         self._settle(waiting, result)
@@ -242,6 +274,7 @@ class Publisher:
 
     async def _note(self, lane: Lane, answers: Sequence[Any]) -> None:
         """What a batch says of the whole: fenced, full, failing, well again."""
+        self._note_letters(answers)
         if fenced := next(filter(is_fenced, answers), None):
             self.on_fenced(int(fenced[1] or 0))
         if any(isinstance(answer, OutOfMemoryError) for answer in answers):
@@ -258,6 +291,16 @@ class Publisher:
             else:
                 log.info("publish.recovered")
 
+    def _note_letters(self, answers: Sequence[Any]) -> None:
+        """Log once that there is no room for dead letters, and once that there is again."""
+        if any(map(finds_no_room, answers)):
+            if not self._letters_full:
+                log.error("letters.full", kept=self._dead_letters, cure=_ROOM)
+            self._letters_full = True
+        elif self._letters_full and any(map(_is_kept, answers)):
+            self._letters_full = False
+            log.info("letters.relieved")
+
     def _refuse(self, batch: Sequence[Waiting], reason: Refusal) -> None:
         for waiting in batch:
             self._settle(waiting, PublishRefused(reason))
@@ -269,6 +312,10 @@ class Publisher:
             waiting.done(result)
         except Exception:  # one callback's mistake must not cost the rest of the batch its acks
             log.exception("publish.callback_failed")
+
+
+def _is_kept(answer: Any) -> bool:
+    return isinstance(answer, list) and answer[0] == b"kept"
 
 
 def _trouble(error: RedisError) -> Refusal:

@@ -171,6 +171,12 @@ class BridgeSettings(WorkerSettings):
         description="give none, aof (the ack waits until Redis has the event on disk), or "
         "replica:N (until N replicas have it)",
     )
+    dead_letters: Count = Field(
+        10_000,
+        ge=1,
+        description="give how many events that cannot be read the bridge keeps as dead letters, 1 "
+        "or more; what comes on top is answered 500",
+    )
     memory_threshold: float = Field(
         0.85,
         gt=0,

@@ -81,6 +81,10 @@ class Keys:
     def published(self, event_id: str) -> str:
         return f"{self.prefix}:published:{key_part(event_id)}"
 
+    def buried(self, letter: str) -> str:
+        """The marker of a dead letter of the bridge, by what tells it from others."""
+        return f"{self.prefix}:buried:{letter}"
+
     def states(self, group: str) -> str:
         """What the names of all `state` keys begin with; `key_part` of an event id follows."""
         return f"{self.prefix}:state:{group}:"

@@ -25,7 +25,7 @@ from bridge.heartbeat import Heartbeat
 from bridge.lease import RELEASE_TIMEOUT, LeaseElector
 from bridge.lifecycle import Errored, Leading, SteppedDown
 from bridge.link import Connect, Discover, Link, Pace
-from bridge.publisher import Publisher
+from bridge.publisher import DEAD_LETTERS, Publisher
 from bridge.self_report import SelfReport
 from bridge.status import Board, State, Status, now_ms
 from bridge.streams import Keys, mark_ttl
@@ -52,6 +52,7 @@ class Supervisor:
         discover, connect: see `Link`.
         durability: what an ack waits for; see `durability.fit`.
         capacity: how many events may wait for Redis.
+        dead_letters: how many of its own the bridge keeps.
         attempts: whether to connect again.
         retention: seconds for which streams keep what every group has acknowledged.
         memory_threshold: share of Redis' memory limit from which on nothing more is taken in.
@@ -70,6 +71,7 @@ class Supervisor:
         *,
         durability: Durability = NONE,
         capacity: Capacity | None = None,
+        dead_letters: int = DEAD_LETTERS,
         attempts: Attempts | None = None,
         retention: float = RETENTION,
         memory_threshold: float = MEMORY_THRESHOLD,
@@ -95,9 +97,9 @@ class Supervisor:
         )  # fmt: skip
         self._publisher = Publisher(
             redis, keys, durability=durability, capacity=capacity, marker_ttl=mark_ttl(retention),
-            full=lambda: self._upkeep.headroom.full, on_out_of_memory=self._upkeep.memory.refused,
-            leads=elector.leads, on_fenced=self._on_fenced, on_outage=self._errored,
-            watch=self._vital.watch,
+            dead_letters=dead_letters, full=lambda: self._upkeep.headroom.full,
+            on_out_of_memory=self._upkeep.memory.refused, leads=elector.leads,
+            on_fenced=self._on_fenced, on_outage=self._errored, watch=self._vital.watch,
         )  # fmt: skip
         self._board = Board(redis, keys, self.status)
         self._link = Link(

@@ -48,7 +48,12 @@ async def listen(
         return await stack.enter_async_context(server)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise PortTaken(f"Cannot listen on {host}:{port} ({reason}); {cure}.") from error
+        raise PortTaken(f"Cannot listen on {netloc(host, port)} ({reason}); {cure}.") from error
+
+
+def netloc(host: str, port: int) -> str:
+    """Host and port as they stand in a URL: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @asynccontextmanager

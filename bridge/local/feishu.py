@@ -31,7 +31,7 @@ from bridge.local.ledger import Ledger
 from bridge.local.pump import Pump
 from bridge.local.pushes import Push, push_of
 from bridge.local.routes import routes
-from bridge.web import serving
+from bridge.web import netloc, serving
 
 APP_ID = "cli_a1b2c3d4e5f60718"
 APP_SECRET = "local-secret"  # noqa: S105 (the secret of an app that exists nowhere)
@@ -44,6 +44,9 @@ CLIENT_CONFIG: Mapping[str, int] = {
     "PingInterval": 120,
 }
 """Seconds, as Feishu was seen to send them."""
+
+_LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (read, not bound)
+"""Where a client on this machine finds what listens on all of its addresses."""
 
 _QUIET = logging.getLogger("bridge.local.websockets")
 _QUIET.disabled = True  # cut connections are what this server is for, not news
@@ -134,7 +137,7 @@ class LocalFeishu:
     @property
     def url(self) -> str:
         """The base URL to give to clients as their domain."""
-        return f"http://{self._host}:{self._port}"
+        return f"http://{netloc(_LOOPBACKS.get(self._host, self._host), self._port)}"
 
     @property
     def stats(self) -> dict[str, int]:
@@ -155,7 +158,7 @@ class LocalFeishu:
     def discover(self, body: bytes, host: str) -> tuple[int, dict[str, Any]]:
         """HTTP status and JSON of discovery; `host` is the name by which the client came."""
         self._counts["discoveries"] += 1
-        origin = f"ws://{host}:{self._ws_port}"
+        origin = f"ws://{netloc(host, self._ws_port)}"
         return self._gate.discover(body, origin, len(self.connections))
 
     def _serve_websockets(self) -> AbstractAsyncContextManager[Server]:

@@ -11,6 +11,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog.testing import capture_logs
 
 from bridge import frames
 from bridge.delivery import Delivery, Rejected
@@ -30,13 +31,17 @@ class Publisher:
         self.result = result
         self.entries: list[Entry] = []
         self.buried: list[tuple[str, bytes, Mapping[str, str]]] = []
+        self.options: list[dict[str, Any]] = []
 
     def submit(self, entry: Entry, done: Done) -> None:
         self.entries.append(entry)
         done(self.result)
 
-    def bury(self, reason: str, payload: bytes, fields: Mapping[str, str], done: Done) -> None:
+    def bury(
+        self, reason: str, payload: bytes, fields: Mapping[str, str], done: Done, **options: Any
+    ) -> None:
         self.buried.append((reason, payload, fields))
+        self.options.append(options)
         done(self.result)
 
 
@@ -151,9 +156,33 @@ def test_a_push_of_the_legacy_callback_channel_is_buried_and_acked(keys: Keys) -
 
 
 def test_a_burial_that_failed_is_answered_with_500(keys: Keys) -> None:
-    setup = Setup(keys, PublishRefused("redis"))
-    setup.feed.take(delivery(b"\xff"))
+    setup = Setup(keys, PublishRefused("letters_full"))
+    with capture_logs() as logs:
+        setup.feed.take(delivery(b"\xff"))
     assert setup.codes == [500]
+    assert setup.tally.outcomes == {"letters_full": 1}
+    assert logs == [], "nothing was buried"
+
+
+def test_what_is_acked_is_kept_whole_and_once_what_is_not_in_part(keys: Keys) -> None:
+    setup = Setup(keys)
+    for pushed in (delivery(b"\xff"), delivery(b"\xff"), None):
+        if pushed:
+            setup.feed.take(pushed)
+        else:
+            setup.feed.reject(Rejected("invalid", b"\xff", {}, None))
+    first, second, third = setup.publisher.options
+    assert first == second
+    assert first["same"]
+    assert "longest" not in first
+    assert third == {"same": "", "longest": 65_536}
+
+
+def test_a_frame_that_is_lost_because_nobody_can_ask_for_it_again_is_counted(keys: Keys) -> None:
+    setup = Setup(keys, PublishRefused("letters_full"))
+    setup.feed.reject(Rejected("invalid", b"x", {}, None))
+    assert setup.codes == []
+    assert setup.tally.outcomes == {"letters_full": 1}
 
 
 @pytest.mark.parametrize("acked", [True, False])

@@ -1,4 +1,4 @@
-"""Both scripts, on fakeredis, Redis and Valkey."""
+"""The scripts, on fakeredis, Redis and Valkey."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bridge.streams import MARKER_TTL, Keys
 
 LUA = Path(__file__).parents[2] / "bridge" / "lua"
 LEASE = (LUA / "lease.lua").read_text(encoding="utf-8")
+KEEP_LETTER = (LUA / "keep_letter.lua").read_text(encoding="utf-8")
 PUBLISH = (LUA / "publish.lua").read_text(encoding="utf-8")
 
 DURATION = 15_000
@@ -196,3 +197,31 @@ class TestFullRedis:
         with pytest.raises(Exception, match="maxmemory"):
             await publish(real_redis, keys, "e1", term=self.term)
         assert await real_redis.keys("*") == [keys.lease.encode()]
+
+
+class TestKeepLetter:
+    async def keep(self, redis: Redis, keys: Keys, letter: str, most: int = 2) -> list[Any]:
+        return await redis.eval(
+            KEEP_LETTER, 2, keys.dead("bridge"), keys.buried(letter), most, 60,
+            "reason", "decode", "envelope", b"\x00\xff",
+        )  # fmt: skip
+
+    async def test_a_call_that_is_repeated_is_answered_as_before(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        verdict, entry_id = await self.keep(any_redis, keys, "a")
+        assert verdict == b"kept"
+        assert await self.keep(any_redis, keys, "a") == [b"duplicate", entry_id]
+        ((there, fields),) = await any_redis.xrange(keys.dead("bridge"))
+        assert (there, fields) == (entry_id, {b"reason": b"decode", b"envelope": b"\x00\xff"})
+        assert 0 < await any_redis.ttl(keys.buried("a")) <= 60
+
+    async def test_without_room_nothing_is_added_and_nothing_dropped(
+        self, any_redis: Redis, keys: Keys
+    ) -> None:
+        for letter in "ab":
+            await self.keep(any_redis, keys, letter)
+        assert await self.keep(any_redis, keys, "c") == [b"letters_full", b"2"]
+        assert (await self.keep(any_redis, keys, "a"))[0] == b"duplicate"
+        assert await any_redis.xlen(keys.dead("bridge")) == 2
+        assert (await self.keep(any_redis, keys, "c", most=3))[0] == b"kept"

@@ -130,7 +130,65 @@ async def test_a_dead_letter_of_the_bridge_keeps_reason_size_and_bounded_texts(
     assert (fields[b"reason"], fields[b"error"]) == (b"decode", b"not JSON")
     assert fields[b"size"] == b"100000"
     assert fields[b"headers"] == b"x" * module.DEAD_FIELD
-    assert fields[b"envelope"] == b"\xff" * module.DEAD_PAYLOAD
+    assert fields[b"envelope"] == b"\xff" * 100_000
+
+
+async def test_a_dead_letter_of_what_is_never_acked_keeps_the_beginning(
+    publisher: Publisher, real_redis: Redis, keys: Keys
+) -> None:
+    publisher.bury("invalid", b"\xff" * 100, {}, lambda result: None, longest=10)
+    await publisher.drain(2.0)
+    ((_, fields),) = await real_redis.xrange(keys.dead(BRIDGE_GROUP))
+    assert (fields[b"size"], fields[b"envelope"]) == (b"100", b"\xff" * 10)
+
+
+async def bury(publisher: Publisher, *payloads: bytes, same: bool = True) -> list[Any]:
+    results: list[Any] = []
+    for payload in payloads:
+        name = payload.hex() if same else ""
+        publisher.bury("decode", payload, {}, results.append, same=name)
+        assert await publisher.drain(2.0) == 0
+    return results
+
+
+async def test_a_push_that_comes_again_is_one_dead_letter_as_long_as_that_is_there(
+    publisher: Publisher, real_redis: Redis, keys: Keys
+) -> None:
+    first, second = await bury(publisher, b"a", b"a")
+    assert second == Published(first.entry_id, duplicate=True)
+    await real_redis.xdel(keys.dead(BRIDGE_GROUP), first.entry_id)
+    (third,) = await bury(publisher, b"a")
+    assert not third.duplicate
+    assert await real_redis.xlen(keys.dead(BRIDGE_GROUP)) == 1
+
+
+async def test_frames_that_nothing_tells_apart_are_a_letter_each(
+    publisher: Publisher, real_redis: Redis, keys: Keys
+) -> None:
+    await bury(publisher, b"a", b"a", same=False)
+    assert await real_redis.xlen(keys.dead(BRIDGE_GROUP)) == 2
+
+
+async def test_beyond_its_bound_no_letter_is_dropped_and_none_taken_until_there_is_room(
+    real_redis: Redis, keys: Keys
+) -> None:
+    publisher = Publisher(real_redis, keys, dead_letters=2)
+    with capture_logs() as logs:
+        kept = await bury(publisher, b"a", b"b")
+        refused = await bury(publisher, b"c", b"d", b"a")
+        assert refused == [
+            PublishRefused("letters_full"),
+            PublishRefused("letters_full"),
+            Published(kept[0].entry_id, duplicate=True),
+        ]
+        await real_redis.xdel(keys.dead(BRIDGE_GROUP), kept[0].entry_id)
+        (again,) = await bury(publisher, b"c")
+    await publisher.close()
+    assert isinstance(again, Published)
+    letters = await real_redis.xrange(keys.dead(BRIDGE_GROUP))
+    assert [fields[b"envelope"] for _, fields in letters] == [b"b", b"c"]
+    assert [line["event"] for line in logs] == ["letters.full", "letters.relieved"]
+    assert "flybridge dlq list --group bridge" in logs[0]["cure"]
 
 
 async def test_a_server_that_forgot_its_scripts_is_taught_again(

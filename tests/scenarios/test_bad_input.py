@@ -186,6 +186,8 @@ async def test_events_that_cannot_be_read_are_acked_and_buried_with_their_reason
     found = {(letter["reason"], int(letter["size"])) for letter in letters}
     assert found == {(reason, len(payload)) for payload, reason in BURIED.values()}
     assert sentry.ops.status()["outcomes"] == {"buried": len(BURIED)}
+    (large,) = sentry.buried("too_large")
+    assert len(large["envelope"]) == int(large["size"]), "kept whole"
     await sentry.unharmed()
 
 

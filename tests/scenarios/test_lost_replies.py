@@ -159,7 +159,7 @@ BRIDGE = [
     Loss("SCRIPT LOAD", cut_bridge),
     Loss("EVALSHA lease"),
     Loss("EVAL lease", forget_scripts),
-    Loss("XADD", send_garbage),
+    Loss("EVALSHA keep_letter", send_garbage),
     Loss("HSET"),
     Loss("HGETALL"),
     Loss("HDEL", leave_a_stale_bridge_on_the_board),

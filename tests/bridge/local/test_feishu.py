@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -11,6 +12,15 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from bridge import frames
 from bridge.local.feishu import LocalFeishu
 from handlers.samples import sample
+
+
+def ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
 
 FAST = 1000.0  # the first rung takes 15 ms, the whole ladder 25 s
 TYPE = "im.message.receive_v1"
@@ -299,3 +309,20 @@ async def test_five_thousand_events_take_a_couple_of_seconds(connected: Any) -> 
                 await push.wait()
         reader.cancel()
     assert feishu.stats["acked"] == feishu.stats["sent"] == 5000
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]")],  # noqa: S104
+)
+async def test_it_names_itself_so_that_a_client_connects(
+    connected: Any, host: str, reached: str
+) -> None:
+    if ":" in host and not ipv6():
+        pytest.skip("this machine has no IPv6; switch it on for the loopback")
+    async with LocalFeishu(host=host) as feishu:
+        assert feishu.url.startswith(f"http://{reached}:")
+        async with connected(feishu.url) as client:
+            push = feishu.push(sample(TYPE))
+            await client.ack(await client.receive())
+            assert await push.wait(5)

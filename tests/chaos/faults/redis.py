@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from tests.chaos.fault import ALL, INPUT, Fault
 from tests.chaos.play import Play
 
-BRIDGE_COMMANDS = ("EVALSHA publish", "EVALSHA lease", "SCRIPT LOAD")
+BRIDGE_COMMANDS = ("EVALSHA publish", "EVALSHA keep_letter", "EVALSHA lease", "SCRIPT LOAD")
 WAITING: dict[object, tuple[str, ...]] = {"aof": ("WAITAOF",), "replica:1": ("WAIT",)}
 """By durability."""
 
