@@ -69,6 +69,7 @@ class SelfReport:
             leaderships=tally.leaderships,
             connects=tally.connects,
             heartbeat=tally.heartbeat.statistics(time.monotonic(), now_ms()),
+            unread=trimmer.unread,
         )
 
 

@@ -98,6 +98,8 @@ class Status:
     leaderships: int
     connects: int
     heartbeat: HeartbeatStatistics
+    unread: int = 0
+    """Streams with entries that no group reads."""
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

@@ -1,14 +1,15 @@
 #!lua flags=allow-oom
 -- Removes old entries that every group has acknowledged, one step of them. Anyone may call it at any time.
--- KEYS     stream
+-- KEYS     stream, what the names of the groups' retries begin with
 -- ARGV     retention (ms), entries to remove at most, then the groups that will read this stream, joined or not yet
--- returns  {removed, 1 if there may be more, now (ms), group, …}, a group as {name, pending, lag or -1, held}
---          held: its oldest entry that is pending or unread, or ''. A stream without any group is left alone.
+-- returns  {removed, 1 if there may be more, now (ms), group, …}, a group as {name, pending, lag or -1, its oldest
+--          pending entry or '', ms at which its retry is due or -1, its oldest unread entry or ''}
+-- A stream that no group reads loses nothing; all of it is unread by a group named ''.
 
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 
-local function oldest(one, other)  -- of two entry ids or ''; as numbers ids would lose their last digits
+local function older(one, other)  -- of two entry ids or ''; as numbers ids would lose their last digits
   if one == '' or other == '' then
     return one .. other
   end
@@ -19,15 +20,17 @@ local function oldest(one, other)  -- of two entry ids or ''; as numbers ids wou
   return (#a < #b or #a == #b and a < b) and one or other
 end
 
-local function held_by(group)
+local function standing(group)
   local pending = redis.call('XPENDING', KEYS[1], group['name'], '-', '+', 1)[1]
   -- An error when nothing can follow, the last id being the greatest there is.
   local unread = redis.pcall('XRANGE', KEYS[1], '(' .. group['last-delivered-id'], '+', 'COUNT', 1)[1]
-  return oldest(pending and pending[1] or '', unread and unread[1] or '')
+  local due = pending and redis.pcall('ZSCORE', KEYS[2] .. group['name'], KEYS[1] .. '|' .. pending[1])
+  return {group['name'], group['pending'], group['lag'] or -1, pending and pending[1] or '', tonumber(due) or -1,
+          unread and unread[1] or ''}
 end
 
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
-if groups.err or #groups == 0 then
+if groups.err then
   return {0, 0, now}
 end
 
@@ -38,18 +41,22 @@ for _, fields in ipairs(groups) do
   for i = 1, #fields, 2 do
     group[fields[i]] = fields[i + 1]
   end
-  local held = held_by(group)
-  bound = oldest(bound, held)
-  answer[#answer + 1] = {group['name'], group['pending'], group['lag'] or -1, held}
+  local row = standing(group)
+  bound = older(bound, older(row[4], row[6]))
+  answer[#answer + 1] = row
   joined[group['name']] = true
 end
 
 -- A worker joins a stream a moment after its first entry, or when it is back; until then all of it is unread.
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
-for i = 3, #ARGV do
-  if first and not joined[ARGV[i]] then
-    bound = oldest(bound, first[1])
-    answer[#answer + 1] = {ARGV[i], 0, redis.call('XLEN', KEYS[1]), first[1]}
+local absent = {unpack(ARGV, 3)}
+if #groups == 0 and #absent == 0 then
+  absent = {''}
+end
+for _, name in ipairs(absent) do
+  if first and not joined[name] then
+    bound = older(bound, first[1])
+    answer[#answer + 1] = {name, 0, redis.call('XLEN', KEYS[1]), '', -1, first[1]}
   end
 end
 
