@@ -101,7 +101,12 @@ class Keys:
         return self.locks(group) + key_part(event_id)
 
     def retries(self, group: str) -> str:
+        """What the names of the retries of a group begin with; see `retries_of`."""
         return f"{self.prefix}:retries:{group}"
+
+    def retries_of(self, group: str, stream: str) -> str:
+        """Zset of the entries of one stream that wait for a retry, by the Unix ms it is due at."""
+        return f"{self.retries(group)}:{stream}"
 
     def dead(self, group: str) -> str:
         return f"{self.prefix}:dead:{group}"

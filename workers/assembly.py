@@ -28,6 +28,7 @@ from workers.ordering import Ordering
 from workers.pending_list import PendingList
 from workers.reader import StreamReader
 from workers.spans import IntakeSpans
+from workers.spoilt import SpoiltKeys
 
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
@@ -92,7 +93,8 @@ def assemble(
     client = sync_client(settings.redis_url, app_id=settings.app_id)
     # A read whose answer was lost must not be repeated unseen: the first one took entries.
     once = sync_client(settings.redis_url, app_id=settings.app_id, retries=0)
-    consumer = Consumer(once, keys, settings.group, name, Ordering(registry).of)
+    spoilt = SpoiltKeys(client)
+    consumer = Consumer(once, keys, settings.group, name, Ordering(registry).of, spoilt)
     reader = StreamReader(consumer, settings.event_lease)
     guard = Guard(
         client,
@@ -103,6 +105,7 @@ def assemble(
         retention=settings.retention,
         redact=Redactor(settings.secrets).text,
         business=BusinessKeys(registry, keys, settings.group).of,
+        spoilt=spoilt,
     )
     spans = IntakeSpans(
         telemetry.span_exporter(), telemetry.resource(telemetry.WORKER), settings.group

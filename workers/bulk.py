@@ -34,7 +34,7 @@ class Bulk:
         self._redis = redis
         self._group = group
         self._ttl = ttl
-        self._retries = keys.retries(group)
+        self._keys = keys
         self._states = keys.states(group)
         self._locks = "lock:" + keys.locks(group)
         self._signals = "lock-signal:" + keys.locks(group)
@@ -63,7 +63,8 @@ class Bulk:
         places, calls = [], []
         for stream, numbers in _by_stream(events).items():
             told = [(key_part(events[n][1]), events[n][2], events[n][3]) for n in numbers]
-            keys = (stream, self._retries, self._states, self._locks, self._signals)
+            retries = self._keys.retries_of(self._group, stream)
+            keys = (stream, retries, self._states, self._locks, self._signals)
             calls += [
                 Call(script, keys, (_encode(page), self._group, self._ttl)) for page in _pages(told)
             ]

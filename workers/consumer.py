@@ -16,6 +16,7 @@ from workers.claims import Pending
 from workers.failures import describe
 from workers.lines import First, Lines
 from workers.scripts import Call, load, run_all
+from workers.spoilt import SpoiltKeys
 
 log = structlog.get_logger("workers.reader")
 
@@ -48,6 +49,7 @@ class Consumer:
         group: consumer group.
         name: unique per boot, so that two workers never share pending entries.
         order_of: gives what a stream is ordered by, empty if by nothing; see `workers.ordering`.
+        spoilt: tells of spoilt keys.
     """
 
     def __init__(
@@ -57,12 +59,13 @@ class Consumer:
         group: str,
         name: str,
         order_of: Callable[[str], str] = lambda _: "",
+        spoilt: SpoiltKeys | None = None,
     ) -> None:
         self.redis = redis
+        self.spoilt = spoilt or SpoiltKeys(redis)
         self.keys = keys
         self.group = group
         self.name = name
-        self.retries = keys.retries(group)
         self.lines = Lines(redis, keys, group, name, order_of)
         self.followed = Followed((), {})
         """Replaced as a whole: who asks for both streams and orders takes this once."""
@@ -108,13 +111,18 @@ class Consumer:
         return found
 
     def _bury(self, stream: str, spoilt: Sequence[tuple[str, str]]) -> None:
-        keys = (stream, self.keys.dead(self.group))
+        keys = (
+            stream,
+            self.keys.dead(self.group),
+            self.keys.retries_of(self.group, stream),
+        )
         calls = [Call(load("bury"), keys, (self.group, *each)) for each in spoilt]
         for (entry_id, error), answer in zip(spoilt, run_all(self.redis, calls), strict=True):
             if isinstance(answer, Exception):
-                log.error("entry.stuck", stream=stream, entry=entry_id, error=str(answer),
-                          hint=f"{keys[1]} is no stream; delete this key by hand")  # fmt: skip
-            elif answer:
+                self.spoilt.tell({keys[1]: "stream", stream: "stream"}, answer)
+                continue
+            self.spoilt.well(keys[1])
+            if answer:
                 log.error("entry.buried", stream=stream, entry=entry_id, error=error,
                           dead_letters=keys[1])  # fmt: skip
 

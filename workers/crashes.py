@@ -27,7 +27,7 @@ def crashed(run: Run, max_attempts: int, error: str, *, alone: bool = True) -> O
     """
     if alone and run.attempt >= max_attempts:
         return Outcome(failed=(Failure("", "crash_loop", error),))
-    longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2 ** (run.attempt - 1))
+    longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2.0 ** min(run.attempt - 1, 64))
     jitter = random.uniform(0.5, 1)  # noqa: S311  # spreads load, hides nothing
     return Outcome(retry_after=longest * jitter, error=error, crashed=True)
 

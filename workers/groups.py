@@ -107,8 +107,9 @@ class Groups:
             self._redis.srem(keys.subscriptions, *ours)
         left = sum(int(self._redis.xgroup_destroy(stream, name)) for stream in streams)
         replays = [keys.replay(name, each) for each in self._members(keys.replays(name))]
-        lines = self._redis.scan_iter(f"{keys.order(name)}:*", count=1000)
-        self._redis.delete(keys.replays(name), keys.retries(name), *replays, *lines)
+        found = [f"{keys.order(name)}:*", f"{keys.retries(name)}:*"]
+        others = [key for each in found for key in self._redis.scan_iter(each, count=1000)]
+        self._redis.delete(keys.replays(name), keys.retries(name), *replays, *others)
         if left or ours:
             fields: dict[Any, Any] = {"who": self._who, "action": "forget", "group": name}
             self._redis.xadd(keys.audit, fields, maxlen=10_000)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import redis_lock
-import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -27,13 +27,15 @@ from workers.claims import Busy, Claim, Duplicate, Pending, Queued, Run, Settlem
 from workers.failures import MAX_ERROR
 from workers.ordering import LINE_TTL, advancing, line_member
 from workers.scripts import Call, load, run_all
-
-log = structlog.get_logger("workers.guard")
+from workers.spoilt import SpoiltKeys
 
 NO_MARKS: Mapping[str, str] = {}
 
 STATE_TTL = 7 * 86_400
 """Seconds the state of an event is kept that was tried before; on top of the wait for its retry."""
+
+DEAD_WAIT = 60.0
+"""Seconds until an event is given up anew whose dead letter could not be written."""
 
 UNANSWERED = 10_000
 """Claims without an answer that are remembered; who forgets one waits for an event lease."""
@@ -79,6 +81,7 @@ class Guard:
         redact: takes secrets out of an error's text before it is kept; None: those it can tell
                 by their looks.
         business: gives the business keys of an event.
+        spoilt: tells of spoilt keys.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Guard:
         retention: float = 86_400.0,
         redact: Callable[[str], str] | None = None,
         business: Callable[[Entry], Sequence[BusinessKey]] = lambda _: (),
+        spoilt: SpoiltKeys | None = None,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -100,6 +104,7 @@ class Guard:
         self._mark_ttl = mark_ttl(retention)
         self._redact = redact or Redactor().text
         self._business = business
+        self._spoilt = spoilt or SpoiltKeys(redis)
         self._bulk = Bulk(redis, keys, group, self._mark_ttl)
         # Several threads claim. Both take one step in C: a token is never given out twice.
         self._unanswered: dict[tuple[str, str], str] = {}
@@ -140,28 +145,50 @@ class Guard:
         claimed = self._bulk.claim(events, self._lease_ms)
         return {n for n, done in zip(plain, claimed, strict=True) if done}
 
-    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Record how attempts ended; False where the claim had been lost to another worker.
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool | None]:
+        """Record how attempts ended.
+
+        Returns:
+            For each: True when it is recorded, False where the claim had been lost to another
+            worker, None where a spoilt key kept it from being recorded: that event is tried again.
 
         Raises:
             redis.RedisError: settle the same again; what was recorded stays recorded.
         """
         recorded = self._settle_done(settlements)
         others = [n for n in range(len(settlements)) if n not in recorded]
-        script = load("settle")
         left = [settlements[n] for n in others]
-        calls = [Call(script, self._settle_keys(s), self._settle_args(s)) for s in left]
+        calls = [self._settle_call(each) for each in left]
         lines = dict.fromkeys(s.run.pending.line for s in settlements if s.run.pending.line)
         retries = self._keys.retries(self._group)
         calls += [advancing(line, retries, self._group) for line in lines]
-        answers = dict(zip(others, run_all(self._redis, calls), strict=False))
-        return [n in recorded or answers[n] == 1 for n in range(len(settlements))]
+        answers = run_all(self._redis, calls)[: len(left)]
+        self._put_off(left, answers)
+        told = {n: _recorded(answer) for n, answer in zip(others, answers, strict=True)}
+        return [told.get(n, True) for n in range(len(settlements))]
 
     def _settle_done(self, settlements: Sequence[Settlement]) -> set[int]:
         """Record the successes among them."""
         done = [n for n, each in enumerate(settlements) if _is_plain(each)]
         recorded = self._bulk.settle([_place(settlements[n].run) for n in done])
         return {n for n, kept in zip(done, recorded, strict=True) if kept}
+
+    def _put_off(self, settlements: Sequence[Settlement], answers: Sequence[Any]) -> None:
+        """Tell of spoilt keys. Who cannot get a dead letter now is given up anew in a while."""
+        again = []
+        for settlement, answer in zip(settlements, answers, strict=True):
+            if isinstance(answer, Exception):
+                run, outcome = settlement.run, settlement.outcome
+                types = ("hash", "string", "list", "stream", "zset", "stream")
+                keys = dict(zip(self._settle_keys(settlement), types, strict=True))
+                self._spoilt.tell(keys, answer, event_id=run.pending.entry.event_id)
+                if outcome.verdict == "dead":
+                    later = replace(outcome, retry_after=DEAD_WAIT)
+                    again.append(self._settle_call(Settlement(run, later)))
+            elif settlement.outcome.verdict == "dead":
+                self._spoilt.well(self.dead_letters)
+        if again:
+            run_all(self._redis, again)
 
     def renew(self, runs: Sequence[Run]) -> list[bool]:
         """Keep claims for another event lease; False where one was lost.
@@ -200,13 +227,17 @@ class Guard:
 
     def _claimed(self, item: Pending, token: str, answer: Any) -> Claim:
         if isinstance(answer, Exception):
-            log.error("claim.failed", event_id=item.entry.event_id, error=str(answer),
-                      hint="delete the keys of this event id by hand")  # fmt: skip
+            keys = self._claim_call(item, token, self._business(item.entry)).keys
+            types = ("hash", "string", "zset", *(("zset",) if item.line else ()))
+            expected = dict(
+                zip(keys, (*types, *itertools.repeat("string", len(keys))), strict=False)
+            )
+            self._spoilt.tell(expected, answer, event_id=item.entry.event_id)
             return Busy(item, self._lease_ms / 1000)
         kind = answer[0]
         if kind == b"run":
             marks = {
-                name.decode(): mark.decode()
+                name.decode(errors="replace"): mark.decode(errors="replace")
                 for name, mark in zip(answer[4::2], answer[5::2], strict=True)
             }
             return Run(item, token, answer[1], marks, crashes=answer[2], skipped=answer[3])
@@ -227,7 +258,7 @@ class Guard:
             script,
             (
                 *keys,
-                self._keys.retries(self._group),
+                self._keys.retries_of(self._group, item.stream),
                 *((item.line,) if item.line else ()),
                 *(key.name for key in business),
             ),
@@ -248,6 +279,9 @@ class Guard:
             "lock:" + self._keys.lock_name(self._group, event_id),
         )
 
+    def _settle_call(self, settlement: Settlement) -> Call:
+        return Call(load("settle"), self._settle_keys(settlement), self._settle_args(settlement))
+
     def _settle_keys(self, settlement: Settlement) -> tuple[str, ...]:
         pending = settlement.run.pending
         name = self._keys.lock_name(self._group, pending.entry.event_id)
@@ -256,7 +290,7 @@ class Guard:
             "lock:" + name,
             "lock-signal:" + name,
             pending.stream,
-            self._keys.retries(self._group),
+            self._keys.retries_of(self._group, pending.stream),
             self._keys.dead(self._group),
         )
 
@@ -293,6 +327,10 @@ class Guard:
 
 def _fresh(item: Pending, token: str) -> Run:
     return Run(item, token, 1, NO_MARKS, fresh=True)
+
+
+def _recorded(answer: Any) -> bool | None:
+    return None if isinstance(answer, Exception) else answer == 1
 
 
 def _place(run: Run) -> tuple[str, str, str, str]:

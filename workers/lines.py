@@ -62,6 +62,7 @@ class Lines:
         self, redis: Redis, keys: Keys, group: str, consumer: str, order_of: Callable[[str], str]
     ) -> None:
         self._redis = redis
+        self._keys = keys
         self._group = group
         self._consumer = consumer
         self._order_of = order_of
@@ -123,11 +124,12 @@ class Lines:
     def _line_up(
         self, stream: str, most: int, count: int, ids: Sequence[bytes | str] = ()
     ) -> Taken:
-        keys = (stream, self._retries, self._prefix)
+        keys = (stream, self._keys.retries_of(self._group, stream), self._prefix)
         told = (self._group, self._consumer, self._order[stream], LINE_TTL)
         call = Call(load("line_up"), keys, (*told, most, count, READ_AHEAD, *ids))
         (answer,) = run_all(self._redis, [call])
         if isinstance(answer, Exception):
+            # The stream is none any more; the reader tells of it, and leaves it out.
             raise answer
         read, last, gone, behind, given = answer
         if count:

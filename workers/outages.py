@@ -33,7 +33,7 @@ class Outages:
     """Tells what the threads of one intake have met: each outage once, and its end once.
 
     Args:
-        reader: makes groups anew that Redis has lost.
+        reader: makes groups anew that Redis has lost, and leaves out streams that are none.
         disconnect: closes the connections to Redis that nobody is using.
         complete: ends the pauses, for nothing remains to be asked but the last settlements.
     """
@@ -60,7 +60,8 @@ class Outages:
             yield
         except ResponseError as error:
             self._unwell("redis.refused", doing, asked, error)
-            if "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
+            # A stream that is none any more must not be read with the others.
+            if any(word in str(error) for word in ("NOGROUP", "UNBLOCKED", "WRONGTYPE")):
                 with self.ride_out(doing):
                     self._reader.forget_groups()
         except (RedisError, OSError) as error:

@@ -10,10 +10,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import structlog
+
 from workers.claims import Pending
 from workers.consumer import NO_CAPS, Caps, Consumer, Raw, rotated, tell_missing
 from workers.lines import Taken
 from workers.scripts import Call, load, pairs, run_all
+from workers.spoilt import is_spoilt
+
+log = structlog.get_logger("workers.reader")
 
 PAGE = 100
 """Pending entries that one call looks at, at most."""
@@ -34,11 +39,11 @@ class PendingList:
         self._consumer = consumer
         self._redis = consumer.redis
         self._group = consumer.group
-        self._retries = consumer.retries
         self._lines = consumer.lines
         self._lease_ms = int(event_lease * 1000)
         self._full_at: dict[str, bytes] = {}
         self._looks = 0
+        self._turns = 0
 
     def own(self) -> list[Pending]:
         """What was delivered to this consumer and not acknowledged: the reply was lost.
@@ -82,13 +87,15 @@ class PendingList:
         with self._redis.pipeline(transaction=False) as pipeline:
             for stream, ids in _by_stream(held).items():
                 pipeline.xclaim(stream, group, name, 0, ids, idle=0, justid=True)
-            pipeline.execute()
+            _execute(pipeline)
 
     def postpone(self, item: Pending, left: float) -> None:
         """Leave an entry pending, so that it is taken over when `left` seconds have gone."""
         group, name = self._group, self._consumer.name
         idle = max(0, self._lease_ms - int(left * 1000))
-        self._redis.xclaim(item.stream, group, name, 0, [item.entry_id], idle=idle, justid=True)
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.xclaim(item.stream, group, name, 0, [item.entry_id], idle=idle, justid=True)
+            _execute(pipeline)
 
     def acknowledge(self, items: Iterable[Pending]) -> None:
         """Acknowledge duplicates: their event is settled already."""
@@ -96,19 +103,38 @@ class PendingList:
         with self._redis.pipeline(transaction=False) as pipeline:
             for stream, ids in _by_stream(items).items():
                 pipeline.xack(stream, self._group, *ids)
-                pipeline.zrem(self._retries, *(f"{stream}|{entry_id}" for entry_id in ids))
-            pipeline.execute()
+                pipeline.zrem(self._retries_of(stream), *ids)
+            _execute(pipeline)
         self._lines.advance(item.line for item in items)
 
     def _due_ids(self, streams: Sequence[str], room: int, caps: Caps) -> dict[str, list[str]]:
         """Stream -> ids."""
-        most = [told for stream in streams for told in (stream, caps.get(stream, room))]
-        call = Call(load("due"), (self._retries,), (room, self._lease_ms, *most))
+        self._turns += 1
+        streams = rotated(streams, self._turns)
+        if not streams:
+            return {}
+        retries = tuple(map(self._retries_of, streams))
+        most = [caps.get(stream, room) for stream in streams]
+        (answers,) = run_all(
+            self._redis, [Call(load("due"), retries, (room, self._lease_ms, *most))]
+        )
         ids: dict[str, list[str]] = {}
-        for member in run_all(self._redis, [call])[0]:
-            stream, entry_id = member.decode().rsplit("|", 1)
-            ids.setdefault(stream, []).append(entry_id)
+        for stream, key, answer in zip(streams, retries, answers, strict=True):
+            if isinstance(answer, Exception):
+                # They come all the same when they are idle for an event lease.
+                self._consumer.spoilt.tell({key: "zset"}, answer)
+                continue
+            self._consumer.spoilt.well(key)
+            taken, odd = answer
+            if odd:
+                log.error("retry.malformed", key=key, members=len(odd), first=repr(odd[0][:64]),
+                          hint="somebody wrote them by hand; they were removed")  # fmt: skip
+            if taken:
+                ids[stream] = [entry_id.decode() for entry_id in taken]
         return ids
+
+    def _retries_of(self, stream: str) -> str:
+        return self._consumer.keys.retries_of(self._group, stream)
 
     def _recover(
         self,
@@ -125,10 +151,11 @@ class PendingList:
             # Most of an ordered stream waits in lines and takes no room.
             told = (self._group, self._consumer.name, self._lease_ms, PAGE, whose, cursor,
                     PAGE if ordered else left, int(ordered))  # fmt: skip
-            call = Call(load("recover"), (stream, self._retries), told)
+            call = Call(load("recover"), (stream, self._retries_of(stream)), told)
             (answer,) = run_all(self._redis, [call])
             if isinstance(answer, Exception):
-                raise answer
+                self._consumer.spoilt.tell({stream: "stream"}, answer)
+                return found
             cursor, gone, entries = answer
             for entry_id in gone:
                 tell_missing(stream, entry_id.decode())
@@ -153,7 +180,9 @@ class PendingList:
         with self._redis.pipeline(transaction=False) as pipeline:
             for stream, wanted in ids.items():
                 pipeline.xclaim(stream, self._group, self._consumer.name, 0, wanted)  # type: ignore[arg-type]
-            answers: list[list[Raw]] = pipeline.execute()
+            answers: list[list[Raw]] = [
+                [] if isinstance(answer, Exception) else answer for answer in _execute(pipeline)
+            ]
         found: list[Pending] = []
         for (stream, wanted), raw in zip(ids.items(), answers, strict=True):
             found += self._consumer.pending(stream, raw)
@@ -164,8 +193,17 @@ class PendingList:
     def _forget(self, stream: str, gone: Iterable[str]) -> None:
         for entry_id in gone:
             # Who settles an entry, or acknowledges it, removes its retry; else it was nobody.
-            if self._redis.zrem(self._retries, f"{stream}|{entry_id}"):
+            if self._redis.zrem(self._retries_of(stream), entry_id):
                 tell_missing(stream, entry_id)
+
+
+def _execute(pipeline: Any) -> list[Any]:
+    """Send a pipeline; what meets a key of a wrong type fails alone, and the reader tells of it."""
+    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, Exception) and not is_spoilt(answer):
+            raise answer
+    return answers
 
 
 def _by_stream(items: Iterable[Pending]) -> dict[str, list[Any]]:

@@ -15,9 +15,11 @@ from typing import Any
 
 import msgspec
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from bridge.streams import Keys
 from workers.scripts import Call, load, run_all
+from workers.spoilt import SpoiltKeys, is_spoilt
 
 BEAT = 2.0
 """Seconds between two signs of life."""
@@ -48,10 +50,12 @@ class Presence:
         keys: of the app.
         group: consumer group.
         name: of the worker's consumer.
+        spoilt: tells of spoilt keys.
     """
 
-    def __init__(self, redis: Redis, keys: Keys, group: str, name: str) -> None:
+    def __init__(self, redis: Redis, keys: Keys, group: str, name: str, spoilt: SpoiltKeys) -> None:
         self._redis = redis
+        self._spoilt = spoilt
         self._subscriptions = keys.subscriptions
         self._workers = keys.workers(group)
         self._worker = Worker(name, group, platform.node(), os.getpid(), int(time.time() * 1000))
@@ -83,14 +87,28 @@ class Presence:
 
     def _remove(self, records: Collection[bytes]) -> None:
         if records:
-            self._redis.zrem(self._workers, *records)
+            try:
+                self._redis.zrem(self._workers, *records)
+            except ResponseError as error:
+                self._judge(error)
 
     def _say(self, covered: frozenset[str], record: bytes) -> None:
         self._records.add(record)
         group = self._worker.group
         members = (f"{group}|{each}" for each in sorted(covered))
         told: tuple[str | bytes | int, ...] = (record, int(AT_WORK * 1000), *members)
-        run_all(self._redis, [Call(load("subscribe"), (self._subscriptions, self._workers), told)])
+        call = Call(load("subscribe"), (self._subscriptions, self._workers), told)
+        self._judge(run_all(self._redis, [call])[0])
+
+    def _judge(self, answer: Any) -> None:
+        keys = {self._subscriptions: "set", self._workers: "zset"}
+        if is_spoilt(answer):
+            self._spoilt.tell(keys, answer)
+        elif isinstance(answer, Exception):
+            raise answer
+        else:
+            for key in keys:
+                self._spoilt.well(key)
 
 
 def present(redis: Redis, keys: Keys, group: str) -> list[Worker]:

@@ -10,11 +10,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import structlog
+from redis.exceptions import ResponseError
 
 from workers.claims import Pending
 from workers.consumer import NO_CAPS, Caps, Consumer, rotated, tell_missing
 from workers.presence import Presence
 from workers.scripts import Call, load, run_all
+from workers.spoilt import is_spoilt
 
 log = structlog.get_logger("workers.reader")
 
@@ -40,9 +42,12 @@ class StreamReader:
         self._group = consumer.group
         self._lines = consumer.lines
         self._sweep_ms = int(max(10 * event_lease, SWEEP_AFTER) * 1000)
-        self._presence = Presence(consumer.redis, consumer.keys, consumer.group, consumer.name)
+        self._presence = Presence(
+            consumer.redis, consumer.keys, consumer.group, consumer.name, consumer.spoilt
+        )
         self._grouped: set[str] = set()
         self._unreadable: set[str] = set()
+        self._known: dict[str, set[str]] = {}
         self._busy: list[str] = []
         self._reads = 0
         self._ordered_reads = 0
@@ -55,13 +60,11 @@ class StreamReader:
 
     def known_types(self) -> set[str]:
         """Names of the streams that the bridge has opened."""
-        members: Any = self._redis.smembers(self._keys.types)
-        return {member.decode() for member in members}
+        return self._names(self._keys.types)
 
     def replayed_types(self) -> set[str]:
         """Names of the types for which this group has a replay stream."""
-        members: Any = self._redis.smembers(self._keys.replays(self._group))
-        return {member.decode() for member in members}
+        return self._names(self._keys.replays(self._group))
 
     def subscribe(self, covered: frozenset[str], queues: Collection[str] = ()) -> None:
         """Have trimming wait for this group in every stream that these words cover, from now on.
@@ -156,6 +159,19 @@ class StreamReader:
             if removed:
                 names = " ".join(name.decode(errors="replace") for name in removed)
                 log.debug("consumers.swept", stream=stream, consumers=names)
+
+    def _names(self, key: str) -> set[str]:
+        """The members of a set of type names; of a spoilt one, those that were there before."""
+        try:
+            members: Any = self._redis.smembers(key)
+        except ResponseError as error:
+            if not is_spoilt(error):
+                raise
+            self._consumer.spoilt.tell({key: "set"}, error)
+        else:
+            self._known[key] = {member.decode(errors="replace") for member in members}
+            self._consumer.spoilt.well(key)
+        return self._known.get(key, set())
 
     def _on_each_stream(self, script: str, *args: str | int) -> Iterator[tuple[str, list[bytes]]]:
         # Once, for another thread may follow others meanwhile.

@@ -14,7 +14,9 @@ from importlib.resources import files
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
+
+from workers.spoilt import is_spoilt
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,8 @@ def load(name: str) -> Script:
 def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
     """Run all calls in one pipeline and return their answers in order.
 
-    A call on a key of a wrong type answers with its `ResponseError`, so that one spoilt key stops
-    one event and not the worker.
+    A call on a spoilt key answers with its `ResponseError` (see `is_spoilt`), so that it stops one
+    event and not the worker.
 
     Raises:
         redis.RedisError: Redis could not be asked, or refused (loading, read-only, ...).
@@ -61,7 +63,7 @@ def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
             redis.script_load(script.text)
         answers = _pipeline(redis, calls)
     for answer in answers:
-        if isinstance(answer, Exception) and not _spoilt_key(answer):
+        if isinstance(answer, Exception) and not is_spoilt(answer):
             raise answer
     return answers
 
@@ -69,10 +71,6 @@ def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     """The fields of an entry, which a script answers flat: a name, its value, the next name."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _spoilt_key(answer: Exception) -> bool:
-    return isinstance(answer, ResponseError) and "WRONGTYPE" in str(answer)
 
 
 def _pipeline(redis: Redis, calls: Sequence[Call]) -> list[Any]:

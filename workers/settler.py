@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -139,14 +139,14 @@ class Settler:
             self._lines_moved.set()
         self._on_settled()
 
-    def _tell(self, batch: list[Settlement], recorded: list[bool]) -> None:
+    def _tell(self, batch: list[Settlement], recorded: Sequence[bool | None]) -> None:
         debugging = logging.getLogger().isEnabledFor(logging.DEBUG)
         for settlement, kept in zip(batch, recorded, strict=True):
             if kept and settlement.outcome.verdict == "dead":
                 self._log_dead(settlement)
             if debugging:
-                _log_settled(settlement, recorded=kept)
-        lost = [each.run for each, kept in zip(batch, recorded, strict=True) if not kept]
+                _log_settled(settlement, recorded=bool(kept))
+        lost = [each.run for each, kept in zip(batch, recorded, strict=True) if kept is False]
         if lost:
             log.warning(
                 "claim.lost",

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Removes old entries that every group has acknowledged, one step of them. Anyone may call it at any time.
--- KEYS     stream, what the names of the groups' retries begin with
+-- KEYS     stream, what the names of the retries begin with: `<group>:<stream>` follows
 -- ARGV     retention (ms), entries to remove at most, then the groups that will read this stream, joined or not yet
 -- returns  {removed, 1 if there may be more, now (ms), group, …}, a group as {name, pending, lag or -1, its oldest
 --          pending entry or '', ms at which its retry is due or -1, its oldest unread entry or ''}
@@ -24,8 +24,9 @@ local function standing(group)
   local pending = redis.call('XPENDING', KEYS[1], group['name'], '-', '+', 1)[1]
   -- An error when nothing can follow, the last id being the greatest there is.
   local unread = redis.pcall('XRANGE', KEYS[1], '(' .. group['last-delivered-id'], '+', 'COUNT', 1)[1]
-  local due = pending and redis.pcall('ZSCORE', KEYS[2] .. group['name'], KEYS[1] .. '|' .. pending[1])
-  return {group['name'], group['pending'], group['lag'] or -1, pending and pending[1] or '', tonumber(due) or -1,
+  local due = pending and redis.pcall('ZSCORE', KEYS[2] .. group['name'] .. ':' .. KEYS[1], pending[1])
+  due = type(due) == 'string' and tonumber(due) or -1
+  return {group['name'], group['pending'], group['lag'] or -1, pending and pending[1] or '', due,
           unread and unread[1] or ''}
 end
 

@@ -104,7 +104,7 @@ class TestWhatGoes:
         ids = await publish(any_redis, keys, *[OLD if retention else YOUNG] * 3_000)
         given_ids = await read(any_redis, stream, "workers", 3_000)
         await any_redis.xack(stream, "workers", *given_ids[1:])
-        await any_redis.zadd(keys.retries("workers"), {f"{stream}|{ids[0].decode()}": 1e15})
+        await any_redis.zadd(keys.retries_of("workers", stream), {ids[0]: 1e15})
         await trimmer.trim(retention)
         # The last one that was given stays, so that Redis knows the lag of the group.
         assert await left(any_redis, stream) == [ids[0], ids[-1]]
@@ -354,7 +354,7 @@ class TestLaggingGroups:
         (waiting,) = await publish(any_redis, keys, OLD)
         await read(any_redis, stream, "workers")
         due = (time.time() + 86_400) * 1000
-        await any_redis.zadd(keys.retries("workers"), {f"{stream}|{waiting.decode()}": due})
+        await any_redis.zadd(keys.retries_of("workers", stream), {waiting: due})
         with capture_logs() as logs:
             await trimmer.trim(RETENTION)
             (unread,) = await publish(any_redis, keys, OLD - 1)

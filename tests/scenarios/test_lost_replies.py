@@ -119,8 +119,8 @@ def add(pair: Pair, fields: dict[str, Any]) -> None:
 def leave_a_stray_retry(pair: Pair) -> None:
     """Of an entry that is no longer pending."""
     with pair.stage.redis() as redis:
-        stray = f"{pair.stage.keys.stream(TYPE)}|1-1"
-        redis.zadd(pair.stage.keys.retries("workers"), {stray: 1})
+        keys = pair.stage.keys
+        redis.zadd(keys.retries_of("workers", keys.stream(TYPE)), {"1-1": 1})
 
 
 def lose_what_is_read(pair: Pair) -> None:

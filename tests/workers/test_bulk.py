@@ -74,8 +74,8 @@ def test_success_is_recorded_and_the_entry_acknowledged(bulk: Bulk, redis: Redis
     events = [("ev-1", "me:1"), ("ev-2", "me:2")]
     bulk.claim(events, LEASE)
     done = settlements(redis, events)
-    retries = KEYS.retries(GROUP)
-    redis.zadd(retries, {f"{STREAM}|{done[0][3]}": 1, "other": 2})
+    retries = KEYS.retries_of(GROUP, STREAM)
+    redis.zadd(retries, {done[0][3]: 1, "other": 2})
 
     assert bulk.settle(done) == [True, True]
     state = KEYS.state(GROUP, "ev-2")
@@ -225,13 +225,13 @@ class World:
         events = [f"e{number}" for number in range(12)]
         states = [self.redis.hgetall(self.keys.state(GROUP, each)) for each in events]
         pending = self.redis.xpending_range(self.stream, GROUP, "-", "+", 1000)
-        retries = self.redis.zrange(self.keys.retries(GROUP), 0, -1)
+        retries = self.redis.zrange(self.keys.retries_of(GROUP, self.stream), 0, -1)
         return (
             [_lasting(each) for each in states],
             [self._kept(each) for each in events],
             [self.redis.get("lock:" + self.keys.lock_name(GROUP, each)) for each in events],
             [each["message_id"] for each in pending],
-            {each.rpartition(b"|")[2] for each in retries},
+            retries,
             self.redis.xlen(self.keys.dead(GROUP)),
         )
 

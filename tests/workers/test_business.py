@@ -57,7 +57,7 @@ class World:
         return Pending(stream, entry_id.decode(), entry)
 
     def due(self, item: Pending) -> float | None:
-        return self.redis.zscore(self.keys.retries("workers"), f"{item.stream}|{item.entry_id}")
+        return self.redis.zscore(self.keys.retries_of("workers", item.stream), item.entry_id)
 
 
 @pytest.fixture

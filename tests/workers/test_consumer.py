@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from bridge.local.valkey import EmbeddedRedis
 from tests.workers.follower import IM, ids, long_ago
 from workers.consumer import Consumer
+from workers.scripts import Call, load, run_all
 
 
 @pytest.fixture
@@ -76,8 +77,29 @@ class TestEntriesThatNobodyCanRead:
         with capture_logs() as logs:
             consumer = Consumer(redis, keys, "workers", "c1")
             assert consumer.pending(keys.stream(IM), [(entry_id, {b"hello": b"world"})]) == []
-        assert logs == []
+        assert [line["event"] for line in logs] == ["entry.buried"], "the first was never heard"
         assert redis.xlen(keys.dead("workers")) == 1
+
+    def test_its_retry_goes_too(self, redis, keys, worker):
+        entry_id = redis.xadd(keys.stream(IM), {"hello": "world"})
+        retries = keys.retries_of("workers", keys.stream(IM))
+        redis.zadd(retries, {entry_id: 1})
+        assert worker.read(10) == []
+        assert not redis.exists(retries)
+        with capture_logs() as logs:
+            assert worker.pending.due(10) == []
+        assert logs == []
+
+    def test_a_repeated_call_makes_one_letter_and_says_the_same(self, redis, keys, worker):
+        stream, dead = keys.stream(IM), keys.dead("workers")
+        entry_id = redis.xadd(stream, {"hello": "world"})
+        redis.xreadgroup("workers", "c1", {stream: ">"})
+        retries = keys.retries_of("workers", stream)
+        bury = Call(load("bury"), (stream, dead, retries), ("workers", entry_id, "E: no"))
+        assert run_all(redis, [bury]) == run_all(redis, [bury]) == [1]
+        assert redis.xlen(dead) == 1
+        redis.delete(dead)
+        assert run_all(redis, [bury]) == [0], "acknowledged by somebody else"
 
     def test_a_full_redis_takes_the_letter(self, redis, keys, worker, publish, full):
         redis.xadd(keys.stream(IM), {"hello": "world"})
@@ -92,7 +114,8 @@ class TestEntriesThatNobodyCanRead:
         publish("ev1")
         with capture_logs() as logs:
             assert ids(worker.read(10)) == ["ev1"]
-        assert [line["event"] for line in logs] == ["entry.stuck"]
+        assert [line["event"] for line in logs] == ["key.spoilt"]
+        assert logs[0]["key"] == keys.dead("workers")
         assert redis.xpending(keys.stream(IM), "workers")["pending"] == 2
 
     def test_one_that_a_dead_worker_left_is_buried_by_who_takes_over(

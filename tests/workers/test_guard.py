@@ -235,6 +235,21 @@ def test_a_spoilt_key_stops_one_event_and_not_its_neighbours(guard, redis, keys,
     assert isinstance(fine, Run)
 
 
+@pytest.mark.parametrize("number", ["", "x", "-1", "inf", "nan", "1e400", "9" * 40, None])
+def test_a_state_edited_by_hand_counts_as_far_as_it_can_be_read(
+    guard, redis, keys, pending, number
+):
+    """`HSET ... state retry` is how an operator may ask for another attempt."""
+    odd = dict.fromkeys(("attempts", "crashes", "due", "alone"), number) if number else {}
+    redis.hset(keys.state("workers", "ev1"), mapping={"state": "retry", **odd, b"h:\xff": b"\xff"})
+    run = claim(guard, pending)
+    assert (run.attempt, run.crashes) == (1, 0)
+    assert guard.settle(
+        [Settlement(run, Outcome(failed=(Failure("H", "attempts", "E: no"),)))]
+    ) == [True]
+    assert redis.hget(keys.state("workers", "ev1"), "state") == b"dead"
+
+
 def test_claims_are_locks_that_python_redis_lock_sees_extends_and_waits_for(
     guard, redis, keys, pending
 ):

@@ -206,9 +206,9 @@ def test_a_stream_that_is_left_during_a_look_for_retries_keeps_its_order(a, stre
 def test_who_settles_makes_the_next_due_at_once(a, streams, redis, keys):
     streams.push("x", "x")
     a.read()
-    assert redis.zcard(keys.retries("workers")) == 0
+    assert redis.zcard(keys.retries_of("workers", keys.stream(IM))) == 0
     a.end()
-    assert redis.zcard(keys.retries("workers")) == 1
+    assert redis.zcard(keys.retries_of("workers", keys.stream(IM))) == 1
 
 
 def test_a_retry_blocks_its_key_and_no_other(a, streams):
@@ -314,6 +314,16 @@ def test_keys_that_wait_for_their_retry_keep_no_other_out(a, streams, monkeypatc
     assert a.read() == ["x-60"]
 
 
+def test_retries_of_other_streams_do_not_lift_the_bound(a, streams, redis, keys, monkeypatch):
+    monkeypatch.setattr(lines, "READ_AHEAD", 10)
+    redis.zadd(keys.retries_of("workers", keys.stream(OTHER)), {f"{n}-1": n for n in range(100)})
+    redis.zadd(keys.retries("workers"), {f"{n}-1": n for n in range(100)})
+    streams.push(*["x"] * 200)
+    for _ in range(20):
+        a.read(5)
+    assert redis.xpending(keys.stream(IM), "workers")["pending"] < 10 + lines.PAGE
+
+
 def test_a_worker_that_died_is_replaced_and_the_order_holds(a, b, streams):
     streams.push("x", "x", "x")
     a.read()
@@ -378,8 +388,8 @@ def test_a_line_that_was_overwritten_by_hand_stops_its_own_key_only(a, streams, 
     assert a.read() == ["y-1"]
     redis.delete(line)
     redis.zadd(
-        keys.retries("workers"),
-        {f"{keys.stream(IM)}|{redis.xrange(keys.stream(IM))[0][0].decode()}": 0},
+        keys.retries_of("workers", keys.stream(IM)),
+        {redis.xrange(keys.stream(IM))[0][0]: 0},
     )
     assert a.due() == ["x-0"]
 

@@ -27,11 +27,15 @@ def idle(redis: Redis, keys: Keys, entry_id: str) -> int:
     return found["time_since_delivered"]
 
 
+def retries(keys: Keys) -> str:
+    return keys.retries_of("workers", keys.stream(IM))
+
+
 def far_retries(redis: Redis, keys: Keys, items: list[Any]) -> None:
     """Have these entries wait for a retry in an hour."""
     due = (time.time() + 3600) * 1000
-    members = {f"{item.stream}|{item.entry_id}": due for item in items}
-    redis.zadd(keys.retries("workers"), members)
+    for item in items:
+        redis.zadd(keys.retries_of("workers", item.stream), {item.entry_id: due})
 
 
 def test_a_read_whose_reply_was_lost_is_found_again(redis, keys, publish):
@@ -112,7 +116,7 @@ def test_a_retry_is_fetched_once_when_it_is_due(redis, keys, worker, guard, publ
     (run,) = guard.claim(worker.read(10))
     guard.settle([Settlement(run, Outcome(retry_after=60.0, error="no"))])
     assert worker.pending.due(10) == []
-    redis.zadd(keys.retries("workers"), {f"{run.pending.stream}|{run.pending.entry_id}": 0})
+    redis.zadd(retries(keys), {run.pending.entry_id: 0})
     other = follower(redis, keys, "c2")
     assert ids(other.pending.due(10)) == ["ev1"]
     assert worker.pending.due(10) == []
@@ -134,29 +138,63 @@ def test_a_due_retry_whose_taker_died_is_due_again_after_an_event_lease(redis, k
 
 def test_a_retry_of_a_stream_that_is_not_read_here_is_left_to_others(redis, keys, publish):
     publish("ev1")
-    member = f"{keys.stream('approval.approval.updated_v4')}|1-1"
-    redis.zadd(keys.retries("workers"), {member: 0})
+    others = keys.retries_of("workers", keys.stream("approval.approval.updated_v4"))
+    redis.zadd(others, {"1-1": 0})
     assert follower(redis, keys, "c1").pending.due(10) == []
-    assert redis.zscore(keys.retries("workers"), member) == 0
+    assert redis.zscore(others, "1-1") == 0
 
 
 def test_a_retry_whose_entry_is_gone_is_forgotten(redis, keys, worker):
-    redis.zadd(keys.retries("workers"), {f"{keys.stream(IM)}|1-1": 0})
+    redis.zadd(retries(keys), {"1-1": 0})
     assert worker.pending.due(10) == []
-    assert redis.zcard(keys.retries("workers")) == 0
+    assert redis.zcard(retries(keys)) == 0
 
 
 def test_due_retries_of_a_capped_stream_do_not_hide_those_of_others(redis, keys, worker, publish):
     publish(*(f"ev{number}" for number in range(3)))
     publish("other", event_type=CONTACT)
-    retries = keys.retries("workers")
     for item in worker.read(100):
-        redis.zadd(retries, {f"{item.stream}|{item.entry_id}": 2})
-    redis.zadd(retries, {f"{keys.stream(IM)}|9-{number}": 1 for number in range(2500)})
+        redis.zadd(keys.retries_of("workers", item.stream), {item.entry_id: 2})
+    redis.zadd(retries(keys), {f"9-{number}": 1 for number in range(2500)})
     assert ids(worker.pending.due(10, {keys.stream(IM): 0})) == ["other"]
-    redis.zremrangebyscore(retries, 1, 1)
+    redis.zremrangebyscore(retries(keys), 1, 1)
     assert len(worker.pending.due(10, {keys.stream(IM): 2})) == 2
     assert len(worker.pending.due(10)) == 1
+
+
+def test_retries_of_a_stream_that_nobody_takes_hide_no_others(redis, keys, worker, publish):
+    publish("ev1")
+    (item,) = worker.read(10)
+    redis.zadd(retries(keys), {item.entry_id: time.time() * 1000})
+    others = keys.retries_of("workers", keys.stream("approval.approval.updated_v4"))
+    redis.zadd(others, {f"{number}-1": number for number in range(10_001)})
+    assert ids(worker.pending.due(100)) == ["ev1"]
+
+
+def test_a_stream_with_many_retries_leaves_room_for_those_of_others(redis, keys, worker, publish):
+    publish(*(f"ev{number}" for number in range(100)))
+    publish("other", event_type=CONTACT)
+    held = worker.read(1000)
+    for number, item in enumerate(held):
+        redis.zadd(keys.retries_of("workers", item.stream), {item.entry_id: 1 + number})
+    taken = ids(worker.pending.due(10))
+    assert len(taken) == 10
+    assert "other" in taken
+    assert len(worker.pending.due(1000)) == len(held) - 10
+
+
+def test_members_of_the_retries_that_are_no_entry_are_removed_and_told(
+    redis, keys, worker, publish
+):
+    publish("ev1")
+    (item,) = worker.read(10)
+    odd = ["", "x", b"\xff-1", "1", "1-", f"{10**25}-1", f"{item.stream}|{item.entry_id}"]
+    redis.zadd(retries(keys), {each: number for number, each in enumerate(odd)})
+    redis.zadd(retries(keys), {item.entry_id: 100})
+    with capture_logs() as logs:
+        assert ids(worker.pending.due(100)) == ["ev1"]
+    assert [(each["event"], each["members"]) for each in logs] == [("retry.malformed", len(odd))]
+    assert redis.zcard(retries(keys)) == 1
 
 
 def test_acknowledged_entries_are_pending_no_more(redis, keys, worker, publish):
@@ -170,7 +208,7 @@ def test_the_retry_of_an_acknowledged_duplicate_is_forgotten(redis, keys, worker
     held = worker.read(10)
     far_retries(redis, keys, held)
     worker.pending.acknowledge(held)
-    assert redis.zcard(keys.retries("workers")) == 0
+    assert redis.zcard(retries(keys)) == 0
 
 
 class TestEntriesThatAreMissing:
@@ -200,12 +238,12 @@ class TestEntriesThatAreMissing:
     def test_one_whose_retry_is_due(self, redis, keys, worker, publish):
         entry_id = publish("ev1")
         (item,) = worker.read(10)
-        redis.zadd(keys.retries("workers"), {f"{item.stream}|{entry_id}": 0})
+        redis.zadd(retries(keys), {entry_id: 0})
         redis.xdel(item.stream, entry_id)
         with capture_logs() as logs:
             assert worker.pending.due(10) == []
         assert missing(logs) == [entry_id]
-        assert redis.zcard(keys.retries("workers")) == 0
+        assert redis.zcard(retries(keys)) == 0
         assert redis.xpending(keys.stream(IM), "workers")["pending"] == 0
 
     def test_one_that_waits_for_a_retry_goes_from_the_retries_too(
@@ -220,20 +258,19 @@ class TestEntriesThatAreMissing:
             worker.pending.take_over(10)
             worker.pending.take_over(10)
         assert missing(logs) == [entry_id]
-        assert redis.zcard(keys.retries("workers")) == 0
+        assert redis.zcard(retries(keys)) == 0
 
     def test_one_that_was_settled_meanwhile_is_not_missing(self, redis, keys, worker, publish):
         """The one who settles an entry removes its retry."""
         publish("ev1")
         (item,) = worker.read(10)
-        member = f"{item.stream}|{item.entry_id}"
-        redis.zadd(keys.retries("workers"), {member: 0})
+        redis.zadd(retries(keys), {item.entry_id: 0})
         worker.pending.acknowledge([item])
-        redis.zadd(keys.retries("workers"), {member: 0})
+        redis.zadd(retries(keys), {item.entry_id: 0})
         claim = worker.pending._claim
 
         def settled_first(taken: Any) -> Any:
-            redis.zrem(keys.retries("workers"), member)
+            redis.zrem(retries(keys), item.entry_id)
             return claim(taken)
 
         worker.pending._claim = settled_first
@@ -272,7 +309,7 @@ class TestEntriesThatWaitForAFarRetry:
         """It may be a mark that someone takes care of it who died."""
         item = waiting[-1]
         soon = (time.time() + 20) * 1000
-        redis.zadd(keys.retries("workers"), {f"{item.stream}|{item.entry_id}": soon})
+        redis.zadd(retries(keys), {item.entry_id: soon})
         long_ago(redis, keys, "c1", item.entry_id)
         assert ids(follower(redis, keys, "c3").pending.take_over(10)) == [item.entry.event_id]
 

@@ -3,9 +3,9 @@
 -- KEYS[1] state of the event (hash)   KEYS[2] lock of the event (string, python-redis-lock's)
 -- ARGV[1] token of this claim   ARGV[2] event lease, ms   ARGV[3] seconds an unsettled state is kept
 -- Only for an event that stands in a line or has business keys:
--- KEYS[3] retries (zset)   KEYS[4...] its line, if it has one (zset, see line_up.lua); then its business keys (strings:
+-- KEYS[3] retries of its stream (zset)   KEYS[4...] its line, if it has one (zset, see line_up.lua); then its business keys (strings:
 -- the state key of the event that holds it)
--- ARGV[4] its member of the line, '' without   ARGV[5] seconds the line is kept   ARGV[6] its member of the retries
+-- ARGV[4] its member of the line, '' without   ARGV[5] seconds the line is kept   ARGV[6] "stream|entry id"
 -- ARGV[7] seconds a business key is kept   ARGV[8...] the handlers of the business keys, in their order
 -- Returns {'run', attempt, crashes, handlers to skip, handler, mark, ...} | {'duplicate'} | {'busy', ms left}
 -- | {'waiting', ms left} | {'queued'}: others of the line or of the business key come first, it will become due
@@ -23,9 +23,16 @@ local function is_gone(lock, member)
   return not found.err and #found == 0
 end
 
+-- A number that somebody has edited by hand, so that it is none or beyond the limit, counts as 0.
+local function number(text, limit)
+  local found = tonumber(text or 0) or 0
+  return found >= 0 and found < limit and math.floor(found) or 0
+end
+
 local token = ARGV[1]
 local state, owner, attempts, due, crashes = unpack(
   redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts', 'due', 'crashes'))
+attempts, crashes, due = number(attempts, 1e6), number(crashes, 1e6), number(due, 2 ^ 53)
 if state == 'done' or state == 'dead' then
   return {'duplicate'}
 end
@@ -46,8 +53,8 @@ if state == 'retry' or ARGV[8] then
   now = redis.call('TIME')
   now = now[1] * 1000 + math.floor(now[2] / 1000)
 end
-if state == 'retry' and tonumber(due) > now then
-  return {'waiting', tonumber(due) - now}
+if state == 'retry' and due > now then
+  return {'waiting', due - now}
 end
 
 -- All of the business keys or none: who waits for one must not keep another from running.
@@ -62,7 +69,7 @@ for i = 8, #ARGV do
     if mark == '' then
       skipped[#skipped + 1] = handler
     elseif (others == 'running' or others == 'retry') and not mark and not is_gone(lock, member) then
-      redis.call('ZADD', KEYS[3], now + BUSINESS_WAIT, ARGV[6])
+      redis.call('ZADD', KEYS[3], now + BUSINESS_WAIT, string.match(ARGV[6], '[^|]*$'))
       return {'queued'}
     else
       free[#free + 1] = key
@@ -80,11 +87,11 @@ if ARGV[8] then
   redis.call('HSET', KEYS[1], 'lock', KEYS[2], 'entry', ARGV[6])
 end
 
-attempts, crashes = tonumber(attempts or 0), tonumber(crashes or 0)
 if not (state == 'running' and owner == token) then
   attempts = attempts + 1
   if state == 'running' then
-    crashes = redis.call('HINCRBY', KEYS[1], 'crashes', 1)
+    crashes = crashes + 1
+    redis.call('HSET', KEYS[1], 'crashes', crashes)
   end
   redis.call('HSET', KEYS[1], 'state', 'running', 'token', token, 'attempts', attempts)
   redis.call('EXPIRE', KEYS[1], ARGV[3])

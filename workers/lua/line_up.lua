@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Take entries of an ordered stream, new ones or those of given ids, and put each into the line of its key, in one
 -- step: nobody may come in between with a later entry of the same key.
--- KEYS[1] stream  KEYS[2] retries (zset: due ms -> "stream|entry id")  KEYS[3] what the names of lines begin with
+-- KEYS[1] stream  KEYS[2] its retries (zset: due ms -> entry id)  KEYS[3] what the names of lines begin with
 -- ARGV[1] group  [2] consumer  [3] JSON: event type -> the names that lead from the envelope to the key
 -- ARGV[4] seconds a line is kept  [5] how many to give at most; what is too much becomes due
 -- ARGV[6] new entries at most, 0 to take those of the ids  [7] pending entries beyond which nothing new is read  [8...] ids
@@ -63,12 +63,14 @@ if room == 0 then
   for _, id in ipairs(ids) do
     if not found[id] then
       gone[#gone + 1] = id
-      redis.call('ZREM', KEYS[2], stream .. '|' .. id)
+      redis.pcall('ZREM', KEYS[2], id)
     end
   end
 else
   -- What waits for its retry is not ahead of anything: a day's outage of one key must not stop the others.
-  if redis.call('XPENDING', stream, group)[1] - redis.call('ZCARD', KEYS[2]) < tonumber(ARGV[7]) then
+  local retries = redis.pcall('ZCARD', KEYS[2])
+  retries = type(retries) == 'number' and retries or 0
+  if redis.call('XPENDING', stream, group)[1] - retries < tonumber(ARGV[7]) then
     local answer = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', room, 'STREAMS', stream, '>')
     entries = answer and answer[1] and answer[1][2] or {}
     read = #entries
@@ -88,7 +90,7 @@ local given, behind, lines = {}, {}, {}
 for _, entry in ipairs(entries) do
   local id, line = entry[1], line_of(entry[2])
   if line ~= '' and not is_first(line, id) then
-    redis.call('ZREM', KEYS[2], stream .. '|' .. id)
+    redis.pcall('ZREM', KEYS[2], id)
     if not lines[line] then
       lines[line] = true
       behind[#behind + 1] = line
@@ -96,7 +98,7 @@ for _, entry in ipairs(entries) do
   elseif #given < most then
     given[#given + 1] = {line, id, entry[2]}
   else
-    redis.call('ZADD', KEYS[2], now, stream .. '|' .. id)
+    redis.pcall('ZADD', KEYS[2], now, id)
   end
 end
 return {read, last, gone, behind, given}

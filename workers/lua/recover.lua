@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Give a consumer pending entries once more: its own, or those that nobody has renewed for an event lease.
 -- What waits for a retry more than an event lease away is left out: `due` brings it, and there may be very many.
--- KEYS[1] stream  KEYS[2] retries (zset: due ms -> "stream|entry id")
+-- KEYS[1] stream  KEYS[2] its retries (zset: due ms -> entry id)
 -- ARGV[1] group  ARGV[2] consumer  ARGV[3] event lease, ms  ARGV[4] how many to look at  ARGV[5] own or idle
 -- ARGV[6] where to go on: '0-0' at first, then as returned  ARGV[7] how many to give at most
 -- ARGV[8] 1: give ids instead of entries, for line_up.lua to take
@@ -25,8 +25,8 @@ end
 
 local wanted = {}
 for _, id in ipairs(ids) do
-  local due = redis.call('ZSCORE', KEYS[2], key .. '|' .. id)
-  if not due or due - now <= tonumber(lease) then
+  local due = redis.pcall('ZSCORE', KEYS[2], id)
+  if type(due) ~= 'string' or due - now <= tonumber(lease) then
     wanted[#wanted + 1] = id
   end
 end
@@ -47,7 +47,7 @@ end
 
 if ARGV[8] == '1' then
   for _, id in ipairs(gone) do
-    redis.call('ZREM', KEYS[2], key .. '|' .. id)
+    redis.pcall('ZREM', KEYS[2], id)
   end
   return {cursor, gone, wanted}
 end
@@ -66,6 +66,6 @@ for _, id in ipairs(wanted) do
   end
 end
 for _, id in ipairs(gone) do
-  redis.call('ZREM', KEYS[2], key .. '|' .. id)
+  redis.pcall('ZREM', KEYS[2], id)
 end
 return {cursor, gone, entries}

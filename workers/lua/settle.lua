@@ -1,13 +1,14 @@
 #!lua flags=allow-oom
 -- Record how an attempt ended; only the claim's token may. Repeating the call repeats the answer.
 -- KEYS[1] state  KEYS[2] lock  KEYS[3] lock-signal (wakes python-redis-lock's waiters)
--- KEYS[4] stream of the entry  KEYS[5] retries (zset)  KEYS[6] dead letters (stream)
+-- KEYS[4] stream of the entry  KEYS[5] its retries (zset)  KEYS[6] dead letters (stream)
 -- ARGV[1] token  [2] verdict: done, retry, crash, dead or return  [3] group  [4] entry id  [5] ms until the retry
 -- ARGV[6] reason  [7] error  [8] handler  [9] seconds a done or dead mark is kept, [10] an unsettled state
 -- ARGV[11] how many arguments follow for marks: handler, mark, ...; then, for dead, the entry as the worker has it
 -- `return` undoes the claim: the attempt does not count, nor did it run alone. `crash` is a retry after an attempt whose process died.
 -- A dead letter also names the handlers that had succeeded, one a line: a replay leaves them out, when their marks are
--- long gone. Returns 1 if recorded, 0 if the claim was lost.
+-- long gone. Spoilt retries or a spoilt stream keep no outcome from being recorded: taken over as idle, a retry comes
+-- all the same. Returns 1 if recorded, 0 if the claim was lost.
 local state, owner, attempts = unpack(redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts'))
 if owner ~= ARGV[1] then
   return 0
@@ -15,10 +16,14 @@ end
 if state ~= 'running' then
   return 1
 end
-local verdict, id, member = ARGV[2], ARGV[4], KEYS[4] .. '|' .. ARGV[4]
+attempts = tonumber(attempts) or 0
+local verdict, id = ARGV[2], ARGV[4]
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local marks_end = 11 + ARGV[11]
+if verdict == 'dead' then
+  redis.call('XLEN', KEYS[6]) -- a key of a wrong type stops the script here, before its first write
+end
 for i = 12, marks_end, 2 do
   redis.call('HSET', KEYS[1], 'h:' .. ARGV[i], ARGV[i + 1])
 end
@@ -29,7 +34,7 @@ if verdict == 'done' then
   end
   redis.call('HSET', KEYS[1], 'state', 'done', 'token', ARGV[1])
 elseif verdict == 'dead' then
-  local entry = redis.call('XRANGE', KEYS[4], id, id)[1]
+  local entry = redis.pcall('XRANGE', KEYS[4], id, id)[1]
   -- Where somebody deleted it, or filled it by hand beyond what Lua can hand on, the worker's copy has to do.
   local letter = entry and #entry[2] <= 1000 and entry[2] or {unpack(ARGV, marks_end + 1)}
   local finished = {}
@@ -48,23 +53,27 @@ elseif verdict == 'dead' then
   redis.call('HSET', KEYS[1], 'state', 'dead', 'error', ARGV[7])
 else
   if verdict == 'return' then
-    redis.call('HINCRBY', KEYS[1], 'attempts', -1)
-    if redis.call('HGET', KEYS[1], 'alone') == attempts then
+    redis.call('HSET', KEYS[1], 'attempts', attempts - 1)
+    local alone, before = unpack(redis.call('HMGET', KEYS[1], 'alone', 'alone_before'))
+    if tonumber(alone) == attempts then
       redis.call('HDEL', KEYS[1], 'alone')
+      if (tonumber(before) or 0) > 0 then
+        redis.call('HSET', KEYS[1], 'alone', before)
+      end
     end
   elseif verdict == 'crash' then
-    redis.call('HINCRBY', KEYS[1], 'crashes', 1)
+    redis.pcall('HINCRBY', KEYS[1], 'crashes', 1)
   end
   redis.call('HSET', KEYS[1], 'state', 'retry', 'due', now + ARGV[5], 'error', ARGV[7])
-  redis.call('ZADD', KEYS[5], now + ARGV[5], member)
+  redis.pcall('ZADD', KEYS[5], now + ARGV[5], id)
   redis.call('EXPIRE', KEYS[1], ARGV[10] + math.ceil(ARGV[5] / 1000))
 end
 if verdict == 'done' or verdict == 'dead' then
   redis.call('EXPIRE', KEYS[1], ARGV[9])
-  redis.call('ZREM', KEYS[5], member)
-  redis.call('XACK', KEYS[4], ARGV[3], id)
+  redis.pcall('ZREM', KEYS[5], id)
+  redis.pcall('XACK', KEYS[4], ARGV[3], id)
 end
-if redis.call('GET', KEYS[2]) == ARGV[1] then
+if redis.pcall('GET', KEYS[2]) == ARGV[1] then
   redis.call('DEL', KEYS[3])
   redis.call('LPUSH', KEYS[3], 1)
   redis.call('PEXPIRE', KEYS[3], 1000)

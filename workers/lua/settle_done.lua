@@ -1,14 +1,14 @@
 #!lua flags=allow-oom
 -- Record the success of events that claim_fresh.lua claimed, many in one call. What is not as plain is left to
 -- settle.lua, a repeated call too: the lock is gone by then.
--- KEYS[1] stream of the entries   KEYS[2] retries (zset)   KEYS[3] prefix of the events' states   KEYS[4] of their
+-- KEYS[1] stream of the entries   KEYS[2] its retries (zset)   KEYS[3] prefix of the events' states   KEYS[4] of their
 -- locks   KEYS[5] of their lock-signals (they wake python-redis-lock's waiters)
 -- ARGV[1] {{what follows the prefixes, token, entry id}, ...} by MessagePack   ARGV[2] group
 -- ARGV[3] seconds a done mark is kept where the state that the claim wrote is gone
 -- Returns a character an event: 1 recorded, 0 ask settle.lua
 local call, events = redis.call, cmsgpack.unpack(ARGV[1])
 local states, signals = KEYS[3], KEYS[5]
-local recorded, locks, given_up, woken, ids, members = {}, {}, {}, {}, {}, {}
+local recorded, locks, given_up, woken, ids = {}, {}, {}, {}, {}
 for i, event in ipairs(events) do
   locks[i] = KEYS[4] .. event[1]
 end
@@ -24,7 +24,7 @@ for i, holder in ipairs(call('MGET', unpack(locks))) do
     end
     recorded[i] = '1'
     local n = #ids + 1
-    woken[n], ids[n], members[n] = signals .. event[1], event[3], KEYS[1] .. '|' .. event[3]
+    woken[n], ids[n] = signals .. event[1], event[3]
     given_up[2 * n - 1], given_up[2 * n] = locks[i], woken[n]
   end
 end
@@ -34,7 +34,7 @@ if #ids > 0 then
     call('LPUSH', signal, 1)
     call('PEXPIRE', signal, 1000)
   end
-  call('ZREM', KEYS[2], unpack(members))
-  call('XACK', KEYS[1], ARGV[2], unpack(ids))
+  redis.pcall('ZREM', KEYS[2], unpack(ids))
+  redis.pcall('XACK', KEYS[1], ARGV[2], unpack(ids))
 end
 return table.concat(recorded)
