@@ -126,7 +126,8 @@ class EnvelopeInvalid(BridgeError):
     """A payload from which no event can be made.
 
     Args:
-        reason: one word for counters and dead letters: `decode`, `schema` or `too_large`.
+        reason: one word for counters and dead letters: `decode`, `schema`, `encrypted` or
+            `too_large`.
         detail: the fact, for people.
     """
 

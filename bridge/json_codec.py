@@ -18,6 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from bridge.errors import FrameInvalid
+from handlers.lenient_json import mended
 
 _Scalar = str | int | float | bool | None
 
@@ -121,14 +122,21 @@ def decode(text: str) -> Message:
     """
     try:
         raw = text.encode()
-        kind = _kind(_as(raw, _Type))
-        read = _READERS.get(kind)
-        if read is None:
-            raise FrameInvalid(f"a text message of type {kind[:32]!r}, which nobody knows")
-        return read(raw)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        try:
+            return _read(raw)
+        except ValueError:
+            return _read(mended(raw))
+    except (ValueError, RecursionError):
         # The text may hold a token, and so may what the library says about it.
         raise FrameInvalid(f"{len(text)} characters are no message of the text dialect") from None
+
+
+def _read(raw: bytes) -> Message:
+    kind = _kind(_as(raw, _Type))
+    read = _READERS.get(kind)
+    if read is None:
+        raise FrameInvalid(f"a text message of type {kind[:32]!r}, which nobody knows")
+    return read(raw)
 
 
 def encode(message: Message, timestamp: int) -> str:

@@ -4,7 +4,7 @@
 
   * :exc:`Retry`: a handler asks to run again later
   * :exc:`Reject`: a handler gives the event up at once
-  * :exc:`EventInvalid`: not a Feishu envelope, or a body of another shape than its type's
+  * :exc:`EventInvalid`: not a Feishu envelope
   * :exc:`RegistrationInvalid`: a mistake in registering a handler; fails at import
   * :exc:`PluginBroken`: a module with handlers failed to import
 
@@ -58,7 +58,7 @@ class Reject(HandlerError):
 
 
 class EventInvalid(HandlerError):
-    """Not a v1 or v2 envelope, or a body that does not fit its type; `detail` says where."""
+    """Not a 1.0 or 2.0 envelope; `detail` says why."""
 
     def __init__(self, detail: str) -> None:
         self.detail = detail

@@ -1,8 +1,4 @@
-"""One Feishu event, as handlers see it. It does not know how the event came here.
-
-Feishu has two envelopes. v2: `schema`, `header` and `event`. v1: `uuid`, `ts` and `event`, whose
-`type`, `app_id` and `tenant_key` stand among the fields of the body.
-"""
+"""One Feishu event, as handlers see it."""
 
 from __future__ import annotations
 
@@ -11,12 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeGuard
 
-import msgspec
-
 from handlers.errors import EventInvalid
-from handlers.timestamps import instant
-
-_decode = msgspec.json.Decoder().decode
+from handlers.header import CHALLENGE, ENCRYPTED, Header, check_schema, read_v1, read_v2
+from handlers.lenient_json import decode
+from handlers.timestamps import moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +36,11 @@ class Event:
 
     @property
     def payload(self) -> Any:
-        """The body as the pydantic model of its type, validated at first use.
+        """The body as the pydantic model of its type, read at first use.
 
         Types without a model give a bare `Payload` with the body's fields as attributes. It is
-        typed `Any`; annotate what you expect: `payload: MessageReceived = event.payload`.
-
-        Raises:
-            EventInvalid: the body has another shape than its type's; `body` still holds it.
+        typed `Any`; annotate what you expect: `payload: MessageReceived = event.payload`. A field
+        whose value has an unexpected shape holds it as it came, and `payload.unexpected` is logged.
         """
         if self._payload is None:
             # Here, so that whoever never asks for a payload never loads the models.
@@ -70,15 +62,15 @@ class Event:
             EventInvalid: not JSON, deeper than the interpreter's stack, or not an envelope.
         """
         try:
-            decoded = _decode(envelope)
-        # ValueError: bad syntax or UTF-8, lone surrogates, NaN, numbers out of range.
+            decoded = decode(envelope)
+        # ValueError: bad syntax, NaN, numbers out of range.
         except (ValueError, RecursionError) as error:
             raise EventInvalid(f"not JSON that can be decoded: {error}") from error
         return cls.from_envelope(decoded, event_id)
 
     @classmethod
     def from_envelope(cls, envelope: Mapping[str, Any], event_id: str = "") -> Event:
-        """Read a decoded v2 or v1 envelope.
+        """Read a decoded 2.0 or 1.0 envelope.
 
         Raises:
             EventInvalid: it is neither, or has no event id or no event type.
@@ -90,57 +82,37 @@ class Event:
             body = {}
         if not _is_object(body):
             raise EventInvalid(f"`event` must be an object, this is {type(body).__name__}")
-        if envelope.get("schema"):
-            return cls._from_v2(envelope, body, event_id)
-        return cls._from_v1(envelope, body, event_id)
-
-    @classmethod
-    def _from_v2(cls, envelope: Mapping[str, Any], body: Mapping[str, Any], event_id: str) -> Event:
-        header = envelope.get("header")
-        if not _is_object(header):
-            raise EventInvalid("a v2 envelope without its `header` object")
+        header = _header(envelope, body)
+        if not (event_id or header.event_id):
+            raise EventInvalid("an envelope without `header.event_id` or `uuid`; give an event_id")
         return cls(
-            event_id or _required(header, "event_id", "header.event_id"),
-            _required(header, "event_type", "header.event_type"),
-            _text(header, "app_id"),
-            _text(header, "tenant_key"),
-            _text(envelope, "schema"),
-            instant(header.get("create_time")),
+            event_id or header.event_id,
+            header.event_type,
+            header.app_id,
+            header.tenant_key,
+            header.schema,
+            moment(header.created_us),
             body,
             envelope,
         )
 
-    @classmethod
-    def _from_v1(cls, envelope: Mapping[str, Any], body: Mapping[str, Any], event_id: str) -> Event:
-        if "encrypt" in envelope:
-            raise EventInvalid("an encrypted webhook envelope; decrypt it first")
-        if envelope.get("type") == "url_verification":
-            raise EventInvalid("a webhook's url_verification, which is no event; do not publish it")
-        return cls(
-            # Feishu: `event.uuid` of approvals is the creator's own id and may repeat.
-            event_id or _required(envelope, "uuid", "uuid"),
-            _required(body, "type", "event.type"),
-            _text(body, "app_id"),
-            _text(body, "tenant_key"),
-            "1.0",
-            instant(envelope.get("ts")),
-            body,
-            envelope,
-        )
+
+def _header(envelope: Mapping[str, Any], body: Mapping[str, Any]) -> Header:
+    check_schema(envelope.get("schema"))
+    header = envelope.get("header")
+    if _is_object(header) and header:
+        found = read_v2(header)
+    else:
+        found = read_v1(envelope.get("uuid"), envelope.get("ts"), body)
+    if found.event_type:
+        return found
+    if "encrypt" in envelope:
+        raise EventInvalid(ENCRYPTED)
+    if envelope.get("type") == "url_verification":
+        raise EventInvalid(CHALLENGE)
+    raise EventInvalid("neither `header.event_type` nor `event.type` is there; this is no event")
 
 
 def _is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
     # The abstract class takes its time to say yes, and all but tests give dicts.
     return type(value) is dict or isinstance(value, Mapping)
-
-
-def _required(source: Mapping[str, Any], key: str, path: str) -> str:
-    value = source.get(key)
-    if isinstance(value, str) and value:
-        return value
-    raise EventInvalid(f"`{path}` must be a text that is not empty, this is {type(value).__name__}")
-
-
-def _text(source: Mapping[str, Any], key: str) -> str:
-    value = source.get(key)
-    return value if isinstance(value, str) else ""

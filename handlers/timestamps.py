@@ -1,7 +1,7 @@
-"""Feishu's many spellings of an instant, read into one. It does not format or compare times.
+"""Reads Unix times in the many ways in which Feishu writes them.
 
 Feishu: `create_time` is documented in milliseconds and sent in microseconds for card actions;
-v1 envelopes give decimal seconds in `ts`. Only the number of digits tells them apart, which is
+1.0 envelopes give decimal seconds in `ts`. Only the number of digits tells them apart, which is
 unambiguous from 2001 to 2286.
 """
 
@@ -14,23 +14,35 @@ _PLACES = {10: 6, 13: 3, 16: 0}  # digits of the whole part -> decimal places do
 _LONGEST = 32
 
 
-def instant(value: object) -> datetime | None:
-    """Read Unix time in s (10 digits), ms (13) or µs (16), from text or number.
+def microseconds(*values: object) -> int | None:
+    """Read Unix time in s (10 digits), ms (13) or µs (16), decimals allowed, from text or number.
 
     Returns:
-        An aware datetime in UTC, exact to the microsecond; None for anything else.
+        Unix microseconds of the first value that can be read; None if none can.
     """
+    for value in values:
+        found = _microseconds(value)
+        if found is not None:
+            return found
+    return None
+
+
+def moment(unix_us: int | None) -> datetime | None:
+    """The datetime of Unix microseconds, in UTC."""
+    return None if unix_us is None else _EPOCH + timedelta(microseconds=unix_us)
+
+
+def _microseconds(value: object) -> int | None:
     whole, _, fraction = _digits(value).partition(".")
     places = _PLACES.get(len(whole))
     if places is None or not _is_number(whole) or not (not fraction or _is_number(fraction)):
         return None
-    microseconds = int(whole + fraction[:places].ljust(places, "0"))
-    return _EPOCH + timedelta(microseconds=microseconds)
+    return int(whole + fraction[:places].ljust(places, "0"))
 
 
 def _digits(value: object) -> str:
     if isinstance(value, str):
-        return value if len(value) <= _LONGEST else ""
+        return value.strip() if len(value) <= _LONGEST else ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     # The bound also keeps integers of thousands of digits away from str(), which refuses them.

@@ -53,7 +53,7 @@ def judge(settled: Settled, registration: Registration, event: Event, attempt: i
     value, error = settled
     if error is None:
         return Result(value=value)
-    # EventInvalid: no retry will change the shape of a body.
+    # EventInvalid: no retry will change an envelope.
     if isinstance(error, Reject | EventInvalid):
         return Result(error=error, given_up="rejected")
     if attempt >= registration.max_attempts:

@@ -8,13 +8,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import msgspec
-
 from bridge.streams import Entry, Keys
+from handlers.lenient_json import DAMAGED, decode
 from handlers.paths import location, value_at
 from handlers.registry import Registration, Registry
-
-_decode = msgspec.json.Decoder(dict).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +38,16 @@ class BusinessKeys:
 
     def _found(self, entry: Entry, asking: list[Registration]) -> tuple[BusinessKey, ...]:
         try:
-            envelope = _decode(entry.envelope)
-        except (msgspec.DecodeError, ValueError, RecursionError):
+            envelope = decode(entry.envelope)
+        except (ValueError, RecursionError):
             # Its attempt says so, and becomes a dead letter.
             return ()
         found = []
         for each in asking:
             path = location(each.dedup_by or "")
             value = value_at(envelope, path) if path else None
-            if value is not None:
+            # Two damaged values may have been different ones, and the second event would be lost.
+            if value is not None and DAMAGED not in value:
                 name = self._keys.business(self._group, _digest(each.name, entry.event_type, value))
                 found.append(BusinessKey(each.name, name))
         return tuple(found)

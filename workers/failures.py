@@ -89,7 +89,7 @@ def describe(error: BaseException) -> str:
 
 def _verdict(error: BaseException, registration: Registration, attempt: int) -> Failure | Again:
     text = describe(error)
-    # EventInvalid: no retry will change the shape of a body.
+    # EventInvalid: no retry will change an envelope.
     if isinstance(error, Reject | EventInvalid):
         return Failure(registration.name, "rejected", text)
     if attempt >= registration.max_attempts:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from bridge.moments import show
+from handlers.lenient_json import decode
 from workers.stored import Stored
 
 WIDTH = 80
@@ -84,7 +85,7 @@ def details(letter: Stored) -> Iterator[str]:
 def body(envelope: bytes) -> str:
     """An envelope for people: indented if it is JSON, else as it is."""
     try:
-        return json.dumps(json.loads(envelope), ensure_ascii=False, indent=2)
+        return json.dumps(decode(envelope), ensure_ascii=False, indent=2)
     except (ValueError, RecursionError):
         return printable(envelope.decode(errors="backslashreplace"))
 

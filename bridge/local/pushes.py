@@ -90,4 +90,6 @@ def push_of(envelope: Mapping[str, Any] | bytes, *, kind: str = "event") -> Push
 
 
 def _json(envelope: Mapping[str, Any]) -> bytes:
-    return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
+    # Half of a surrogate pair has no UTF-8; its escape is what Feishu sends, too.
+    return text.encode("utf-8", "backslashreplace")

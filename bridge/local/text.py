@@ -12,6 +12,7 @@ from bridge import json_codec
 from bridge.envelope import header
 from bridge.errors import EnvelopeInvalid, FrameInvalid
 from bridge.json_codec import AuthReply, Message, Pong
+from handlers.lenient_json import decode
 
 TOKEN_INVALID = 99_991_663
 """Feishu's code for a tenant token that is not valid; of a gateway any code but 0 is a refusal."""
@@ -24,8 +25,8 @@ def event(payload: bytes) -> str:
     except EnvelopeInvalid:
         return payload.decode(errors="replace")
     if found.schema != "2.0":
-        return payload.decode()
-    envelope = json.loads(payload)
+        return payload.decode(errors="replace")
+    envelope = decode(payload)
     data = {
         "event_id": found.event_id,
         "event_type": envelope["header"]["event_type"],  # an alias stays one

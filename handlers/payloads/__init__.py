@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from pydantic import ValidationError
+import structlog
 
-from handlers.errors import EventInvalid
 from handlers.payloads import (
     application,
     approval,
@@ -25,6 +25,8 @@ from handlers.payloads.base import Payload
 from handlers.types import canonical
 
 __all__ = ["Payload", "parse", "payload_model"]
+
+log = structlog.get_logger("handlers.payloads")
 
 _MODELS: dict[str, type[Payload]] = {
     **application.MODELS,
@@ -49,15 +51,21 @@ def payload_model(event_type: str) -> type[Payload]:
 def parse(event_type: str, body: Mapping[str, Any]) -> Payload:
     """Read a body as its type's model.
 
-    Raises:
-        EventInvalid: a field has another shape than its type's; the field is named, not its value.
+    A field whose value has an unexpected shape holds that value as it came; the log says so once.
     """
-    try:
-        return payload_model(event_type).model_validate(dict(body))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        path = ".".join(str(step) for step in first["loc"])
-        raise EventInvalid(
-            f"`event.{path}` of {event_type} has an unexpected shape: {first['msg']}; "
-            "read event.body instead, and report the shape"
-        ) from error
+    unexpected: list[str] = []
+    payload = payload_model(event_type).model_validate(dict(body), context=unexpected)
+    for field in unexpected:
+        tell_unexpected(event_type, field)
+    return payload
+
+
+@lru_cache(maxsize=1024)
+def tell_unexpected(event_type: str, field: str) -> None:
+    """Warn of a field; once, as the cache remembers each."""
+    log.warning(
+        "payload.unexpected",
+        event_type=event_type,
+        field=field,
+        hint="the payload holds the value as it came; report its shape to the project",
+    )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import model_validator
+
 from handlers.payloads.base import Items, Part, Payload, UserId
 
 
@@ -110,10 +114,18 @@ class DepartmentStatus(Part):
 
 
 class DepartmentLeader(Part):
-    """Feishu spells these two differently from all others."""
+    """Feishu spells these two differently from all others; its SDK's models do not."""
 
     leaderType: int | None = None  # noqa: N815
     leaderID: str = ""  # noqa: N815
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_documented(cls, data: Any) -> Any:
+        names = {"leader_type": "leaderType", "leader_id": "leaderID"}
+        if not isinstance(data, dict):
+            return data
+        return {names.get(name, name): value for name, value in data.items()}
 
 
 class Department(Part):

@@ -16,10 +16,19 @@ class FileEdited(Payload):
     sheet_id: str = ""
 
 
+class FieldUser(Part):
+    """A person in a field for people: the assignee of a record, its creator, who changed it."""
+
+    user_id: UserId = UserId()
+    name: str = ""
+    en_name: str = ""
+    avatar_url: str = ""
+
+
 class FieldIdentity(Part):
     """Who is named in a field that holds people."""
 
-    users: Items[UserId] = ()
+    users: Items[FieldUser] = ()
 
 
 class FieldValue(Part):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from pydantic import Field
 
+from handlers.lenient_json import decode
 from handlers.payloads.base import Items, Part, Payload, PayloadV1, Texts, UserId
 
 
@@ -52,7 +52,7 @@ class Message(Part):
     def parsed(self) -> Mapping[str, Any]:
         """`content` decoded; empty when it is no JSON object."""
         try:
-            content = msgspec.json.decode(self.content)
+            content = decode(self.content)
         except (ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}

@@ -41,7 +41,7 @@ def test_an_alias_is_left_as_it_was_sent(v2: Maker) -> None:
 
 
 @pytest.mark.parametrize("missing", ["event_id", "event_type"])
-@pytest.mark.parametrize("value", [None, "", 7, ["x"]])
+@pytest.mark.parametrize("value", [None, "", True, ["x"]])
 def test_a_v2_header_without_id_or_type_is_refused(v2: Maker, missing: str, value: object) -> None:
     envelope = v2()
     envelope["header"][missing] = value
@@ -61,10 +61,11 @@ def test_a_v1_envelope_without_uuid_or_type_is_refused(v1: Maker) -> None:
     [
         ({"schema": "2.0", "event": {}}, "header"),
         ({"schema": "2.0", "header": [], "event": {}}, "header"),
+        ({"schema": "3.0", "header": {"event_type": "t"}}, "3.0"),
         ({"schema": "2.0", "header": {}, "event": []}, "`event`"),
         ({"encrypt": "base64"}, "decrypt"),
         ({"type": "url_verification", "challenge": "c"}, "url_verification"),
-        ({}, "uuid"),
+        ({}, "no event"),
         ([], "list"),
         ("text", "str"),
         (None, "NoneType"),
@@ -77,7 +78,7 @@ def test_what_is_no_event_is_refused_with_the_reason(envelope: Any, said: str) -
 
 def test_fields_that_may_be_missing_are_empty(v2: Maker) -> None:
     envelope = v2()
-    envelope["header"] = {"event_id": "e", "event_type": "t", "app_id": 7, "create_time": "soon"}
+    envelope["header"] = {"event_id": "e", "event_type": "t", "app_id": [], "create_time": "soon"}
     envelope["event"] = None
     event = Event.from_envelope(envelope)
     assert (event.app_id, event.tenant_key, event.created_at, event.body) == ("", "", None, {})
@@ -87,7 +88,6 @@ def test_fields_that_may_be_missing_are_empty(v2: Maker) -> None:
     "text",
     [
         b"",
-        b"\xef\xbb\xbf{}",
         b"{} x",
         b"[" * 100_000,
         b"[" * 100_000 + b"]" * 100_000,
@@ -96,10 +96,7 @@ def test_fields_that_may_be_missing_are_empty(v2: Maker) -> None:
         b'{"uuid":"u","event":{"type":"t","n":1e999999}}',
         b'{"uuid":"u","event":{"type":"t","n":NaN}}',
         b'{"uuid":"u","event":{"type":"t","n":-Infinity}}',
-        b'{"uuid":"\xff\xfe","event":{"type":"t"}}',
-        b'{"uuid":"\xed\xa0\x80","event":{"type":"t"}}',
-        b'{"uuid":"\\ud800","event":{"type":"t"}}',
-        b'{"uuid":"\\udc00","event":{"type":"t"}}',
+        b'{"uuid":"\\ud80","event":{"type":"t"}}',
         b"null",
         b"7",
         '{"uuid":"u"}'.encode("utf-16"),

@@ -252,6 +252,13 @@ def test_events_without_a_key_wait_for_nobody(a, streams, redis, keys, envelope)
     assert lines_of(redis, keys) == []
 
 
+@pytest.mark.parametrize("damaged", [rb"order \ud83d", rb"\ude00", rb"\\ud83d \ud83d", b"\xe6\x9d"])
+def test_a_damaged_character_beside_the_key_does_not_cost_the_order(a, streams, damaged):
+    streams.push("x")
+    streams.add("e", b'{"event": {"message": {"text": "%b", "chat_id": "x"}}}' % damaged)
+    assert a.read() == ["x-0"]
+
+
 def test_numbers_and_odd_texts_are_keys_too(a, streams):
     chats = [7, "7", 2**60, "群 #1", "x" * 5000]
     streams.push(*chats, *chats)

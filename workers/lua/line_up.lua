@@ -24,6 +24,9 @@ local function line_of(fields)
     return ''
   end
   local read, key = pcall(cjson.decode, value.envelope)
+  if not read then -- half of a surrogate pair, which cjson refuses
+    read, key = pcall(cjson.decode, (string.gsub(value.envelope, '\\u[dD][89a-fA-F]%x%x', '\\ufffd')))
+  end
   for _, name in ipairs(path) do
     key = read and type(key) == 'table' and key[name]
   end
