@@ -23,9 +23,10 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Timeou
 from bridge.capacity import Capacity
 from bridge.durability import NONE, Durability, Undurable
 from bridge.lane import Lane, Waiting, finds_no_room, is_fenced
+from bridge.lifetimes import MARKER_TTL
 from bridge.pipe import pack
 from bridge.published import Done, Published, PublishRefused, Refusal
-from bridge.streams import BRIDGE_GROUP, MARKER_TTL, MAX_TYPES, OTHER, Entry, Keys
+from bridge.streams import BRIDGE_GROUP, MAX_TYPES, OTHER, Entry, Keys
 
 BATCH = 512
 """Entries in one pipeline at most: some 700 kB."""

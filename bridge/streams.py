@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 
 from msgspec import Struct
 
@@ -20,19 +19,8 @@ OTHER = "other"
 MAX_TYPES = 512
 """Streams per app; further types share that of `OTHER`: no sender can fill Redis with keys."""
 
-MARKER_TTL = 86_400
-"""Seconds a published or done mark is kept at least; Feishu's last retry comes after 7.1 hours."""
-
-MARK_MARGIN = 3_600
-"""Seconds that marks outlive the entries that a group made anew would be given again."""
-
 _TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")
 _EVENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
-
-def mark_ttl(retention: float) -> int:
-    """Seconds a published or done mark is kept, when streams keep acknowledged entries so long."""
-    return max(MARKER_TTL, ceil(retention) + MARK_MARGIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +102,11 @@ class Keys:
     def replay(self, group: str, event_type: str) -> str:
         """The stream of replayed events of a type, read by this group only."""
         return f"{self.prefix}:replay:{group}:{self.stream(event_type).rpartition(':')[2]}"
+
+    def joined(self, group: str) -> str:
+        """Hash of the event streams that the group has been in: up to which id it had been given
+        their entries when it was forgotten, else empty; see `workers/lua/group.lua`."""
+        return f"{self.prefix}:joined:{group}"
 
     def replays(self, group: str) -> str:
         """Set of the type names for which the group has a replay stream."""

@@ -24,11 +24,12 @@ from bridge.feed import Feed
 from bridge.heartbeat import Heartbeat
 from bridge.lease import RELEASE_TIMEOUT, LeaseElector
 from bridge.lifecycle import Errored, Leading, SteppedDown
+from bridge.lifetimes import mark_ttl
 from bridge.link import Connect, Discover, Link, Pace
 from bridge.publisher import DEAD_LETTERS, Publisher
 from bridge.self_report import SelfReport
 from bridge.status import Board, State, Status, now_ms
-from bridge.streams import Keys, mark_ttl
+from bridge.streams import Keys
 from bridge.subscribers import Subscribers
 from bridge.tally import Tally
 from bridge.upkeep import Upkeep

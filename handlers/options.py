@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from handlers.base import Handler
 from handlers.batch import LARGEST, LONGEST_WAIT, Batch
-from handlers.errors import RegistrationInvalid
+from handlers.errors import LONGEST_RETRY, RegistrationInvalid
 from handlers.paths import location
 
 _NAME = re.compile(r"\S{1,200}")
@@ -98,9 +98,9 @@ def _problems(options: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _problems_of_waits(options: dict[str, Any]) -> list[tuple[str, str]]:
     problems = [
-        (option, "give seconds, 0 or more")
+        (option, f"give seconds, from 0 to {LONGEST_RETRY:.0f}, a week")
         for option in ("backoff", "backoff_max")
-        if not _is_seconds(options[option])
+        if not _is_seconds(options[option]) or options[option] > LONGEST_RETRY
     ]
     if not problems and options["backoff"] > options["backoff_max"]:
         longest = f"backoff_max={options['backoff_max']:g}"

@@ -95,7 +95,7 @@ def assemble(
     once = sync_client(settings.redis_url, app_id=settings.app_id, retries=0)
     spoilt = SpoiltKeys(client)
     consumer = Consumer(once, keys, settings.group, name, Ordering(registry).of, spoilt)
-    reader = StreamReader(consumer, settings.event_lease)
+    reader = StreamReader(consumer, settings.event_lease, settings.retention)
     guard = Guard(
         client,
         keys,

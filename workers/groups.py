@@ -16,6 +16,7 @@ from bridge.streams import EVERYTHING, Keys, subscriber
 from handlers.types import domain
 from workers.counting import Count, count_after
 from workers.presence import AT_WORK, present
+from workers.scripts import Call, load, run_all
 
 LEFT = b"left"
 """The consumer that has what others left behind; no worker bears the name."""
@@ -98,14 +99,17 @@ class Groups:
     def forget(self, name: str) -> int:
         """Remove a group from every stream, with what it had not handled; returns from how many.
 
-        Its dead letters and the marks of what it has done stay. Repeating the call is harmless.
+        Its dead letters and the marks of what it has done stay, and how far it had come: if it is
+        back, it begins there, or the retention back. Repeating the call is harmless.
         """
         keys, streams = self._keys, self._streams()
         members: Any = self._redis.smembers(keys.subscriptions)
         ours = [each for each in members if each.rpartition(b"|")[0] == name.encode()]
         if ours:
             self._redis.srem(keys.subscriptions, *ours)
-        left = sum(int(self._redis.xgroup_destroy(stream, name)) for stream in streams)
+        script, joined = load("leave_group"), keys.joined(name)
+        calls = [Call(script, (stream, joined), (name,)) for stream in streams]
+        left = sum(int(answer == 1) for answer in run_all(self._redis, calls))
         replays = [keys.replay(name, each) for each in self._members(keys.replays(name))]
         found = [f"{keys.order(name)}:*", f"{keys.retries(name)}:*"]
         others = [key for each in found for key in self._redis.scan_iter(each, count=1000)]

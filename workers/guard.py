@@ -19,20 +19,18 @@ import redis_lock
 from redis import Redis
 from redis.exceptions import RedisError
 
+from bridge.lifetimes import UNSETTLED, mark_ttl
 from bridge.logs import Redactor
-from bridge.streams import Entry, Keys, mark_ttl
+from bridge.streams import Entry, Keys
 from workers.bulk import Bulk
 from workers.business import BusinessKey
 from workers.claims import Busy, Claim, Duplicate, Pending, Queued, Run, Settlement
 from workers.failures import MAX_ERROR
-from workers.ordering import LINE_TTL, advancing, line_member
+from workers.ordering import advancing, line_member
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 
 NO_MARKS: Mapping[str, str] = {}
-
-STATE_TTL = 7 * 86_400
-"""Seconds the state of an event is kept that was tried before; on top of the wait for its retry."""
 
 DEAD_WAIT = 60.0
 """Seconds until an event is given up anew whose dead letter could not be written."""
@@ -251,7 +249,7 @@ class Guard:
 
     def _claim_call(self, item: Pending, token: str, business: Sequence[BusinessKey]) -> Call:
         script, keys = load("claim"), self._state_and_lock(item)
-        args = (token, self._lease_ms, STATE_TTL)
+        args = (token, self._lease_ms, UNSETTLED)
         if not item.line and not business:
             return Call(script, keys, args)
         return Call(
@@ -265,9 +263,8 @@ class Guard:
             (
                 *args,
                 line_member(item.stream, item.entry_id) if item.line else "",
-                LINE_TTL,
                 f"{item.stream}|{item.entry_id}",
-                self._mark_ttl,
+                self._group,
                 *(key.handler for key in business),
             ),
         )
@@ -314,7 +311,7 @@ class Guard:
             self._bare(error) if error else "",
             failure.handler if failure else "",
             self._mark_ttl,
-            STATE_TTL,
+            UNSETTLED,
             len(marks),
             *marks,
             *(run.pending.entry.fields() if verdict == "dead" else ()),

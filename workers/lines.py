@@ -12,8 +12,9 @@ from typing import Any
 
 from redis import Redis
 
+from bridge.lifetimes import UNSETTLED
 from bridge.streams import Keys
-from workers.ordering import LINE_TTL, advancing
+from workers.ordering import advancing
 from workers.scripts import Call, load, pairs, run_all
 
 READ_AHEAD = 5_000
@@ -125,7 +126,7 @@ class Lines:
         self, stream: str, most: int, count: int, ids: Sequence[bytes | str] = ()
     ) -> Taken:
         keys = (stream, self._keys.retries_of(self._group, stream), self._prefix)
-        told = (self._group, self._consumer, self._order[stream], LINE_TTL)
+        told = (self._group, self._consumer, self._order[stream], UNSETTLED)
         call = Call(load("line_up"), keys, (*told, most, count, READ_AHEAD, *ids))
         (answer,) = run_all(self._redis, [call])
         if isinstance(answer, Exception):

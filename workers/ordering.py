@@ -11,14 +11,12 @@ from collections.abc import Iterable
 
 import structlog
 
+from bridge.lifetimes import UNSETTLED
 from bridge.streams import OTHER
 from handlers.paths import location
 from handlers.registry import Registration, Registry
 from handlers.types import KNOWN_TYPES
 from workers.scripts import Call, load
-
-LINE_TTL = 14 * 86_400
-"""Seconds a line is kept since somebody looked at it; longer than any wait for a retry."""
 
 log = structlog.get_logger("workers.ordering")
 
@@ -42,7 +40,7 @@ def advancing(line: str, retries: str, group: str) -> Call:
         retries: what the names of the group's retries begin with.
         group: consumer group.
     """
-    return Call(load("advance"), (line, retries), (group, LINE_TTL))
+    return Call(load("advance"), (line, retries), (group, UNSETTLED))
 
 
 class Ordering:

@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from redis.exceptions import ResponseError
 
+from bridge.lifetimes import MARK_MARGIN, mark_ttl
 from workers.claims import Pending
 from workers.consumer import NO_CAPS, Caps, Consumer, rotated, tell_missing
 from workers.presence import Presence
@@ -33,14 +34,16 @@ class StreamReader:
     Args:
         consumer: this one.
         event_lease: seconds; a consumer that is idle for ten of them may be swept.
+        retention: seconds, as the guard has it.
     """
 
-    def __init__(self, consumer: Consumer, event_lease: float) -> None:
+    def __init__(self, consumer: Consumer, event_lease: float, retention: float = 86_400.0) -> None:
         self._consumer = consumer
         self._redis = consumer.redis
         self._keys = consumer.keys
         self._group = consumer.group
         self._lines = consumer.lines
+        self._marks_ms = (mark_ttl(retention) - MARK_MARGIN) * 1000
         self._sweep_ms = int(max(10 * event_lease, SWEEP_AFTER) * 1000)
         self._presence = Presence(
             consumer.redis, consumer.keys, consumer.group, consumer.name, consumer.spoilt
@@ -80,7 +83,7 @@ class StreamReader:
         self._presence.beat()
 
     def follow(self, streams: Iterable[str]) -> None:
-        """Read these streams from now on; a missing group is made, from the first entry on."""
+        """Read these streams from now on; a missing group is made, see `lua/group.lua`."""
         # One at a time: each thread that meets an outage makes the groups anew.
         with self._following:
             self._follow(streams)
@@ -192,7 +195,11 @@ class StreamReader:
         return [stream for stream in in_turn if caps.get(stream, 1) > 0]
 
     def _make_groups(self, streams: Sequence[str]) -> None:
-        calls = [Call(load("group"), (stream,), (self._group,)) for stream in streams]
+        script, joined = load("group"), self._keys.joined(self._group)
+        calls = [
+            Call(script, (stream, joined), (self._group, self._marks_of(stream)))
+            for stream in streams
+        ]
         for stream, answer in zip(streams, run_all(self._redis, calls), strict=True):
             if isinstance(answer, Exception):
                 if stream not in self._unreadable:
@@ -202,3 +209,8 @@ class StreamReader:
             else:
                 self._grouped.add(stream)
                 self._unreadable.discard(stream)
+
+    def _marks_of(self, stream: str) -> int | str:
+        """Ms for which marks tell what this group has done of a stream; of replayed events they
+        need not, for what is done of those goes at once."""
+        return self._marks_ms if stream.startswith(self._keys.events) else ""

@@ -15,7 +15,8 @@ from typing import Any, Literal
 from redis import Redis
 
 from bridge.errors import BridgeError
-from bridge.streams import OTHER, Keys, mark_ttl
+from bridge.lifetimes import mark_ttl
+from bridge.streams import OTHER, Keys
 from handlers.registry import Registry
 from handlers.types import matches
 from workers.letters import answer_key

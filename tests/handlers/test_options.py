@@ -48,6 +48,7 @@ def test_options_given_win_over_those_of_the_class() -> None:
         ({"timeout": float("nan")}, "more than 0"),
         ({"backoff": -1}, "backoff=-1"),
         ({"backoff_max": None}, "backoff_max=None"),
+        ({"backoff_max": 604_801}, "a week"),
         ({"backoff": 601}, "exceeds backoff_max=600"),
         ({"backoff_max": 0.5}, "exceeds backoff_max=0.5"),
         ({"max_age": 0}, "more than 0"),

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import ConnectionError
 
-from bridge.streams import Entry, Keys, mark_ttl
+from bridge.lifetimes import mark_ttl
+from bridge.streams import Entry, Keys
 from handlers.registry import Registry
 from workers.business import BusinessKeys
 from workers.claims import Claim, Duplicate, Pending, Queued, Run, Settlement
 from workers.guard import Guard
+from workers.ordering import line_member
 from workers.outcomes import Failure, Outcome
 from workers.replay import Replayer
 from workers.scripts import run_all
@@ -55,6 +59,18 @@ class World:
         entry_id = self.redis.xadd(stream, dict(zip(fields[::2], fields[1::2], strict=True)))
         self.redis.xreadgroup("workers", "c", {stream: ">"})
         return Pending(stream, entry_id.decode(), entry)
+
+    def replay(self, event_id: str) -> Pending:
+        """The dead letter of an event, brought back and delivered."""
+        self.redis.sadd(self.keys.types, IM)
+        letters = scan(self.redis, self.keys.dead("workers"), "-", "+")
+        chosen = [each for each in letters if each.event_id == event_id]
+        (answer,) = Replayer(self.redis, self.keys, "workers", "me").replay(chosen, self.registry)
+        assert answer.moved
+        stream: Any = self.keys.replay("workers", IM)
+        self.redis.xgroup_create(stream, "workers", id="0")
+        ((_, ((entry_id, fields),)),) = self.redis.xreadgroup("workers", "c", {stream: ">"})
+        return Pending(stream, entry_id.decode(), Entry.from_fields(fields))
 
     def due(self, item: Pending) -> float | None:
         return self.redis.zscore(self.keys.retries_of("workers", item.stream), item.entry_id)
@@ -145,6 +161,47 @@ def test_of_a_deleted_one_in_work_the_end_is_awaited_or_that_its_worker_is_gone(
     assert isinstance(claim(world.b, item), Queued)
     world.redis.delete("lock:" + world.keys.lock_name("workers", "e1"))
     assert run(world.b, item).marks == {}
+
+
+def test_it_waits_no_longer_when_the_first_was_acknowledged_by_hand(world):
+    first, item = world.push("e1"), world.push("e2")
+    end(world.a, run(world.a, first), RETRY)
+    assert isinstance(claim(world.b, item), Queued)
+    world.redis.xack(first.stream, "workers", first.entry_id)
+    assert run(world.b, item).marks == {}
+
+
+def test_an_event_whose_record_was_edited_by_hand_holds_no_key(world):
+    first, item = world.push("e1"), world.push("e2")
+    end(world.a, run(world.a, first), RETRY)
+    world.redis.hset(world.keys.state("workers", "e1"), "entry", "nonsense")
+    assert run(world.b, item).marks == {}
+
+
+def test_a_replayed_event_waits_behind_the_one_it_kept_waiting(world):
+    """In one line: neither waits for the other."""
+    end(world.a, run(world.a, world.push("e1")), DEAD)
+    head, item = in_line(world, world.push("e0", "om_0")), in_line(world, world.push("e2"))
+    end(world.a, run(world.a, head), RETRY)
+    assert isinstance(claim(world.b, item), Queued)
+    replayed = in_line(world, world.replay("e1"))
+    end(world.a, run(world.a, head))
+    assert isinstance(claim(world.a, replayed), Queued)
+    end(world.b, run(world.b, item))
+    assert run(world.a, replayed).marks == {"H": ""}
+
+
+def test_who_waits_behind_others_in_its_line_keeps_nobody_waiting(world):
+    """They might wait for the one that asks, in a line of its own."""
+    first, item = in_line(world, world.push("e1"), "x"), in_line(world, world.push("e2"), "y")
+    end(world.a, run(world.a, first), RETRY)
+    assert isinstance(claim(world.b, item), Queued)
+    world.redis.zadd(first.line, {line_member(first.stream, "0-1"): 0})
+    assert run(world.b, item).marks == {}
+
+
+def in_line(world: World, item: Pending, name: str = "x") -> Pending:
+    return replace(item, line=f"{world.keys.order('workers')}:{IM}:{name}")
 
 
 def test_a_worker_s_death_and_a_long_absence_of_all_end_no_wait(world):
@@ -267,10 +324,32 @@ def test_in_one_pipeline_too(world):
     assert [type(each) for each in answers] == [Run, Queued]
 
 
-def test_a_key_is_kept_as_long_as_a_done_mark(world, redis):
-    end(world.a, run(world.a, world.push("e1")))
+@pytest.mark.parametrize("outcome", [DONE, DEAD])
+def test_a_key_is_kept_as_long_as_the_mark_of_its_event(world, redis, outcome):
+    end(world.a, run(world.a, world.push("e1")), outcome)
     (name,) = redis.scan_iter("*:business:*")
     assert mark_ttl(86_400) - 5 < redis.ttl(name) <= mark_ttl(86_400)
+
+
+def test_a_key_outlives_the_wait_of_its_event_for_a_retry(world, redis):
+    week = 7 * 86_400
+    end(world.a, run(world.a, world.push("e1")), Outcome(retry_after=week, error="E: later"))
+    (name,) = redis.scan_iter("*:business:*")
+    state = redis.ttl(world.keys.state("workers", "e1"))
+    assert redis.ttl(name) >= state > week
+
+
+def test_a_key_that_another_event_has_taken_is_left_to_it(world, redis):
+    first, item = world.push("e1"), world.push("e2")
+    end(world.a, run(world.a, first), RETRY)
+    world.redis.xack(first.stream, "workers", first.entry_id)
+    second = run(world.b, item)
+    world.redis.hset(world.keys.state("workers", "e1"), mapping={"state": "running", "token": "a"})
+    late = Run(first, "a", 1, {})
+    end(world.a, late)
+    (name,) = redis.scan_iter("*:business:*")
+    assert redis.ttl(name) > mark_ttl(86_400)
+    end(world.b, second)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import ConnectionError
 
+from bridge.lifetimes import mark_ttl
 from bridge.logs import Redactor
-from bridge.streams import Entry, Keys, mark_ttl
+from bridge.streams import Entry, Keys
 from workers.claims import Busy, Duplicate, Pending, Run, Settlement
 from workers.guard import EventLock, Guard
 from workers.outcomes import Failure, Outcome

@@ -24,6 +24,7 @@ from tests.workers.follower import (
 )
 from workers.claims import Duplicate, Settlement
 from workers.consumer import Consumer
+from workers.groups import Groups
 from workers.outcomes import Outcome
 from workers.reader import StreamReader
 from workers.scripts import Script, load
@@ -104,6 +105,54 @@ def test_a_group_made_anew_is_given_old_entries_again_and_runs_none(
     again = worker.read(10)
     assert ids(again) == ["ev1", "ev2"]
     assert [type(claim) for claim in guard.claim(again)] == [Duplicate, Duplicate]
+
+
+DAY = 86_400_000
+
+
+def published_days_ago(redis: Redis, keys: Keys, *days: float) -> None:
+    """One event each, named by its age; the oldest first."""
+    now = int(time.time() * 1000)
+    for each in days:
+        fields = {"event_id": str(each), "event_type": IM, "envelope": "{}"}
+        redis.xadd(keys.stream(IM), fields, id=f"{now - int(each * DAY)}-0")
+
+
+def test_a_group_that_has_never_been_there_is_given_all_however_old(redis, keys):
+    published_days_ago(redis, keys, 3, 0.5)
+    assert ids(follower(redis, keys, "c1").read(10)) == ["3", "0.5"]
+
+
+@pytest.mark.parametrize("forget", [True, False])
+def test_a_group_made_anew_is_not_given_what_its_marks_tell_no_more_of(
+    redis, keys, worker, guard, forget
+):
+    published_days_ago(redis, keys, 3, 0.5)
+    runs = guard.claim(worker.read(10))
+    guard.settle([Settlement(run, Outcome()) for run in runs])
+    redis.delete(keys.state("workers", "3"))  # for another group holds the entry
+    if forget:
+        Groups(redis, keys, "me").forget("workers")
+    redis.xgroup_destroy(keys.stream(IM), "workers")
+    assert ids(follower(redis, keys, "c2").read(10)) == ["0.5"]
+
+
+def test_a_forgotten_group_is_given_what_it_had_not_been_given_however_old(redis, keys, worker):
+    published_days_ago(redis, keys, 3)
+    worker.read(10)
+    published_days_ago(redis, keys, 2, 0.5)
+    Groups(redis, keys, "me").forget("workers")
+    assert ids(follower(redis, keys, "c2").read(10)) == ["2", "0.5"]
+
+
+def test_replayed_events_are_given_to_a_group_made_anew_however_old(redis, keys, worker):
+    replays = keys.replay("workers", IM)
+    redis.xadd(replays, {"event_id": "e", "event_type": IM, "envelope": "{}"}, id="1-0")
+    for _ in range(2):
+        worker.reader.follow([replays])
+        worker.reader.forget_groups()
+        assert ids(worker.read(10)) == ["e"]
+        redis.xgroup_destroy(replays, "workers")
 
 
 def test_a_key_that_is_no_stream_keeps_nobody_from_the_others(redis, keys, publish):

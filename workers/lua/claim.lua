@@ -1,26 +1,42 @@
 #!lua flags=allow-oom
 -- Claim an event for one attempt, or say why not. Repeating the call with the same token repeats the answer.
 -- KEYS[1] state of the event (hash)   KEYS[2] lock of the event (string, python-redis-lock's)
--- ARGV[1] token of this claim   ARGV[2] event lease, ms   ARGV[3] seconds an unsettled state is kept
+-- ARGV[1] token of this claim   ARGV[2] event lease, ms   ARGV[3] seconds an unsettled state is kept; what it needs, too
 -- Only for an event that stands in a line or has business keys:
 -- KEYS[3] retries of its stream (zset)   KEYS[4...] its line, if it has one (zset, see line_up.lua); then its business keys (strings:
 -- the state key of the event that holds it)
--- ARGV[4] its member of the line, '' without   ARGV[5] seconds the line is kept   ARGV[6] "stream|entry id"
--- ARGV[7] seconds a business key is kept   ARGV[8...] the handlers of the business keys, in their order
+-- ARGV[4] its member of the line, '' without   ARGV[5] "stream|entry id"   ARGV[6] group
+-- ARGV[7...] the handlers of the business keys, in their order
 -- Returns {'run', attempt, crashes, handlers to skip, handler, mark, ...} | {'duplicate'} | {'busy', ms left}
 -- | {'waiting', ms left} | {'queued'}: others of the line or of the business key come first, it will become due
 -- Crashes are the earlier attempts of which nobody said how they ended.
 local BUSINESS_WAIT = 1000 -- ms between looks whether another event has done what this one asks for
+local line = ARGV[4] and ARGV[4] ~= '' and KEYS[4]
 
--- Whether an event that holds a business key will never run again: nobody has it in work, and its entry was deleted by
--- hand. Time says nothing here: its workers may be away for days, and then take it up again.
-local function is_gone(lock, member)
-  if not member or redis.call('EXISTS', lock) == 1 then
-    return false
+-- Whether an entry, "stream|id", comes behind another in a line.
+local function is_behind(name, entry)
+  local stream, ms, seq = string.match(entry, '^(.*)|(%d+)-(%d+)$')
+  local member = string.rep('0', 20 - #ms) .. ms .. '-' .. string.rep('0', 20 - #seq) .. seq .. '|' .. stream
+  return type(redis.pcall('ZSCORE', name, member)) == 'string' and redis.call('ZRANGE', name, 0, 0)[1] ~= member
+end
+
+-- Whether an event that has a business key keeps others from it: it runs, or will by itself. Time says nothing here: its
+-- workers may be away for days, and then take it up again.
+local function holds(lock, entry, its_line)
+  local stream, id = string.match(entry or '', '^(.*)|(%d+-%d+)$')
+  if not stream or not lock then
+    return false -- it was replayed, and nobody has taken it up: whoever comes first has the key
   end
-  local stream, id = string.match(member, '^(.*)|(.*)$')
+  if redis.call('EXISTS', lock) == 1 then
+    return true
+  end
   local found = redis.pcall('XRANGE', stream, id, id)
-  return not found.err and #found == 0
+  local pending = redis.pcall('XPENDING', stream, ARGV[6], id, id, 1)
+  if not found.err and #found == 0 or not pending.err and #pending == 0 then
+    return false -- deleted or acknowledged by hand
+  end
+  -- Who waits in a line may wait for the event that asks, itself or through others.
+  return not (is_behind(its_line or '', entry) or line and is_behind(line, entry))
 end
 
 -- A number that somebody has edited by hand, so that it is none or beyond the limit, counts as 0.
@@ -36,10 +52,9 @@ attempts, crashes, due = number(attempts, 1e6), number(crashes, 1e6), number(due
 if state == 'done' or state == 'dead' then
   return {'duplicate'}
 end
-local line = ARGV[4] and ARGV[4] ~= '' and KEYS[4]
 if line then
   redis.call('ZADD', line, 'NX', 1, ARGV[4])
-  redis.call('EXPIRE', line, ARGV[5])
+  redis.call('EXPIRE', line, ARGV[3])
   if redis.call('ZRANGE', line, 0, 0)[1] ~= ARGV[4] then
     return {'queued'}
   end
@@ -49,7 +64,7 @@ if holder and holder ~= token then
   return {'busy', redis.call('PTTL', KEYS[2])}
 end
 local now = 0
-if state == 'retry' or ARGV[8] then
+if state == 'retry' or ARGV[7] then
   now = redis.call('TIME')
   now = now[1] * 1000 + math.floor(now[2] / 1000)
 end
@@ -59,17 +74,18 @@ end
 
 -- All of the business keys or none: who waits for one must not keep another from running.
 local free, skipped = {}, {}
-for i = 8, #ARGV do
-  local key, handler = KEYS[(line and 5 or 4) + i - 8], 'h:' .. ARGV[i]
+for i = 7, #ARGV do
+  local key, handler = KEYS[(line and 5 or 4) + i - 7], 'h:' .. ARGV[i]
   local other = redis.call('GET', key)
   if not other or other == KEYS[1] then
     free[#free + 1] = key
   elseif not redis.call('HGET', KEYS[1], handler) then
-    local others, mark, lock, member = unpack(redis.pcall('HMGET', other, 'state', handler, 'lock', 'entry'))
+    local others, mark, lock, entry, its_line = unpack(
+      redis.pcall('HMGET', other, 'state', handler, 'lock', 'entry', 'line'))
     if mark == '' then
       skipped[#skipped + 1] = handler
-    elseif (others == 'running' or others == 'retry') and not mark and not is_gone(lock, member) then
-      redis.call('ZADD', KEYS[3], now + BUSINESS_WAIT, string.match(ARGV[6], '[^|]*$'))
+    elseif (others == 'running' or others == 'retry') and not mark and holds(lock, entry, its_line) then
+      redis.call('ZADD', KEYS[3], now + BUSINESS_WAIT, string.match(ARGV[5], '[^|]*$'))
       return {'queued'}
     else
       free[#free + 1] = key
@@ -77,14 +93,14 @@ for i = 8, #ARGV do
   end
 end
 for _, key in ipairs(free) do
-  redis.call('SET', key, KEYS[1], 'EX', ARGV[7])
+  redis.call('SET', key, KEYS[1], 'EX', ARGV[3])
 end
 for _, handler in ipairs(skipped) do
   redis.call('HSET', KEYS[1], handler, '')
 end
-if ARGV[8] then
-  -- For those who will wait for this one; see is_gone.
-  redis.call('HSET', KEYS[1], 'lock', KEYS[2], 'entry', ARGV[6])
+if ARGV[7] then
+  -- For those who will wait for this one, see holds; and for who settles it, as the keys live as long as this does.
+  redis.call('HSET', KEYS[1], 'lock', KEYS[2], 'entry', ARGV[5], 'line', line or '', 'business', table.concat(free, '\n'))
 end
 
 if not (state == 'running' and owner == token) then

@@ -1,10 +1,30 @@
 #!lua flags=allow-oom
--- Make a group that starts with the stream's first entry, and the stream if need be. Repeating the call is harmless.
+-- Make a group in a stream, and the stream if need be. Repeating the call is harmless.
+-- A group that has never been in the stream begins with its first entry. One made anew, because it was forgotten or
+-- destroyed by hand, begins so far back as its marks are sure to tell what it has done, or where it was forgotten.
 -- allow-oom: a worker that starts must be able to drain a full Redis; plain XGROUP CREATE is refused there.
--- KEYS[1] stream  ARGV[1] group
+-- KEYS[1] stream  KEYS[2] streams that the group has been in (hash, see leave_group.lua)
+-- ARGV[1] group  ARGV[2] ms for which marks are kept, at least; '' if each entry is the group's own
 -- Returns 1.
-local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+local function older(one, other)
+  local a, b = string.match(one, '%d+'), string.match(other, '%d+')
+  return (#a < #b or #a == #b and a < b) and one or other
+end
+
+local start = '0-0'
+local position = ARGV[2] ~= '' and redis.call('HGET', KEYS[2], KEYS[1])
+if position then
+  local now = redis.call('TIME')
+  start = string.format('%.0f-0', math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - ARGV[2]))
+  if position ~= '' then
+    start = older(start, position)
+  end
+end
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], start, 'MKSTREAM')
 if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then
   return made
+end
+if ARGV[2] ~= '' then
+  redis.call('HSET', KEYS[2], KEYS[1], '')
 end
 return 1

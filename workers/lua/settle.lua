@@ -9,7 +9,7 @@
 -- A dead letter also names the handlers that had succeeded, one a line: a replay leaves them out, when their marks are
 -- long gone. Spoilt retries or a spoilt stream keep no outcome from being recorded: taken over as idle, a retry comes
 -- all the same. Returns 1 if recorded, 0 if the claim was lost.
-local state, owner, attempts = unpack(redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts'))
+local state, owner, attempts, business = unpack(redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts', 'business'))
 if owner ~= ARGV[1] then
   return 0
 end
@@ -66,12 +66,19 @@ else
   end
   redis.call('HSET', KEYS[1], 'state', 'retry', 'due', now + ARGV[5], 'error', ARGV[7])
   redis.pcall('ZADD', KEYS[5], now + ARGV[5], id)
-  redis.call('EXPIRE', KEYS[1], ARGV[10] + math.ceil(ARGV[5] / 1000))
 end
+local kept = ARGV[10] + math.ceil(ARGV[5] / 1000)
 if verdict == 'done' or verdict == 'dead' then
-  redis.call('EXPIRE', KEYS[1], ARGV[9])
+  kept = ARGV[9]
   redis.pcall('ZREM', KEYS[5], id)
   redis.pcall('XACK', KEYS[4], ARGV[3], id)
+end
+redis.call('EXPIRE', KEYS[1], kept)
+-- Its business keys end with it, unless they are another's by now.
+for key in string.gmatch(business or '', '[^\n]+') do
+  if redis.pcall('GET', key) == KEYS[1] then
+    redis.call('EXPIRE', key, kept)
+  end
 end
 if redis.pcall('GET', KEYS[2]) == ARGV[1] then
   redis.call('DEL', KEYS[3])
