@@ -9,7 +9,7 @@ from functools import partial
 import structlog
 from redis.asyncio import Redis
 
-from bridge import ops
+from bridge import ops, redaction
 from bridge.attempts import Attempts
 from bridge.backoff import Backoff
 from bridge.capacity import Capacity
@@ -56,6 +56,7 @@ async def assembled(
     Raises:
         RedisUnreachable, RedisUnfit, PortTaken: there will be no bridge.
     """
+    redaction.keep_secret(settings.secrets)
     async with AsyncExitStack() as stack:
         redis = async_client(settings.redis_url, app_id=settings.app_id)
         stack.push_async_callback(redis.aclose)

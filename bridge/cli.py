@@ -19,6 +19,7 @@ from bridge.cli_letters import dlq, replay
 from bridge.cli_local import demo, dev, local, trigger
 from bridge.cli_settings import begin
 from bridge.errors import BridgeError, PluginBroken
+from bridge.redaction import redact
 
 EXAMPLES = """\b
 examples:
@@ -60,7 +61,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BridgeError as error:
-            for line in str(error).splitlines():
+            for line in redact(str(error)).splitlines():
                 click.echo(f"flybridge: {line}", err=True)
             ctx.exit(error.exit_code)
 

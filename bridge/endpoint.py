@@ -24,6 +24,7 @@ import msgspec
 from bridge.client_config import ClientConfig
 from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
 from bridge.loopback import is_loopback
+from bridge.redaction import Redactor
 
 PATH = "/callback/ws/endpoint"
 TIMEOUT = 10.0
@@ -98,7 +99,7 @@ async def discover(
         async with asyncio.timeout(timeout):
             status, answer = await _in_thread(lambda: _post(request, timeout))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = _redacted(str(error) or "timed out", app_secret)
+        reason = _without(app_secret, str(error) or "timed out")
         raise FeishuUnavailable(
             f"no answer from {base_url} ({reason}); check network, DNS and proxy"
         ) from None
@@ -110,7 +111,7 @@ async def discover(
     if not isinstance(code, int):
         raise FeishuUnavailable("the answer is no discovery's; check FLYBRIDGE_DOMAIN and proxy")
     if code != 0:
-        raise refusal(code, _redacted(str(fields.get("msg", "")), app_secret))
+        raise refusal(code, _without(app_secret, str(fields.get("msg", ""))))
     return _endpoint(fields.get("data"), config or ClientConfig())
 
 
@@ -155,8 +156,8 @@ def _fields(answer: bytes) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _redacted(text: str, secret: str) -> str:
-    return text.replace(secret, "***") if secret else text
+def _without(secret: str, text: str) -> str:
+    return Redactor([secret]).text(text)
 
 
 # HTTP

@@ -9,22 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import partial
 from types import TracebackType
-from typing import Any
-from urllib.parse import quote
 
 import structlog
 from opentelemetry import trace
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-REDACTED = "[redacted]"
+from bridge.redaction import keep_secret, redact, redactor
 
 OFF = logging.CRITICAL + 50
 """The threshold of level `off`, above everything that is ever logged."""
@@ -43,53 +39,6 @@ FLOORS = {
 }
 """The least severe level that is let through of each library, whatever level is configured."""
 
-_SECRET_KEY = re.compile(r"secret|token|ticket|access_?key|password|authorization", re.IGNORECASE)
-_SECRET_PAIR = re.compile(
-    r"""((?:secret|token|ticket|access_?key|password|authorization)["']?\s*[=:]\s*["']?(?:bearer\s+)?)"""
-    r"""[^\s"'&,;)}\]]+""",
-    re.IGNORECASE,
-)
-_URL = re.compile(
-    r"([a-z][a-z0-9+.-]*://)([^\s/?#@\"'<>]*@)?([^\s?#\"'<>]*)(\?[^\s#\"'<>]*)?", re.I
-)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-class Redactor:
-    """A structlog processor that takes secrets out of every value of an event, however nested.
-
-    Args:
-        secrets: texts that may stand nowhere at all, like the app secret.
-    """
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        spellings = {form for text in secrets if text for form in (text, quote(text, safe=""))}
-        longest_first = sorted(spellings, key=len, reverse=True)
-        self._secrets = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        return {key: self._field(key, value) for key, value in event.items()}
-
-    def _field(self, key: str, value: Any) -> Any:
-        return REDACTED if _SECRET_KEY.search(key) else self._value(value)
-
-    def _value(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        if isinstance(value, Mapping):
-            return {str(key): self._field(str(key), item) for key, item in value.items()}
-        if isinstance(value, list | tuple | set | frozenset):
-            return [self._value(item) for item in value]
-        return self.text(value if isinstance(value, str) else repr(value))
-
-    def text(self, text: str) -> str:
-        """`text` without secrets, and with control characters spelt out (they move a terminal)."""
-        text = self._secrets.sub(REDACTED, text)
-        if "://" in text:
-            text = _URL.sub(_bare_url, text)
-        text = _SECRET_PAIR.sub(rf"\1{REDACTED}", text)
-        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-
 
 def configure(level: str, log_format: str, *, secrets: Iterable[str] = ()) -> None:
     """Send structlog and the standard library's logging through one chain to stderr.
@@ -98,13 +47,13 @@ def configure(level: str, log_format: str, *, secrets: Iterable[str] = ()) -> No
         level: debug, info, warning, error or off. Even then an exception that nobody catches leaves
             a sentence.
         log_format: console or json.
-        secrets: values that are blanked wherever they occur.
+        secrets: what this process must not show, see `redaction`.
     """
     threshold = OFF if level == "off" else logging.getLevelNamesMapping()[level.upper()]
-    redactor = Redactor(secrets)
+    keep_secret(secrets)
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(threshold)  # some libraries set the level of their own loggers
-    handler.setFormatter(_formatter(log_format, redactor))
+    handler.setFormatter(_formatter(log_format))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)
@@ -120,7 +69,7 @@ def configure(level: str, log_format: str, *, secrets: Iterable[str] = ()) -> No
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    sys.excepthook = partial(_say_crash, redactor) if threshold == OFF else _log_crash
+    sys.excepthook = _say_crash if threshold == OFF else _log_crash
 
 
 def add_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -147,7 +96,7 @@ def _timestamp(logger: WrappedLogger, method: str, event: EventDict) -> EventDic
     return event
 
 
-def _formatter(log_format: str, redactor: Redactor) -> logging.Formatter:
+def _formatter(log_format: str) -> logging.Formatter:
     renderer: Processor = _render_json
     if log_format == "console":
         renderer = _console()
@@ -158,10 +107,14 @@ def _formatter(log_format: str, redactor: Redactor) -> logging.Formatter:
             ProcessorFormatter.remove_processors_meta,
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
-            redactor,
+            _redact_all,
             renderer,
         ],
     )
+
+
+def _redact_all(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    return redactor()(logger, method, event)
 
 
 def _console() -> Processor:
@@ -184,11 +137,6 @@ def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
     return json.dumps({**head, **event}, ensure_ascii=False)
 
 
-def _bare_url(url: re.Match[str]) -> str:
-    scheme, user, place, query = url.groups()
-    return f"{scheme}{f'{REDACTED}@' if user else ''}{place}{f'?{REDACTED}' if query else ''}"
-
-
 def _log_crash(
     kind: type[BaseException], error: BaseException, where: TracebackType | None
 ) -> None:
@@ -200,7 +148,6 @@ def _log_crash(
 
 
 def _say_crash(
-    redactor: Redactor,
     kind: type[BaseException],
     error: BaseException,
     where: TracebackType | None,
@@ -210,4 +157,4 @@ def _say_crash(
         sys.__excepthook__(kind, error, where)
         return
     for line in "".join(traceback.format_exception_only(error)).splitlines():
-        print(f"flybridge: {redactor.text(line)}", file=sys.stderr)
+        print(f"flybridge: {redact(line)}", file=sys.stderr)

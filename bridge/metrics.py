@@ -159,6 +159,9 @@ ROWS = (
     Row("feishu_stream_unread_streams", lambda status: status.unread,
         "Streams whose events no group reads, so that they are kept; the log says which.",
         leading=True),
+    # Traces
+    Row("feishu_bridge_spans_lost_total", lambda status: status.spans_lost,
+        "Spans that did not come to the collector: it is away, or slower than events come."),
 )
 # fmt: on
 

@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
+from bridge import telemetry
 from bridge.lease import LeaseElector
 from bridge.link import Link
 from bridge.publisher import Publisher
@@ -70,6 +71,7 @@ class SelfReport:
             connects=tally.connects,
             heartbeat=tally.heartbeat.statistics(time.monotonic(), now_ms()),
             unread=trimmer.unread,
+            spans_lost=telemetry.spans_lost(),
         )
 
 

@@ -10,6 +10,10 @@ from typing import Final
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 
+# Who makes spans
+SCOPE_BRIDGE: Final = "flybridge.bridge"
+SCOPE_HANDLERS: Final = "flybridge"
+
 # Span names. Those that end in a space are followed by the stream's or the handler's name.
 SPAN_RECEIVE: Final = "receive feishu"
 SPAN_PUBLISH: Final = "publish "

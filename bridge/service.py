@@ -16,6 +16,7 @@ from bridge import heap, logs, telemetry
 from bridge.ending import Ending
 from bridge.errors import BridgeError, Misused
 from bridge.manager import ConnectionManager
+from bridge.redaction import redact
 from bridge.settings import BridgeSettings
 from bridge.signals import stop_on_signals
 from bridge.unwise import warn
@@ -128,7 +129,7 @@ class Service:
         try:
             asyncio.run(self._serve())
         except BridgeError as error:
-            for line in str(error).splitlines():
+            for line in redact(str(error)).splitlines():
                 print(f"flybridge: {line}", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
 

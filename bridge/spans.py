@@ -46,7 +46,7 @@ class EventSpans:
 
 def begin(delivery: Delivery, header: Header, stream: str, term: int, waited: float) -> EventSpans:
     """Start both spans; the root `waited` seconds ago, when the frame came in."""
-    tracer = trace.get_tracer("flybridge.bridge", schema_url=semconv.SCHEMA_URL)
+    tracer = trace.get_tracer(semconv.SCOPE_BRIDGE, schema_url=semconv.SCHEMA_URL)
     receive = tracer.start_span(
         semconv.SPAN_RECEIVE,
         context=Context(),

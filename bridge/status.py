@@ -100,6 +100,8 @@ class Status:
     heartbeat: HeartbeatStatistics
     unread: int = 0
     """Streams with entries that no group reads."""
+    spans_lost: int = 0
+    """Spans for which there was no room, or which the collector did not take."""
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)

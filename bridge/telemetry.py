@@ -16,18 +16,18 @@ import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 
 from bridge import semconv
+from bridge.redaction import redactor
+from bridge.span_queue import SpanQueue
 
 BRIDGE = "flybridge-bridge"
 WORKER = "flybridge-worker"
 
 FLUSH_BUDGET = 2.0
 """Seconds `Telemetry.shutdown` may take: an absent collector must not hold up a hand-over."""
-
-_SCHEDULE_DELAY = 1.0  # seconds; a process that is killed loses at most this much, not the SDK's 5
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -42,6 +42,8 @@ class Telemetry:
     """What `start` installed; `provider` is None where nothing is exported."""
 
     provider: TracerProvider | None = None
+    queue: SpanQueue | None = None
+    """Of the provider's, unless that is the user's own."""
 
     @property
     def enabled(self) -> bool:
@@ -59,6 +61,14 @@ class Telemetry:
             log.warning("telemetry.flush_abandoned", after=FLUSH_BUDGET)
 
 
+_started = Telemetry()
+
+
+def spans_lost() -> int:
+    """Spans of the provider that `start` made that never came to the collector."""
+    return _started.queue.lost if _started.queue else 0
+
+
 def installed() -> bool:
     """Whether spans go anywhere in this process, by `start` or by whom else."""
     return isinstance(trace.get_tracer_provider(), TracerProvider)
@@ -70,6 +80,7 @@ def start(service: str) -> Telemetry:
     In a process that forks, call it after the fork. A provider that is there already, the
     user's own or one inherited by a fork, stays in place and is shut down like ours.
     """
+    global _started
     installed = trace.get_tracer_provider()
     if isinstance(installed, TracerProvider):
         return Telemetry(installed)
@@ -77,10 +88,12 @@ def start(service: str) -> Telemetry:
     if exporter is None:
         return Telemetry()
     provider = TracerProvider(resource=resource(service), shutdown_on_exit=False)
-    provider.add_span_processor(_batched(exporter))
+    queue = SpanQueue(exporter)
+    provider.add_span_processor(queue)
     trace.set_tracer_provider(provider)
     log.info("telemetry.started", service=provider.resource.attributes["service.name"])
-    return Telemetry(provider)
+    _started = Telemetry(provider, queue)
+    return _started
 
 
 def span_exporter() -> SpanExporter | None:
@@ -152,17 +165,12 @@ def _otlp() -> SpanExporter | None:
     return OTLPSpanExporter()
 
 
-def _batched(exporter: SpanExporter) -> BatchSpanProcessor:
-    if _variable("OTEL_BSP_SCHEDULE_DELAY"):
-        return BatchSpanProcessor(exporter)
-    return BatchSpanProcessor(exporter, schedule_delay_millis=_SCHEDULE_DELAY * 1000)
-
-
 def resource(service: str) -> Resource:
     """What identifies this process in traces: `service` unless ``OTEL_*`` name it, and an id."""
     given = OTELResourceDetector().detect().attributes
     ours = {"service.name": service, "service.instance.id": str(uuid4())}
-    return Resource.create({**ours, **given}, semconv.SCHEMA_URL)
+    told = {name: redactor().field(name, value) for name, value in {**ours, **given}.items()}
+    return Resource.create(told, semconv.SCHEMA_URL)
 
 
 def _variable(name: str) -> str:

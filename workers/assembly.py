@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from bridge import telemetry
-from bridge.logs import Redactor
+from bridge import redaction, telemetry
 from bridge.redis_client import sync_client
 from bridge.streams import Keys
 from workers import poison
@@ -89,6 +88,7 @@ def assemble(
         name: see `consumer_name`.
         died: see `Intake`.
     """
+    redaction.keep_secret(settings.secrets)
     keys = Keys(settings.app_id)
     client = sync_client(settings.redis_url, app_id=settings.app_id)
     # A read whose answer was lost must not be repeated unseen: the first one took entries.
@@ -103,7 +103,6 @@ def assemble(
         settings.event_lease,
         name,
         retention=settings.retention,
-        redact=Redactor(settings.secrets).text,
         business=BusinessKeys(registry, keys, settings.group).of,
         spoilt=spoilt,
     )

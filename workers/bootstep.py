@@ -13,6 +13,7 @@ from celery import bootsteps, signals
 from celery.platforms import EX_FAILURE
 from celery.worker import state
 
+from bridge import telemetry
 from handlers.registry import registry
 from workers.assembly import Share, assemble, consumer_name
 from workers.celery_port import CeleryPort
@@ -77,6 +78,7 @@ class IntakeStep(bootsteps.StartStopStep):
                 "settled": intake.settled,
                 "duplicates": intake.duplicates,
                 "skipped": intake.skipped,
+                "spans_lost": intake.spans_lost + telemetry.spans_lost(),
             }
         }
 

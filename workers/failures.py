@@ -12,6 +12,7 @@ import structlog
 from handlers.base import Context
 from handlers.errors import EventInvalid, Reject, Retry
 from handlers.registry import Registration
+from handlers.tracebacks import users_frames
 from workers.outcomes import Failure
 
 log = structlog.get_logger("workers.runner")
@@ -109,7 +110,9 @@ def _cause(error: BaseException, *, with_traceback: bool) -> dict[str, Any]:
     """A reason where the handler chose to fail, else where it went wrong."""
     if isinstance(error, Reject | Retry):
         return {"reason": error.reason}
-    return {"exc_info": error} if with_traceback else {}
+    if not with_traceback:
+        return {}
+    return {"exc_info": (type(error), error, users_frames(error))}
 
 
 def _is_order_to_exit(error: BaseException) -> bool:

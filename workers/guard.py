@@ -20,7 +20,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from bridge.lifetimes import UNSETTLED, mark_ttl
-from bridge.logs import Redactor
+from bridge.redaction import redact
 from bridge.streams import Entry, Keys
 from workers.bulk import Bulk
 from workers.business import BusinessKey
@@ -76,8 +76,7 @@ class Guard:
         event_lease: seconds without renewal before another worker may take an event over.
         boot: names this worker process; new at every start, so that tokens never recur.
         retention: seconds an entry stays in its stream; done and dead marks outlive it.
-        redact: takes secrets out of an error's text before it is kept; None: those it can tell
-                by their looks.
+        redact: takes secrets out of an error's text before it is kept.
         business: gives the business keys of an event.
         spoilt: tells of spoilt keys.
     """
@@ -91,7 +90,7 @@ class Guard:
         boot: str,
         *,
         retention: float = 86_400.0,
-        redact: Callable[[str], str] | None = None,
+        redact: Callable[[str], str] = redact,
         business: Callable[[Entry], Sequence[BusinessKey]] = lambda _: (),
         spoilt: SpoiltKeys | None = None,
     ) -> None:
@@ -100,7 +99,7 @@ class Guard:
         self._group = group
         self._lease_ms = int(event_lease * 1000)
         self._mark_ttl = mark_ttl(retention)
-        self._redact = redact or Redactor().text
+        self._redact = redact
         self._business = business
         self._spoilt = spoilt or SpoiltKeys(redis)
         self._bulk = Bulk(redis, keys, group, self._mark_ttl)

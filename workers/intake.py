@@ -121,6 +121,11 @@ class Intake:
         return self._settler.unsettled
 
     @property
+    def spans_lost(self) -> int:
+        """Spans that never came to the collector."""
+        return self._spans.lost
+
+    @property
     def settled(self) -> int:
         """Attempts settled since the start."""
         return self._settler.settled

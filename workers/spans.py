@@ -11,31 +11,27 @@ and a trace store takes no more spans for a trace that old.
 from __future__ import annotations
 
 import hashlib
-import queue
 import secrets
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 
 from bridge import semconv, telemetry
+from bridge.redaction import redact
+from bridge.span_queue import SpanQueue
 from handlers.registry import Registration
+from handlers.tracebacks import rendered
 from workers.claims import Pending, Run, Settlement
+from workers.failures import describe
 from workers.items import Item
 
 Around = Callable[[Registration], AbstractContextManager[object]]
-
-QUEUE = 4096
-"""Spans waiting for export at most; a slow collector loses spans, never events."""
-
-PERIOD = 1.0
-"""Seconds between exports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +61,22 @@ class IntakeSpans:
     """
 
     def __init__(self, exporter: SpanExporter | None, resource: Resource, group: str) -> None:
-        self._exporter = exporter
+        self._queue = SpanQueue(exporter) if exporter else None
         self._resource = resource
         self._group = group
         self._open: dict[str, Tracing] = {}
-        self._queue: queue.Queue[ReadableSpan] = queue.Queue(QUEUE)
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._export, name="flybridge-spans", daemon=True)
-        if exporter:
-            self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """Spans that never came to the collector, as far as this process knows."""
+        return self._queue.lost if self._queue else 0
 
     def claimed(self, runs: Sequence[Run], started: int, ended: int) -> None:
-        """A bulk claim took these events."""
-        if self._exporter is None:
+        """A bulk claim took these events. Waits for room, so that no trace is torn: a worker takes
+        events faster than a collector takes their spans."""
+        if self._queue is None:
             return
+        self._queue.wait_for_room()
         for run in runs:
             tracing = _begin(run.pending, started)
             if tracing is None:
@@ -104,7 +102,7 @@ class IntakeSpans:
 
     def settled(self, settlements: Sequence[Settlement], started: int, ended: int) -> None:
         """A bulk settlement recorded these outcomes."""
-        if self._exporter is None:
+        if self._queue is None:
             return
         for settlement in settlements:
             tracing = self._open.pop(settlement.run.token, None)
@@ -146,10 +144,9 @@ class IntakeSpans:
             )
 
     def close(self) -> None:
-        """Export what is waiting, within the telemetry's flush budget."""
-        self._closing.set()
-        if self._exporter:
-            self._thread.join(telemetry.FLUSH_BUDGET)
+        """Export what is waiting, within the queue's flush budget."""
+        if self._queue:
+            self._queue.shutdown()
 
     def _add(
         self,
@@ -164,6 +161,8 @@ class IntakeSpans:
         links: tuple[Link, ...] = (),
         error: str = "",
     ) -> None:
+        if self._queue is None:
+            return
         span = ReadableSpan(
             name=name,
             context=context,
@@ -176,20 +175,7 @@ class IntakeSpans:
             start_time=started,
             end_time=ended,
         )
-        # Not asked first whether there is room: several threads would be told of the last place.
-        with suppress(queue.Full):
-            self._queue.put_nowait(span)
-
-    def _export(self) -> None:
-        exporter = self._exporter
-        while exporter is not None:
-            last = self._closing.wait(PERIOD)
-            batch = [self._queue.get_nowait() for _ in range(self._queue.qsize())]
-            if batch:
-                exporter.export(batch)
-            if last:
-                exporter.shutdown()
-                return
+        self._queue.on_end(span)
 
 
 def handler_spans(items: Sequence[Item]) -> Around | None:
@@ -206,16 +192,38 @@ def handler_spans(items: Sequence[Item]) -> Around | None:
         return None
     parent = trace.set_span_in_context(trace.NonRecordingSpan(contexts[0]))
     links = [Link(context) for context in contexts[1:]]
-    tracer = trace.get_tracer("flybridge", schema_url=semconv.SCHEMA_URL)
+    tracer = trace.get_tracer(semconv.SCOPE_HANDLERS, schema_url=semconv.SCHEMA_URL)
 
     @contextmanager
     def around(registration: Registration) -> Iterator[object]:
         attributes = {semconv.HANDLER: registration.name}
         name = semconv.SPAN_HANDLE + registration.name
-        with tracer.start_as_current_span(name, parent, attributes=attributes, links=links) as span:
-            yield span
+        # Failures are recorded by us: the provider may be the user's, which redacts nothing.
+        with tracer.start_as_current_span(
+            name, parent, attributes=attributes, links=links,
+            record_exception=False, set_status_on_exception=False,
+        ) as span:  # fmt: skip
+            try:
+                yield span
+            except Exception as error:
+                _record(span, error)
+                raise
 
     return around
+
+
+def _record(span: Span, error: Exception) -> None:
+    """What OpenTelemetry records of an exception, without secrets and frames of the framework."""
+    text = redact(describe(error))
+    span.set_status(Status(StatusCode.ERROR, text))
+    span.add_event(
+        "exception",
+        {
+            "exception.type": type(error).__qualname__,
+            "exception.message": text.partition(": ")[2],
+            "exception.stacktrace": redact(rendered(error)),
+        },
+    )
 
 
 def _begin(pending: Pending, started: int) -> Tracing | None:

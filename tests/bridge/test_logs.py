@@ -14,6 +14,7 @@ import structlog
 from opentelemetry.sdk.trace import TracerProvider
 
 from bridge import logs
+from bridge.redaction import REDACTED
 
 CANARY = "canary-8f3a/1c+77"
 Lines = Callable[[], list[dict[str, Any]]]
@@ -137,8 +138,8 @@ def test_a_field_with_a_secret_name_is_blanked_at_any_depth(key: str, lines: Lin
     structlog.get_logger("bridge").info("x", **{key: "hush-1"}, nested={"list": [{key: "hush-2"}]})
 
     (line,) = lines()
-    assert line[key] == logs.REDACTED
-    assert line["nested"] == {"list": [{key: logs.REDACTED}]}
+    assert line[key] == REDACTED
+    assert line["nested"] == {"list": [{key: REDACTED}]}
 
 
 def test_a_url_loses_its_password_and_its_query_but_keeps_its_host(lines: Lines) -> None:

@@ -194,3 +194,11 @@ def test_a_lock_holds_hashes_but_no_registry_and_no_path(lock: Path) -> None:
     assert "--hash=sha256:" in text
     assert not re.search(r"https?://|index-url|find-links|file:|^-e |^/", text, re.MULTILINE)
     assert all("==" in line for line in text.splitlines() if re.match(r"[A-Za-z]", line))
+
+
+def test_workers_have_no_secret_of_the_bridges() -> None:
+    """Handlers run in them, which may be anybody's code."""
+    secrets = {f"{PREFIX}{name}" for name in ("APP_SECRET", "APP_SECRET_FILE", "TEXT_TOKEN")}
+    assert secrets <= VARIABLES
+    assert "env_file" in SERVICES["worker"]
+    assert {name for name, value in environment("worker").items() if not value} == secrets

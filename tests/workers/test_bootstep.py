@@ -33,7 +33,7 @@ def step(consumer: Any, calls: list[str]) -> Any:
     routing = Routing.of(Registry())
     step: Any = type("Step", (IntakeStep,), {"routing": routing, "settings": None})(consumer)
     step._intake = SimpleNamespace(
-        stop=lambda: calls.append("stop"), held=5, settled=7, duplicates=1, skipped=4
+        stop=lambda: calls.append("stop"), held=5, settled=7, duplicates=1, skipped=4, spans_lost=2
     )
     limits = SimpleNamespace(parked=2)
     step._pool = SimpleNamespace(
@@ -61,6 +61,7 @@ def test_inspect_shows_what_the_worker_holds(step, consumer):
         "settled": 7,
         "duplicates": 1,
         "skipped": 4,
+        "spans_lost": 2,
     }
 
 

@@ -103,7 +103,7 @@ def test_a_failure_is_logged_with_its_traceback_and_what_follows() -> None:
         "attempt": 1,
         "error": "ValueError",
         "retry_after": 0.0,
-        "exc_info": error,
+        "exc_info": (ValueError, error, None),
     }
     assert lines[1]["given_up"] == "attempts"
 

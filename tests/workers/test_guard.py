@@ -9,7 +9,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError
 
 from bridge.lifetimes import mark_ttl
-from bridge.logs import Redactor
+from bridge.redaction import Redactor
 from bridge.streams import Entry, Keys
 from workers.claims import Busy, Duplicate, Pending, Run, Settlement
 from workers.guard import EventLock, Guard

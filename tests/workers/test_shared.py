@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import queue
 import threading
 from collections import deque
 from contextlib import suppress
@@ -43,18 +42,21 @@ def test_threads_that_claim_at_once_get_tokens_of_their_own(monkeypatch):
     assert len(tokens) == len(set(tokens)) > 100
 
 
-def test_spans_beyond_the_queue_are_dropped_and_end_no_thread(monkeypatch):
-    monkeypatch.setattr("workers.spans.QUEUE", 3)
-    spans = IntakeSpans(InMemorySpanExporter(), Resource({}), "workers")
+def test_each_span_is_sent_or_counted_as_lost(monkeypatch):
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "3")
+    monkeypatch.setattr("bridge.span_queue.PATIENCE", 0.0)
+    collector, made = InMemorySpanExporter(), itertools.count()
+    spans = IntakeSpans(collector, Resource({}), "workers")
     traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     run = Run(Pending("s", "1-0", replace(ENTRY, traceparent=traced)), "w1:1", 1, {})
 
-    def export() -> None:
-        with suppress(queue.Empty):
-            spans._queue.get_nowait()
+    def claim() -> None:
+        next(made)
+        spans.claimed([run], 1, 2)
 
-    hammer(export, *[lambda: spans.claimed([run], 1, 2)] * 3)
+    hammer(*[claim] * 3)
     spans.close()
+    assert len(collector.get_finished_spans()) + spans.lost == next(made) > 100
 
 
 def test_one_bucket_limits_a_task_whoever_asks_for_it_first(monkeypatch):

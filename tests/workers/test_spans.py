@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,10 +13,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from bridge import semconv, telemetry
+from bridge import semconv, span_queue, telemetry
 from bridge.streams import Entry
 from handlers import Registry
-from workers import spans
 from workers.claims import Pending, Run, Settlement
 from workers.items import Item
 from workers.outcomes import Failure, Outcome
@@ -144,15 +144,29 @@ def test_without_an_exporter_nothing_is_remembered():
     silent.close()
 
 
-def test_a_slow_collector_loses_spans_and_not_events(intake, exporter, monkeypatch):
-    monkeypatch.setattr(spans, "PERIOD", 60.0)
-    for _ in range(spans.QUEUE):
+def test_a_slow_collector_loses_spans_and_not_events(monkeypatch):
+    monkeypatch.setattr(span_queue, "PATIENCE", 0.01)
+    asked, released = threading.Event(), threading.Event()
+
+    class Slow(InMemorySpanExporter):
+        def export(self, spans):
+            asked.set()
+            released.wait(30)
+            return super().export(spans)
+
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "30")
+    slow = Slow()
+    intake = IntakeSpans(slow, Resource.create(), "workers")
+    for _ in range(100):
         claimed = run()
         intake.claimed([claimed], 1, 2)
         intake.settled([Settlement(claimed, Outcome())], 3, 4)
     assert len(intake._open) == 0
-    assert intake._queue.qsize() <= spans.QUEUE
-    finished(intake, exporter)
+    assert asked.wait(10)
+    released.set()
+    intake.close()
+    assert intake.lost > 0
+    assert len(slow.get_finished_spans()) + intake.lost == 300
 
 
 @pytest.fixture

@@ -1,0 +1,90 @@
+"""Which frames of a traceback are the user's: those that neither Flybridge nor Python is.
+
+A traceback begins with the frames through which a handler is called, and often ends in a library.
+What its reader looks for lies between.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import FrameType, TracebackType
+
+_PACKAGES = ("bridge", "workers", "handlers")
+_OUR_EXAMPLES = "builtin"
+
+
+def users_frames(error: BaseException) -> TracebackType | None:
+    """The error's traceback from the first frame of the user's on; all of it if there is none."""
+    for step in _steps(error):
+        if not _is_ours(step.tb_frame) and not _is_pythons(step.tb_frame):
+            return step
+    return error.__traceback__
+
+
+def users_line(error: BaseException) -> str:
+    """`file:line` of the user's code that the error came through last; empty if it came through
+    none.
+
+    Of installed packages it is taken only where there is nothing nearer.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    outside = [step for step in _steps(error) if not _is_ours(step.tb_frame)]
+    outside = [step for step in outside if not _is_pythons(step.tb_frame)]
+    nearest = [step for step in outside if not _is_installed(step.tb_frame)] or outside
+    return f"{_file(nearest[-1].tb_frame)}:{nearest[-1].tb_lineno}" if nearest else ""
+
+
+def rendered(error: BaseException) -> str:
+    """The traceback from the user's first frame on, as text."""
+    return "".join(traceback.format_exception(type(error), error, users_frames(error)))
+
+
+def _steps(error: BaseException) -> Iterator[TracebackType]:
+    step = error.__traceback__
+    while step is not None:
+        yield step
+        step = step.tb_next
+
+
+def _file(frame: FrameType) -> str:
+    return frame.f_code.co_filename
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return _lies_in(_file(frame), _homes()) and _OUR_EXAMPLES not in Path(_file(frame)).parts
+
+
+def _is_pythons(frame: FrameType) -> bool:
+    file = _file(frame)
+    return file.startswith("<frozen ") or (_lies_in(file, _pythons()) and not _is_installed(frame))
+
+
+def _is_installed(frame: FrameType) -> bool:
+    return _lies_in(_file(frame), _installed())
+
+
+def _lies_in(file: str, folders: tuple[str, ...]) -> bool:
+    return file.startswith(folders)
+
+
+@cache
+def _homes() -> tuple[str, ...]:
+    root = Path(__file__).parent.parent
+    return tuple(f"{root / name}/" for name in _PACKAGES)
+
+
+@cache
+def _pythons() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple(f"{paths[name]}/" for name in ("stdlib", "platstdlib"))
+
+
+@cache
+def _installed() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    return tuple(f"{paths[name]}/" for name in ("purelib", "platlib"))
