@@ -220,12 +220,24 @@ class Entry(Struct, frozen=True, gc=False):
             app_id=get(b"app_id", b"").decode(),
             tenant_key=get(b"tenant_key", b"").decode(),
             schema=get(b"schema", b"").decode(),
-            created_at=int(get(b"created_at") or 0),
-            received_at=int(get(b"received_at") or 0),
-            term=int(get(b"term") or 0),
+            created_at=_number(get(b"created_at")),
+            received_at=_number(get(b"received_at")),
+            term=_number(get(b"term")),
             traceparent=get(b"traceparent", b"").decode(),
             tracestate=get(b"tracestate", b"").decode(),
             envelope=envelope,
-            replayed_at=int(get(b"replayed_at") or 0),
+            replayed_at=_number(get(b"replayed_at")),
             first_trace=get(b"first_trace", b"").decode(),
         )
+
+
+def _number(text: bytes | None) -> int:
+    """A field's whole number, 0 if it is missing.
+
+    Raises:
+        ValueError: it is none, or no other program could hold it.
+    """
+    number = int(text or 0)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("a number of more than 64 bits; was the entry written by hand?")
+    return number

@@ -154,8 +154,8 @@ class PendingList:
             call = Call(load("recover"), (stream, self._retries_of(stream)), told)
             (answer,) = run_all(self._redis, [call])
             if isinstance(answer, Exception):
-                self._consumer.spoilt.tell({stream: "stream"}, answer)
-                return found
+                # The stream is none any more; the reader tells of it, and leaves it out.
+                raise answer
             cursor, gone, entries = answer
             for entry_id in gone:
                 tell_missing(stream, entry_id.decode())
