@@ -32,6 +32,9 @@ from bridge.upgrade import OPEN_TIMEOUT, open_websocket
 CLOSE_TIMEOUT = 1.0
 WRITE_TIMEOUT = 20.0
 """Seconds that Feishu may take no bytes from us before the connection counts as dead."""
+SMALLEST_BUFFER = 262_144
+"""Bytes. A smaller buffer of the kernel lets large events in so slowly that Feishu's 3 s run out,
+and any size of it keeps the kernel from choosing a better one."""
 
 log = structlog.get_logger("bridge.connection")
 
@@ -55,6 +58,7 @@ class Connection:
         on_delivery: Callable[[Delivery], None],
         on_rejected: Callable[[Rejected], None],
         on_heartbeat: Callable[[Pulse], None],
+        on_text: Callable[[str, str], None],
     ) -> None:
         self.protocol = protocol
         """Counts, config and heartbeat; its times are of the event loop's clock."""
@@ -63,6 +67,7 @@ class Connection:
         self._on_delivery = on_delivery
         self._on_rejected = on_rejected
         self._on_heartbeat = on_heartbeat
+        self._on_text = on_text
         self._loop = asyncio.get_running_loop()
         self._outgoing = Outgoing(websocket)
         self._timer: asyncio.TimerHandle | None = None
@@ -170,6 +175,8 @@ class Connection:
     def _receive_rest(self) -> None:
         for rejected in self.protocol.take_rejected():
             self._on_rejected(rejected)
+        for kind, text in self.protocol.take_heard():
+            self._on_text(kind, text)
         if (pulse := self.protocol.take_pulse()) is not None:
             self._on_heartbeat(pulse)
         self._answer()
@@ -237,8 +244,8 @@ class Connection:
         self._arm()
 
 
-def _ignore(seen: Rejected | Pulse) -> None:
-    """Rejected frames and heartbeats are counted, which is enough for some callers."""
+def _ignore(*seen: object) -> None:
+    """Rejected frames, heartbeats and texts are counted, which is enough for some callers."""
 
 
 @contextlib.asynccontextmanager
@@ -248,6 +255,7 @@ async def connect(
     *,
     on_rejected: Callable[[Rejected], None] = _ignore,
     on_heartbeat: Callable[[Pulse], None] = _ignore,
+    on_text: Callable[[str, str], None] = _ignore,
     open_timeout: float = OPEN_TIMEOUT,
     pong_timeout: float = PONG_TIMEOUT,
     counts: Counter[str] | None = None,
@@ -258,14 +266,16 @@ async def connect(
     """Open the endpoint's WebSocket, through the proxy of the environment if there is one.
 
     Args:
-        on_delivery: called for each complete push; neither it nor the other two may block.
+        on_delivery: called for each complete push; neither it nor the others may block.
         on_heartbeat: called for each pong, and each heartbeat of the text dialect.
+        on_text: called with kind and text of each message of the text dialect that is no event.
         open_timeout: seconds for everything up to the upgrade.
         pong_timeout: seconds from a ping to any frame.
         counts: the counter to go on with, so that it outlives the connection.
         heartbeat: the statistics to go on with, likewise.
         text_dialect: speak text as well, to servers other than Feishu; None: ignore it.
-        receive_buffer_size: bytes the kernel keeps for us to read; 0: what the system thinks best.
+        receive_buffer_size: bytes the kernel keeps for us to read; below `SMALLEST_BUFFER`: what
+            the system thinks best.
 
     Raises:
         FeishuUnavailable: a passing fault; discover again and retry with backoff.
@@ -278,7 +288,7 @@ async def connect(
         close_timeout=CLOSE_TIMEOUT,
         write_limit=outgoing.LIMIT,
     )
-    if receive_buffer_size:
+    if receive_buffer_size >= SMALLEST_BUFFER:
         raw = websocket.transport.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it has ended already, as `run` is going to say
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_size)
@@ -287,7 +297,7 @@ async def connect(
         endpoint.service_id, endpoint.config, now, pong_timeout=pong_timeout, counts=counts,
         heartbeat=heartbeat, text_dialect=text_dialect,
     )  # fmt: skip
-    connection = Connection(websocket, protocol, on_delivery, on_rejected, on_heartbeat)
+    connection = Connection(websocket, protocol, on_delivery, on_rejected, on_heartbeat, on_text)
     log.debug("connection.opened", device_id=endpoint.device_id)
     try:
         yield connection

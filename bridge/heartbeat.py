@@ -7,7 +7,7 @@ on over all connections of a link; what depends on one connection starts anew wi
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import fmean, pstdev
 
@@ -19,7 +19,7 @@ half-open connection is noticed within 45 s, even if the loop is a second late."
 SHORTEST = 10.0
 """Seconds between two pings in trouble; a server's interval below it holds nevertheless."""
 SILENCE = 120.0
-"""Seconds without a pong, on whichever connection, that raise the alarm."""
+"""Seconds without a pong or heartbeat, on whichever connection, that raise the alarm."""
 
 RECENT = 20
 WINDOW = 10
@@ -43,7 +43,7 @@ class Rhythm(StrEnum):
     MISSED = "missed"
     """`ALARMING` pings in a row had no pong."""
     SILENT = "silent"
-    """No pong for as long as the alarm allows."""
+    """Neither pong nor heartbeat for as long as the alarm allows."""
 
 
 _HINTS = {
@@ -55,13 +55,13 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One ping that was answered."""
+    """One ping that was answered, or one heartbeat of the text dialect."""
 
     at: int
-    """When its pong came; Unix ms."""
-    round_trip: float
-    """Seconds from the ping to the pong. A pong does not tell whose it is: it is taken for that of
-    the last ping, and those before, if any, were missed."""
+    """When the pong or the heartbeat came; Unix ms."""
+    round_trip: float | None
+    """Seconds from the ping to the pong; None for a heartbeat. A pong does not tell whose it is: it
+    is taken for that of the last ping, and those before, if any, were missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +74,33 @@ class Pulse:
     """Our own rhythm, or what the heartbeat says."""
     round_trip: float | None = None
     """Seconds; None when no ping waited for it."""
+    sent_at: int | None = None
+    """When the server says that it sent it; Unix ms. Only in the text dialect."""
+    message: str = field(default="", repr=False)
+    """The message of the text dialect as it came."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatStatistics:
-    """The heartbeat of a link at one moment. Durations are seconds; None: no pong to tell from."""
+    """The heartbeat of a link at one moment. Durations are seconds; None: nothing to tell from."""
 
     total: int
-    """Pings that were answered."""
+    """Pings that were answered, and heartbeats of the text dialect."""
     missed: int
-    """Pings without a pong before the next ping, or before the connection was given up."""
+    """Pings without a pong or heartbeat before the next ping, or before the connection was given
+    up."""
     recent: tuple[Beat, ...]
     """The last `RECENT`, the oldest first."""
     last: int | None
-    """When the last pong came; Unix ms."""
+    """When the last of them came; Unix ms."""
     ping_interval: float
     """At which pings go out now."""
     mean_interval: float | None
-    """Between pongs, as are recent; without the gaps between connections."""
+    """Between those that are recent; without the gaps between connections."""
     deviation: float | None
     """Standard deviation of the last `WINDOW` intervals between pongs from those at which we
-    pinged: what we change ourselves is no instability."""
+    pinged (what we change ourselves is no instability), or of those between heartbeats: the larger
+    one."""
     round_trip: float | None
     """Of the last pong."""
     mean_round_trip: float | None
@@ -145,6 +151,9 @@ class _Reading:
     """The one sent before that."""
     last_ping: float | None = None
     last_pong: float | None = None
+    last_heartbeat: float | None = None
+    last_beat: float | None = None
+    """The later of the two before."""
 
 
 class Heartbeat:
@@ -166,9 +175,10 @@ class Heartbeat:
         self._silent_since: float | None = None  # None: nothing is read, silence proves nothing
         self._silent_for = 0.0  # what earlier connections have added to the silence
         self._missed_in_row = 0
-        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[float, float | None]] = deque(maxlen=RECENT)
         self._intervals: deque[float] = deque(maxlen=RECENT)
         self._deviations: deque[float] = deque(maxlen=WINDOW)
+        self._heartbeat_intervals: deque[float] = deque(maxlen=WINDOW)
         self._reading = _Reading()
 
     def started(self, now: float) -> None:
@@ -187,17 +197,25 @@ class Heartbeat:
         if self._silent_since is None:
             return
         reading = self._reading
-        if reading.unanswered is not None:
+        if self._is_missed():
             self._miss(now)
         else:
             reading.unanswered, reading.ping_before = now, reading.last_ping
         reading.last_ping = now
 
+    def beaten(self, now: float) -> None:
+        """A heartbeat of the text dialect came in: a sign of life as good as a pong."""
+        self._broken_silence(now)
+        reading, self._missed_in_row = self._reading, 0
+        if reading.last_heartbeat is not None:
+            self._heartbeat_intervals.append(now - reading.last_heartbeat)
+        reading.last_heartbeat = now
+        self._count(now, None)
+        self._assess(now)
+
     def ponged(self, now: float) -> Pulse:
         """A pong came in; one that nobody asked for ends a silence and tells nothing else."""
-        self._silent_for = 0.0
-        if self._silent_since is not None:
-            self._silent_since = now
+        self._broken_silence(now)
         first, last = self._reading.unanswered, self._reading.last_ping
         if first is not None and last is not None:
             self._answered(now, first, last)
@@ -207,7 +225,7 @@ class Heartbeat:
 
     def given_up(self, now: float) -> None:
         """The connection counts as dead: the ping that waits for a pong was missed."""
-        if self._reading.unanswered is not None:
+        if self._is_missed():
             self._miss(now)
 
     def check(self, now: float) -> None:
@@ -224,13 +242,15 @@ class Heartbeat:
     @property
     def round_trip(self) -> float | None:
         """Seconds; of the last pong that was asked for."""
-        return self._recent[-1][1] if self._recent else None
+        return next((trip for _, trip in reversed(tuple(self._recent)) if trip is not None), None)
 
     @property
     def deviation(self) -> float | None:
         """Seconds; see `HeartbeatStatistics`."""
-        deviations = tuple(self._deviations)
-        return pstdev(deviations, 0.0) if deviations else None
+        pongs, heartbeats = tuple(self._deviations), tuple(self._heartbeat_intervals)
+        of_pongs = pstdev(pongs, 0.0) if pongs else None
+        of_heartbeats = pstdev(heartbeats) if heartbeats else None
+        return max((d for d in (of_pongs, of_heartbeats) if d is not None), default=None)
 
     def statistics(self, now: float, unix_ms: int) -> HeartbeatStatistics:
         """What there is to tell; `now` and `unix_ms` are the same moment by both clocks.
@@ -250,12 +270,22 @@ class Heartbeat:
             ping_interval=self.interval.seconds,
             mean_interval=fmean(intervals) if intervals else None,
             deviation=deviation,
-            round_trip=beats[-1].round_trip if beats else None,
+            round_trip=self.round_trip,
             mean_round_trip=self._mean_round_trip(),
             rhythm=self.rhythm,
             unstable=(deviation or 0.0) > UNSTABLE,
             silent=self.rhythm is Rhythm.SILENT,
         )
+
+    def _broken_silence(self, now: float) -> None:
+        self._silent_for = 0.0
+        if self._silent_since is not None:
+            self._silent_since = now
+
+    def _is_missed(self) -> bool:
+        """Whether a ping waits for its pong, and nothing has come since it was sent."""
+        first, heartbeat = self._reading.unanswered, self._reading.last_heartbeat
+        return first is not None and (heartbeat is None or heartbeat < first)
 
     def _miss(self, now: float) -> None:
         self.missed += 1
@@ -271,17 +301,21 @@ class Heartbeat:
         else:
             self.interval.lengthen()
         if reading.last_pong is not None and reading.ping_before is not None:
-            interval = now - reading.last_pong
-            self._intervals.append(interval)
-            self._deviations.append(interval - (first - reading.ping_before))
-        self._recent.append((now, round_trip))
-        self.total += 1
+            self._deviations.append(now - reading.last_pong - (first - reading.ping_before))
+        self._count(now, round_trip)
         self._missed_in_row = 0
         reading.unanswered, reading.last_pong = None, now
 
+    def _count(self, now: float, round_trip: float | None) -> None:
+        if self._reading.last_beat is not None:
+            self._intervals.append(now - self._reading.last_beat)
+        self._reading.last_beat = now
+        self._recent.append((now, round_trip))
+        self.total += 1
+
     def _mean_round_trip(self) -> float | None:
-        recent = tuple(self._recent)
-        return fmean(trip for _, trip in recent) if recent else None
+        trips = [trip for _, trip in tuple(self._recent) if trip is not None]
+        return fmean(trips) if trips else None
 
     def _assess(self, now: float) -> None:
         rhythm = self._rhythm(now)

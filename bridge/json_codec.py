@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import msgspec
 
@@ -27,25 +27,35 @@ _Scalar = str | int | float | bool | None
 class Ping:
     """Wants a pong."""
 
+    kind: ClassVar[str] = "ping"
+
 
 @dataclass(frozen=True, slots=True)
 class Pong:
     """Answers a ping."""
+
+    kind: ClassVar[str] = "pong"
+    timestamp: int | None = None
+    """When it was sent, as far as it says so; Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
     """Tells that the sender lives; it wants no answer."""
 
+    kind: ClassVar[str] = "heartbeat"
     interval: int | None = None
     """Seconds until the next one, more or less."""
     status: str = "ok"
+    timestamp: int | None = None
+    """When it was sent, as far as it says so; Unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event; the dialect has no ack for it."""
 
+    kind: ClassVar[str] = "event"
     envelope: bytes = field(repr=False)
     """Of 1.0 or 2.0, as far as the event is one at all; `envelope.header` decides."""
 
@@ -54,6 +64,7 @@ class Event:
 class Auth:
     """A client's request to be let in."""
 
+    kind: ClassVar[str] = "auth"
     token: str = field(repr=False)
     app_id: str = ""
     event_url: str = field(default="", repr=False)
@@ -63,6 +74,7 @@ class Auth:
 class AuthReply:
     """The answer to it."""
 
+    kind: ClassVar[str] = "auth"
     code: int
     """0: welcome."""
     said: str = ""
@@ -82,7 +94,12 @@ class _HeartbeatData(msgspec.Struct, gc=False, omit_defaults=True):
     status: _Scalar = None
 
 
+class _PongBody(msgspec.Struct, gc=False):
+    timestamp: _Scalar = None
+
+
 class _HeartbeatBody(msgspec.Struct, gc=False):
+    timestamp: _Scalar = None
     data: _HeartbeatData | None = None
 
 
@@ -146,7 +163,7 @@ def encode(message: Message, timestamp: int) -> str:
             return _json({"type": "ping", "timestamp": timestamp})
         case Pong():
             return _json({"type": "pong", "timestamp": timestamp})
-        case Heartbeat(interval, status):
+        case Heartbeat(interval=interval, status=status):
             data = _given(timestamp=timestamp, interval=interval, status=status)
             return _json({"type": "heartbeat", "timestamp": timestamp, "data": data})
         case Auth(token, app_id, event_url):
@@ -182,9 +199,21 @@ def _event(raw: bytes) -> Event:
 
 
 def _heartbeat(raw: bytes) -> Heartbeat:
-    data = _as(raw, _HeartbeatBody).data or _HeartbeatData()
-    interval = data.interval if isinstance(data.interval, int) else None
-    return Heartbeat(interval, data.status if isinstance(data.status, str) else "")
+    body = _as(raw, _HeartbeatBody)
+    data = body.data or _HeartbeatData()
+    return Heartbeat(
+        _whole(data.interval),
+        data.status if isinstance(data.status, str) else "",
+        _whole(data.timestamp) or _whole(body.timestamp),
+    )
+
+
+def _pong(raw: bytes) -> Pong:
+    return Pong(_whole(_as(raw, _PongBody).timestamp))
+
+
+def _whole(value: _Scalar) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _auth(raw: bytes) -> Auth | AuthReply:
@@ -198,7 +227,7 @@ def _auth(raw: bytes) -> Auth | AuthReply:
 
 _READERS: dict[str, Callable[[bytes], Message]] = {
     "ping": lambda raw: Ping(),
-    "pong": lambda raw: Pong(),
+    "pong": _pong,
     "heartbeat": _heartbeat,
     "event": _event,
     "event_callback": _envelope,

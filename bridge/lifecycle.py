@@ -32,12 +32,15 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """Feishu pushed something complete. It is not in Redis yet, and may be a repetition."""
+    """Something complete came in. An event is not in Redis yet, and may be a repetition.
+
+    Of Feishu's frames only pushes are told of; of the text dialect every message.
+    """
 
     kind: str
-    """`event` or `card`."""
+    """`event` or `card`; of the text dialect `event`, `ping`, `pong`, `heartbeat` or `auth`."""
     payload: bytes = field(repr=False)
-    """The envelope as it came, whether it can be read or not."""
+    """The envelope as it came, whether it can be read or not; else the message itself."""
     message_id: str
     """Of this push, not of the event: a repetition may have another. May be empty."""
     at: int
@@ -55,6 +58,10 @@ class HeartbeatReceived:
     """A `heartbeat.Rhythm`; what a `heartbeat` of the text dialect says of itself."""
     round_trip: float | None
     """Seconds from our ping to this pong; None when nobody asked for it."""
+    sent_at: int | None = None
+    """When the server says that it sent it; Unix ms. None in Feishu's pongs, which do not say."""
+    message: str = field(default="", repr=False)
+    """The message of the text dialect as it came; empty for Feishu's pongs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Link:
         discover: `endpoint.discover` with base URL and credentials filled in; called with `config`,
             `refusals`.
         connect: `connection.connect`; called with endpoint, `on_delivery`, `on_rejected`,
-            `on_heartbeat`, `counts`, `heartbeat`.
+            `on_heartbeat`, `on_text`, `counts`, `heartbeat`.
         feed: makes the feed for a term.
         attempts: whether to connect again.
         lifecycle: who is told of connections, deliveries, heartbeats and failed attempts.
@@ -219,6 +219,7 @@ class Link:
             self._taking(feed),
             on_rejected=feed.reject,
             on_heartbeat=self._beaten,
+            on_text=self._told,
             counts=self._tally.frames,
             heartbeat=self._tally.heartbeat,
         )
@@ -244,10 +245,21 @@ class Link:
 
         return taking
 
+    def _told(self, kind: str, text: str) -> None:
+        if self._lifecycle.wants(MessageReceived):
+            payload = text.encode(errors="replace")
+            self._lifecycle.tell(MessageReceived(kind, payload, "", now_ms()))
+
     def _beaten(self, pulse: Pulse) -> None:
         if self._lifecycle.wants(HeartbeatReceived):
-            interval, status = pulse.interval, pulse.status
-            beat = HeartbeatReceived(now_ms(), interval, status, pulse.round_trip)
+            beat = HeartbeatReceived(
+                now_ms(),
+                pulse.interval,
+                pulse.status,
+                pulse.round_trip,
+                pulse.sent_at,
+                pulse.message,
+            )
             self._lifecycle.tell(beat)
 
     def _connected(self, connection: Connection, endpoint: Endpoint) -> None:

@@ -58,13 +58,14 @@ class Protocol:
         self.counts: Counter[str] = Counter() if counts is None else counts
         self.heartbeat = heartbeat or Heartbeat()
         self.last_pong: float | None = None
-        """On this connection."""
+        """When a pong, or a heartbeat of the text dialect, came last on this connection."""
         self.fragments = Fragments()
         self._text = TextConversation(text_dialect) if text_dialect else None
         self._liveness = Liveness(now, pong_timeout=pong_timeout)
         self._rejected: deque[Rejected] = deque()
         self._rejected_bytes = 0
         self._pulse: Pulse | None = None
+        self._heard: list[tuple[str, str]] = []
         self._ping = frames.encode(
             frames.new(service=service_id, method=frames.CONTROL, headers={"type": "ping"})
         )
@@ -106,7 +107,7 @@ class Protocol:
             message = self._text.read(text)
         except FrameInvalid:
             return self._reject(Rejected(FrameOutcome.INVALID, text.encode(errors="replace"), {}))
-        deliveries = self._receive_message(message, now)
+        deliveries = self._receive_message(message, text, now)
         self._text.answer(message)
         return deliveries
 
@@ -121,6 +122,14 @@ class Protocol:
         """The last pong, or heartbeat of the text dialect, if one came since the last call."""
         pulse, self._pulse = self._pulse, None
         return pulse
+
+    def take_heard(self) -> list[tuple[str, str]]:
+        """Messages of the text dialect since the last call, but events: kind, and text as it came.
+
+        Kinds are `ping`, `pong`, `heartbeat` and `auth`.
+        """
+        heard, self._heard = self._heard, []
+        return heard
 
     # Sending
 
@@ -194,14 +203,15 @@ class Protocol:
             self.counts[FrameOutcome.CONTROL_UNKNOWN] += 1
         return []
 
-    def _receive_pong(self, payload: bytes, now: float) -> None:
+    def _receive_pong(self, payload: bytes, now: float) -> Pulse:
         self.counts[FrameOutcome.PONG] += 1
         self.last_pong = now
         if payload:
             self.config = self.config.from_json(payload)
             self.heartbeat.interval.limit(self.config.ping_interval)
-        self._pulse = self.heartbeat.ponged(now)
+        pulse = self._pulse = self.heartbeat.ponged(now)
         self._liveness.pace(self.heartbeat.interval.seconds)
+        return pulse
 
     def _receive_push(self, frame: frames.Frame, now: float) -> list[Delivery]:
         headers = frames.headers(frame)
@@ -246,15 +256,22 @@ class Protocol:
             raise PieceRefused(FrameOutcome.FRAGMENT_ANONYMOUS)
         return self.fragments.add(delivery.message_id, total, seq, delivery.payload, now)
 
-    def _receive_message(self, message: json_codec.Message, now: float) -> list[Delivery]:
+    def _receive_message(
+        self, message: json_codec.Message, text: str, now: float
+    ) -> list[Delivery]:
         if isinstance(message, json_codec.Event):
             self.counts[FrameOutcome.EVENT] += 1
             return [Delivery(None, "event", message.envelope, "", "", now)]
+        self._heard.append((message.kind, text))
         if isinstance(message, json_codec.Pong):
-            self._receive_pong(b"", now)
+            pulse = self._receive_pong(b"", now)
+            self._pulse = replace(pulse, sent_at=_unix_ms(message.timestamp), message=text)
             return []
         if isinstance(message, json_codec.Heartbeat):
-            self._pulse = Pulse(message.interval, message.status)
+            self.last_pong = now
+            self.heartbeat.beaten(now)
+            sent_at = _unix_ms(message.timestamp)
+            self._pulse = Pulse(message.interval, message.status, sent_at=sent_at, message=text)
         self.counts[_SIGNS[type(message)]] += 1
         return []
 
@@ -280,6 +297,10 @@ def _ack_payload(code: int, data: bytes | None) -> bytes:
     if data is None:
         return b'{"code":%d}' % code
     return b'{"code":%d,"data":"%b"}' % (code, base64.b64encode(data))
+
+
+def _unix_ms(seconds: int | None) -> int | None:
+    return None if seconds is None else seconds * 1000
 
 
 def _number(text: str) -> int | None:

@@ -11,12 +11,10 @@ from typing import Any
 
 import structlog
 
+from bridge.connection import SMALLEST_BUFFER
 from bridge.heartbeat import LONGEST
 from bridge.layers import Given
 from bridge.plain_values import number, truth
-
-SMALL_BUFFER = 65_536
-"""Bytes; a smaller receive buffer slows bursts down to what fits in it per round trip."""
 
 log = structlog.get_logger("bridge.settings")
 
@@ -71,8 +69,11 @@ def _reconnect(given: Given) -> str:
 
 
 def _buffer(given: Given) -> str:
-    if 0 < (number(given.value) or 0) < SMALL_BUFFER:
-        return "so small a buffer in the kernel slows down bursts of events; 0 takes the system's"
+    if 0 < (number(given.value) or 0) < SMALLEST_BUFFER:
+        return (
+            f"below {SMALLEST_BUFFER} large events would come too slowly to be acked in time; the "
+            "system's buffer is used, and frames of any size are put together"
+        )
     return ""
 
 

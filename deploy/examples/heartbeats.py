@@ -30,7 +30,7 @@ class HeartbeatMonitor:
         statistics = self.manager.heartbeat
         print(f"heartbeats: {statistics.total}, mean interval: {statistics.mean_interval} s")
         for beat in statistics.recent[-3:]:  # of the last 20
-            print(f"  answered at {beat.at}, after {beat.round_trip:.3f} s")
+            print(f"  at {beat.at}, answered after {beat.round_trip} s")
         if statistics.silent:
             print(f"⚠️ no heartbeat for two minutes, the last at {statistics.last}")
 

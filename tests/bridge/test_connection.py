@@ -5,6 +5,7 @@ import contextlib
 import json
 import socket
 import time
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -477,15 +478,19 @@ async def test_each_pong_is_handed_over(feishu: Feishu) -> None:
     assert pulse.round_trip is not None
 
 
-@pytest.mark.parametrize("size", [0, 16_384])
-async def test_the_receive_buffer_is_the_systems_or_as_large_as_asked_for(
-    feishu: Feishu, size: int
+@pytest.mark.parametrize(("size", "calls"), [(0, 0), (4096, 0), (262_143, 0), (262_144, 1)])
+async def test_the_receive_buffer_is_the_systems_or_as_large_as_asked_for_but_never_small(
+    feishu: Feishu, monkeypatch: pytest.MonkeyPatch, size: int, calls: int
 ) -> None:
-    async with bridging(feishu, receive_buffer_size=size) as bridge:
-        raw = bridge.connection._transport.get_extra_info("socket")
-        found = raw.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-    # Linux: twice what was asked for, one half for its own books.
-    assert (found in (size, 2 * size)) is (size > 0)
+    asked: list[int] = []
+
+    def note(raw: TransportSocket, level: int, option: int, value: int) -> None:
+        if (level, option) == (socket.SOL_SOCKET, socket.SO_RCVBUF):
+            asked.append(value)
+
+    monkeypatch.setattr(TransportSocket, "setsockopt", note)
+    async with bridging(feishu, receive_buffer_size=size):
+        assert asked == [size] * calls
 
 
 async def test_a_connection_that_has_ended_before_its_buffer_is_set_is_an_end_like_others(
@@ -500,7 +505,7 @@ async def test_a_connection_that_has_ended_before_its_buffer_is_set_is_an_end_li
         return websocket
 
     monkeypatch.setattr(connection, "open_websocket", lost)
-    opening = connect(feishu.endpoint, lambda delivery: None, receive_buffer_size=16_384)
+    opening = connect(feishu.endpoint, lambda delivery: None, receive_buffer_size=262_144)
     async with opening as opened:
         assert (await opened.run()).code == 1006
 

@@ -120,6 +120,52 @@ def test_a_ping_that_a_connections_end_left_unanswered_is_no_round_trip_of_the_n
     assert (heartbeat.total, heartbeat.missed) == (1, 0)
 
 
+# Heartbeats of the text dialect
+
+
+def test_heartbeats_between_a_ping_and_its_pong_leave_the_round_trip_alone() -> None:
+    heartbeat = beating(0)
+    heartbeat.pinged(0.0)
+    heartbeat.beaten(0.2)
+    assert heartbeat.ponged(0.5).round_trip == 0.5
+    told = heartbeat.statistics(1.0, 0)
+    assert [beat.round_trip for beat in told.recent] == [None, 0.5]
+    assert (told.total, told.mean_interval, told.mean_round_trip) == (2, pytest.approx(0.3), 0.5)
+
+
+def test_regular_heartbeats_beside_regular_pongs_are_steady(
+    logged: Callable[[], list[str]],
+) -> None:
+    heartbeat = beating(0)
+    for second in range(300):
+        if second % 25 == 0:
+            cycle(heartbeat, float(second), 0.1)
+        if second % 7 == 0:
+            heartbeat.beaten(second + 0.5)
+    assert (heartbeat.rhythm, logged()) == ("steady", [])
+
+
+def test_irregular_heartbeats_are_unstable(logged: Callable[[], list[str]]) -> None:
+    heartbeat = beating(0)
+    for at in (0.0, 1.0, 20.0, 21.0, 40.0, 41.0):
+        heartbeat.beaten(at)
+    assert heartbeat.deviation == pytest.approx(8.8, abs=0.1)
+    assert logged() == ["heartbeat.unstable"]
+
+
+def test_two_minutes_after_the_last_heartbeat_the_silence_is_told(
+    logged: Callable[[], list[str]],
+) -> None:
+    heartbeat = beating(0)
+    heartbeat.beaten(100.0)
+    heartbeat.check(219.0)
+    assert logged() == []
+    heartbeat.check(220.0)
+    assert logged() == ["heartbeat.silent"]
+    heartbeat.beaten(221.0)
+    assert heartbeat.rhythm is not Rhythm.SILENT
+
+
 # Unstable
 
 

@@ -38,10 +38,11 @@ def event(**changed: Any) -> Event:
     [
         ('{"type":"ping","timestamp":1763800000}', Ping()),
         ('{"type":"PONG"}', Pong()),
-        ('{"type":"heartbeat","timestamp":1}', Heartbeat(None, "")),
+        ('{"type":"pong","timestamp":7}', Pong(7)),
+        ('{"type":"heartbeat","timestamp":1}', Heartbeat(None, "", 1)),
         (
             '{"type":"heartbeat","timestamp":1,"data":{"timestamp":1,"interval":30,"status":"ok"}}',
-            Heartbeat(30, "ok"),
+            Heartbeat(30, "ok", 1),
         ),
         ('{"type":"auth","timestamp":1,"code":0,"msg":"success"}', AuthReply(0, "success")),
         ('{"type":"auth","code":99991663}', AuthReply(99991663)),
@@ -187,8 +188,8 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @given(
     st.just(Ping())
-    | st.just(Pong())
-    | st.builds(Heartbeat, st.none() | st.integers(0, 2**31), st.text(max_size=9))
+    | st.just(Pong(NOW))
+    | st.builds(Heartbeat, st.none() | st.integers(0, 2**31), st.text(max_size=9), st.just(NOW))
     | st.builds(AuthReply, st.integers(-(2**31), 2**31), st.text(max_size=9))
     | st.builds(Auth, st.text(min_size=1), st.text(max_size=9), st.text(max_size=9)),
 )

@@ -45,6 +45,7 @@ from handlers.samples import sample
 Eventually = Callable[..., Awaitable[None]]
 PATIENCE = 5.0
 TYPE = "im.message.receive_v1"
+KINDS_OF_TEXT = {"ping", "pong", "heartbeat", "auth", "event"}
 EVERYTHING = (Connected, Disconnected, Errored, Leading, SteppedDown)
 
 
@@ -436,12 +437,17 @@ class TestTheConnection:
             with pytest.raises(ConnectionOver):
                 await manager.wait()
 
-    async def test_the_kernels_buffer_is_as_large_as_asked_for(self, stage: Stage) -> None:
-        async with stage.manager(receive_buffer_size=16_384) as manager:
-            assert manager._connection is not None
-            raw = manager._connection._transport.get_extra_info("socket")
-            # Linux: twice what was asked for, half of it for its own books.
-            assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) in (16_384, 32_768)
+    @pytest.mark.parametrize("size", [4096, 2**20])
+    async def test_a_receive_buffer_of_any_size_lets_large_events_in_in_time(
+        self, stage: Stage, size: int
+    ) -> None:
+        async with stage.manager(receive_buffer_size=size) as manager:
+            await manager.connected(PATIENCE)
+            text = {"message.content": "x" * 2_000_000}
+            pushes = [stage.feishu.push(sample(TYPE, app_id=APP_ID, overrides=text))]
+            pushes += [stage.feishu.push(sample(TYPE, app_id=APP_ID)) for _ in range(5)]
+            for push in pushes:
+                assert await push.wait(2.0)
 
 
 class TestSubscribers:
@@ -465,11 +471,30 @@ class TestSubscribers:
         await manager.start()
         await eventually(lambda: seen)  # the pong
         beat = '{"type":"heartbeat","timestamp":1,"data":{"interval":30,"status":"busy"}}'
-        for connection in gateway.feishu.connections.values():
-            connection.send([beat])
-        await eventually(lambda: len(seen) == 2)
+        for _ in range(10):
+            for connection in gateway.feishu.connections.values():
+                connection.send([beat])
+        await eventually(lambda: len(seen) == 11)
         assert seen[0].round_trip is not None
         assert (seen[1].interval, seen[1].status, seen[1].round_trip) == (30, "busy", None)
+        assert (seen[1].sent_at, seen[1].message) == (1_000, beat)
+        assert manager.heartbeat.total == 11
+        assert manager.heartbeat.last is not None
+        assert manager.heartbeat.mean_interval is not None
+
+    async def test_every_message_of_the_text_dialect_is_told(
+        self, gateway: Stage, eventually: Eventually
+    ) -> None:
+        async with gateway.manager(text_dialect=True) as manager:
+            await manager.connected(5)
+            seen = told(manager, MessageReceived)
+            ping = '{"type":"ping"}'
+            for connection in gateway.feishu.connections.values():
+                connection.send([ping, '{"type":"heartbeat"}', '{"type":"auth","code":0}'])
+            await manager.send(ping)  # for a pong
+            gateway.feishu.push(sample("im.message.receive_v1"))
+            await eventually(lambda: {each.kind for each in seen} >= KINDS_OF_TEXT)
+            assert next(each for each in seen if each.kind == "ping").payload == ping.encode()
 
     async def test_text_is_sent_where_it_is_spoken(
         self, gateway: Stage, eventually: Eventually

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -493,7 +494,7 @@ def test_a_heartbeat_of_the_server_is_a_sign_of_life() -> None:
     spoken.receive_text('{"type":"heartbeat","timestamp":1}', 119.0)
     assert spoken.next_timer() == 124.0
     assert spoken.counts == {"heartbeat": 1}
-    assert spoken.last_pong is None
+    assert spoken.last_pong == 119.0
 
 
 def test_a_pulse_is_taken_once_and_a_pong_that_nobody_asked_for_has_no_round_trip() -> None:
@@ -507,15 +508,47 @@ def test_a_pulse_is_taken_once_and_a_pong_that_nobody_asked_for_has_no_round_tri
 
 
 @pytest.mark.parametrize(
-    ("data", "pulse"),
-    [('{"interval":30,"status":"busy"}', Pulse(30, "busy")), ("{}", Pulse(None, ""))],
+    ("fields", "pulse"),
+    [
+        ('"data":{"interval":30,"status":"busy"}', Pulse(30, "busy")),
+        ('"data":{}', Pulse(None, "")),
+        ('"timestamp":7', Pulse(None, "", sent_at=7_000)),
+        ('"timestamp":7,"data":{"timestamp":8}', Pulse(None, "", sent_at=8_000)),
+    ],
 )
-def test_a_heartbeat_in_text_is_a_pulse_that_speaks_for_itself(data: str, pulse: Pulse) -> None:
-    spoken = texting()
-    spoken.receive_text(f'{{"type":"heartbeat","data":{data}}}', 101.0)
-    assert spoken.take_pulse() == pulse
+def test_a_heartbeat_in_text_is_a_pulse_that_speaks_for_itself(fields: str, pulse: Pulse) -> None:
+    spoken, text = texting(), f'{{"type":"heartbeat",{fields}}}'
+    spoken.receive_text(text, 101.0)
+    assert spoken.take_pulse() == replace(pulse, message=text)
     spoken.receive_text('{"type":"ping"}', 102.0)
     assert spoken.take_pulse() is None
+
+
+def test_heartbeats_in_text_count_as_pongs_do_and_a_ping_beside_them_is_not_missed() -> None:
+    spoken = texting()
+    for second in range(1, 131):
+        spoken.receive_text('{"type":"heartbeat","timestamp":1}', 100.0 + second)
+        if spoken.next_timer() <= 100.0 + second:
+            spoken.on_timer(100.0 + second)
+    told = spoken.heartbeat.statistics(230.0, 0)
+    assert (told.total, told.missed, told.rhythm) == (130, 0, "steady")
+    assert (told.mean_interval, told.deviation, told.round_trip) == (1.0, 0.0, None)
+    assert spoken.last_pong == 230.0
+
+
+def test_every_message_of_the_dialect_but_events_is_heard_once() -> None:
+    spoken = texting()
+    texts = {
+        "ping": '{"type":"ping"}',
+        "pong": '{"type":"pong"}',
+        "heartbeat": '{"type":"heartbeat"}',
+        "auth": '{"type":"auth","code":0}',
+    }
+    for text in texts.values():
+        spoken.receive_text(text, 101.0)
+    spoken.receive_text('{"type":"event","data":{"event":{}}}', 101.0)
+    assert spoken.take_heard() == list(texts.items())
+    assert spoken.take_heard() == []
 
 
 def test_an_event_in_text_is_delivered_and_its_ack_is_nothing() -> None:

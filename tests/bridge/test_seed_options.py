@@ -358,7 +358,7 @@ def test_what_is_unwise_here_is_told_with_what_is_used(name: str, value: Any, us
         ("HeartbeatIntervalMs", 24000),
         ("MaxReconnectAttempts", 0),
         ("AutoReconnect", True),
-        ("ReceiveBufferSize", 65536),
+        ("ReceiveBufferSize", 262144),
         ("ReceiveBufferSize", 0),
         ("EnableMessageQueue", True),
         ("MessageQueueCapacity", 10),
