@@ -204,7 +204,7 @@ class BridgeSettings(WorkerSettings):
     receive_buffer_size: Count = Field(
         0,
         le=LARGEST_BUFFER,
-        description="give bytes, 262144 or more, or 0 for what the system thinks best",
+        description="give bytes, or 0 for what the system thinks best",
     )
     message_queue: Switch = Field(
         True, description="give true to let events wait for Redis, false to refuse them at once"
