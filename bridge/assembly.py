@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Any
 
 import structlog
 from redis.asyncio import Redis
 
 from bridge import ops, redaction
+from bridge.app_secret import AppSecret
 from bridge.attempts import Attempts
 from bridge.backoff import Backoff
 from bridge.capacity import Capacity
 from bridge.connection import connect
+from bridge.credentials import Discover
 from bridge.durability import Durability, fit
 from bridge.election import Timing
-from bridge.endpoint import discover
+from bridge.endpoint import Endpoint, discover
 from bridge.heartbeat import Heartbeat
 from bridge.lease import LeaseElector, new_identity
-from bridge.link import Connect, Discover
+from bridge.link import Connect
+from bridge.pace import PATIENCE, Pace
 from bridge.redis_client import address, async_client, check_server
 from bridge.settings import BridgeSettings
 from bridge.streams import Keys
@@ -64,8 +68,10 @@ async def assembled(
         durability = await fit(Durability.parse(settings.durability), redis)
         elector = _elector(settings, redis)
         elector.on_asked = on_asked
+        secret = AppSecret(settings.app_secret.get_secret_value(), settings.app_secret_file)
         supervisor = Supervisor(
-            redis, Keys(settings.app_id), elector, _discover(settings), _connect(settings),
+            redis, Keys(settings.app_id), elector, _discover(settings, secret), _connect(settings),
+            secret=secret, pace=_pace(settings),
             durability=durability, retention=settings.retention, heartbeat=heartbeat,
             memory_threshold=settings.memory_threshold, attempts=_attempts(settings),
             backoff=Backoff(first=settings.reconnect_delay), capacity=_capacity(settings),
@@ -88,10 +94,18 @@ def _elector(settings: BridgeSettings, redis: Redis) -> LeaseElector:
     return LeaseElector(redis, Keys(settings.app_id), new_identity(), timing)
 
 
-def _discover(settings: BridgeSettings) -> Discover:
-    secret = settings.app_secret.get_secret_value()
-    timeout = settings.connection_timeout
-    return partial(discover, settings.base_url, settings.app_id, secret, timeout=timeout)
+def _discover(settings: BridgeSettings, secret: AppSecret) -> Discover:
+    async def ask(**known: Any) -> Endpoint:
+        timeout = settings.connection_timeout
+        where, app_id = settings.base_url, settings.app_id
+        return await discover(where, app_id, secret.current(), timeout=timeout, **known)
+
+    return ask
+
+
+def _pace(settings: BridgeSettings) -> Pace:
+    """With patience for two attempts, however long the operator lets one take."""
+    return Pace(patience=max(PATIENCE, 4 * settings.connection_timeout))
 
 
 def _connect(settings: BridgeSettings) -> Connect:

@@ -279,7 +279,7 @@ async def connect(
 
     Raises:
         FeishuUnavailable: a passing fault; discover again and retry with backoff.
-        FeishuBusy: the connection limit; retry slowly.
+        FeishuCrowded: the connection limit; retry slowly.
         FeishuRefused: Feishu forbids the connection.
     """
     websocket = await open_websocket(

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from bridge.client_config import ClientConfig
-from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
+from bridge.errors import FeishuBusy, FeishuCrowded, FeishuRefused, FeishuUnavailable
 from bridge.loopback import is_loopback
 from bridge.redaction import Redactor
 
@@ -50,7 +50,7 @@ _VERDICTS: dict[int, tuple[type[FeishuRefused], str]] = {
     1000040344: (FeishuRefused, f"credentials are missing; {_CREDENTIALS}"),
     1000040345: (FeishuBusy, f"refused for now; {_CONSOLE}"),
     1000040346: (FeishuRefused, f"the app id is not valid; {_CREDENTIALS}"),
-    1000040350: (FeishuBusy, f"too many connections; {_CONNECTIONS}"),
+    1000040350: (FeishuCrowded, f"too many connections; {_CONNECTIONS}"),
     1000040351: (FeishuRefused, f"wrong domain for this app; {_DOMAIN}"),
 }
 
@@ -91,7 +91,8 @@ async def discover(
 
     Raises:
         FeishuUnavailable: a passing fault, timeouts included; retry with backoff.
-        FeishuBusy: too many connections, an unknown code, or `refusals` went on; retry slowly.
+        FeishuCrowded: too many connections; retry slowly.
+        FeishuBusy: an unknown code, or `refusals` went on; retry slowly.
         FeishuRefused: the settings are wrong; the message says which.
     """
     request = _request(base_url, app_id, app_secret)

@@ -8,7 +8,9 @@
   * :exc:`FeishuRefused`: discovery or the upgrade was refused
 
     * :exc:`FeishuUnavailable`: a passing fault; retry with backoff
-    * :exc:`FeishuBusy`: a fault that heals elsewhere (console, other clients); retry slowly
+    * :exc:`FeishuBusy`: a refusal that may pass, or heals elsewhere; retry slowly
+
+      * :exc:`FeishuCrowded`: the app has as many connections as it may
 
   * :exc:`ConnectionOver`: no connection any more, and the settings allow no further attempt
   * :exc:`NotConnected`: there is no connection to Feishu that this could use
@@ -83,7 +85,11 @@ class FeishuUnavailable(FeishuRefused):
 
 
 class FeishuBusy(FeishuRefused):
-    """A refusal that heals elsewhere, e.g. the connection limit; retry slowly."""
+    """A refusal that may pass, or heals elsewhere, e.g. in the console; retry slowly."""
+
+
+class FeishuCrowded(FeishuBusy):
+    """The app has as many connections as it may: every other bridge would be refused as well."""
 
 
 class ConnectionOver(BridgeError):

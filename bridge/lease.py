@@ -69,6 +69,8 @@ class LeaseElector:
         """Called at once, before anything else runs: close the socket here."""
         self.on_asked: Callable[[], None] = lambda: None
         """Called after every call of a standby, answered or not."""
+        self.may_lead: Callable[[], bool] = lambda: True
+        """Asked before every call of a standby: while False it only looks who holds the lease."""
         self.watch: Callable[[asyncio.Task[None]], None] = lambda task: None
         """Called with the task that renews the lease; it must not end by an exception."""
         self.answered_at: float | None = None
@@ -168,11 +170,12 @@ class LeaseElector:
             await self._ask()
 
     async def _ask(self) -> float:
-        """One call; returns the seconds that another's lease still has, 0 when that is unknown."""
+        """One call; returns the seconds until it makes sense for a standby to ask again."""
+        stands = self.term > 0 or self.may_lead()
         sent = self._clock()
         try:
             async with asyncio.timeout(self._patience(sent)):
-                answer = await self._call("hold", self.term)
+                answer = await self._call("hold" if stands else "look", self.term)
         except Exception as error:  # whatever it was, it was no renewal: the deadline decides
             self._failed(error)
             self._take(self._election.expired(self._clock()))
@@ -184,7 +187,7 @@ class LeaseElector:
         now = self._clock()
         self.answered_at, self.renew_seconds = now, now - sent
         self._take(self._election.answered(answer, sent, now))
-        return 0.0 if self.term else answer.left
+        return answer.left if stands else self.timing.lease_duration
 
     def _patience(self, now: float) -> float:
         """Half the deadline, so that one stuck call leaves time for another, and never past it."""

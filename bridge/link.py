@@ -7,20 +7,24 @@ What a refusal means:
 
 * `FeishuUnavailable`: passing; backoff. After `patience` without a connection `hold` gives up,
   since another host's network may be better.
-* `FeishuBusy`: heals elsewhere; slow retry. Another host would be refused as well, so the lease is
-  kept.
-* `FeishuRefused`: wrong configuration. It ends the process as long as no discovery has ever
-  succeeded, because then somebody is waiting for it to start; later it is retried very slowly,
-  until the console is put right.
+* `FeishuCrowded`: slow retry. Another host would be refused as well, so the lease is kept.
+* `FeishuBusy`, `FeishuRefused`: `hold` gives up at once, since another bridge may be accepted, and
+  `credentials` asks until this one is. A `FeishuRefused` ends the process as long as Feishu has
+  never let it in, because then somebody is waiting for it to start.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 
 import structlog
 
@@ -28,9 +32,10 @@ from bridge.attempts import Attempts
 from bridge.backoff import Backoff
 from bridge.client_config import ClientConfig
 from bridge.connection import Closed, Connection
+from bridge.credentials import Credentials
 from bridge.delivery import Delivery
-from bridge.endpoint import REFUSALS, Endpoint
-from bridge.errors import ConnectionOver, FeishuBusy, FeishuRefused, FeishuUnavailable
+from bridge.endpoint import Endpoint
+from bridge.errors import ConnectionOver, FeishuCrowded, FeishuRefused, FeishuUnavailable
 from bridge.feed import Feed
 from bridge.heartbeat import Pulse
 from bridge.lifecycle import (
@@ -40,6 +45,7 @@ from bridge.lifecycle import (
     HeartbeatReceived,
     MessageReceived,
 )
+from bridge.pace import Pace
 from bridge.publisher import Publisher
 from bridge.status import now_ms
 from bridge.subscribers import Subscribers
@@ -53,28 +59,14 @@ LAST_PUBLISHES = 1.0
 
 log = structlog.get_logger("bridge.link")
 
-Discover = Callable[..., Awaitable[Endpoint]]
 Connect = Callable[..., AbstractAsyncContextManager[Connection]]
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long what may take; seconds."""
-
-    patience: float = 60.0
-    """A leader without a connection for so long lets another host try."""
-    busy_retry: float = 30.0
-    refused_retry: float = 300.0
-    steady: float = 10.0
-    """A connection that lived so long was a success: backoff and count of failures start anew."""
 
 
 class Link:
     """The way to Feishu of one process, over many connections and leaderships.
 
     Args:
-        discover: `endpoint.discover` with base URL and credentials filled in; called with `config`,
-            `refusals`.
+        credentials: makes the discoveries, and is told of refusals.
         connect: `connection.connect`; called with endpoint, `on_delivery`, `on_rejected`,
             `on_heartbeat`, `on_text`, `counts`, `heartbeat`.
         feed: makes the feed for a term.
@@ -85,7 +77,7 @@ class Link:
 
     def __init__(
         self,
-        discover: Discover,
+        credentials: Credentials,
         connect: Connect,
         feed: Callable[[int], Feed],
         publisher: Publisher,
@@ -106,7 +98,7 @@ class Link:
         self.degraded = False
         """Refused for a reason that heals elsewhere, if at all."""
         self.on_change = on_change
-        self._discover, self._connect, self._feed = discover, connect, feed
+        self._credentials, self._connect, self._feed = credentials, connect, feed
         self._publisher = publisher
         self._tally = tally
         self._pace = pace
@@ -117,7 +109,7 @@ class Link:
         self._hurry = asyncio.Event()
         self._ends_by_us = self._brief = False
         self._config: ClientConfig | None = None
-        self._refusals = 0
+        self._let_in = False
         self._offline_since: float | None = None
         self._ponged = False
 
@@ -139,19 +131,19 @@ class Link:
         return self._clock() - since if since is not None else 0.0
 
     async def hold(self, term: int) -> None:
-        """Stay connected and publish under this term; returns when `patience` is over.
+        """Stay connected and publish under this term; returns when `patience` is over, or Feishu
+        refuses this bridge.
 
         Raises:
-            FeishuRefused: wrong configuration, and no discovery had ever succeeded.
+            FeishuRefused: wrong configuration, and Feishu had never let this bridge in.
             ConnectionOver: the settings allow no further attempt.
         """
         self._offline_since, self._ponged = self._clock(), False
         try:
-            while True:
-                delay = await self._attempt(term)
-                if self.trouble and not self.degraded and self.offline > self._pace.patience:
+            while (delay := await self._attempt(term)) is not None:
+                await self._pause(min(delay, self._left))
+                if self._left <= 0:
                     return
-                await self._pause(delay)
         except ConnectionOver:
             # The acks are lost with the connection; what Feishu sends again is a duplicate then.
             await self._publisher.drain(LAST_PUBLISHES)
@@ -185,24 +177,47 @@ class Link:
         self._hurry.set()
         await self.drain(timeout)
 
+    @property
+    def _left(self) -> float:
+        """Seconds of patience."""
+        return math.inf if self.degraded else self._pace.patience - self.offline
+
+    @asynccontextmanager
+    async def _patiently(self) -> AsyncIterator[None]:
+        """Leave the block when patience is over, whatever time it would have by itself."""
+        left = self._left
+        try:
+            async with asyncio.timeout(None if math.isinf(left) else left):
+                yield
+        except TimeoutError:
+            raise FeishuUnavailable(
+                f"no connection within {self._pace.patience:g} s; check network, DNS and proxy"
+            ) from None
+
     async def _pause(self, delay: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._hurry.wait()
         self._hurry.clear()
 
-    async def _attempt(self, term: int) -> float:
-        """One connection, from discovery to its end; returns the seconds until the next attempt."""
+    async def _attempt(self, term: int) -> float | None:
+        """One connection, from discovery to its end; returns the seconds until the next attempt,
+        None when another bridge is to try."""
+        endpoint: Endpoint | None = None
         try:
-            closed = await self._session(term)
+            async with self._patiently():
+                endpoint = await self._credentials.discover(self._config)
+            closed = await self._session(term, endpoint)
         except FeishuUnavailable as error:
             return self._failed(error, self._backoff.next(), degraded=False)
-        except FeishuBusy as error:
+        except FeishuCrowded as error:
             return self._failed(error, self._pace.busy_retry, degraded=True)
         except FeishuRefused as error:
-            if self._config is None:
+            known = self._let_in if endpoint else self._credentials.were_accepted
+            if type(error) is FeishuRefused and not known:
                 raise
-            return self._failed(error, self._pace.refused_retry, degraded=True)
+            self._failed(error, self._credentials.refuse(error), degraded=True)
+            return None
         except Exception as error:  # a mistake of ours must not end the only bridge
             log.exception("feishu.connection_failed")
             return self._failed(error, self._backoff.next(), degraded=False)
@@ -210,8 +225,7 @@ class Link:
             self._attempts.ended(closed.reason, brief=self._brief)
         return self._backoff.next()
 
-    async def _session(self, term: int) -> Closed:
-        endpoint = await self._discover(config=self._config, refusals=self._refusals)
+    async def _session(self, term: int, endpoint: Endpoint) -> Closed:
         self._config = endpoint.config
         feed = self._feed(term)
         opening = self._connect(
@@ -223,7 +237,9 @@ class Link:
             counts=self._tally.frames,
             heartbeat=self._tally.heartbeat,
         )
-        async with opening as connection:
+        async with AsyncExitStack() as stack:
+            async with self._patiently():
+                connection = await stack.enter_async_context(opening)
             feed.connection = connection
             self._connected(connection, endpoint)
             closed = None
@@ -265,7 +281,7 @@ class Link:
     def _connected(self, connection: Connection, endpoint: Endpoint) -> None:
         self.connection, self.connected_at = connection, self._clock()
         self.trouble, self.degraded = "", False
-        self._offline_since, self._refusals = None, 0
+        self._offline_since = None
         self._tally.connects += 1
         self._hurry.clear()
         self._ends_by_us = False
@@ -279,6 +295,7 @@ class Link:
         self._ponged = self.pong_seen
         self._brief = lived < self._pace.steady
         if not self._brief:
+            self._let_in = True
             self._backoff.reset()
             self._attempts.succeeded()
         self._config = connection.protocol.config
@@ -289,8 +306,6 @@ class Link:
         self._lifecycle.tell(Disconnected(closed.code, closed.reason, now_ms()))
 
     def _failed(self, error: Exception, delay: float, *, degraded: bool) -> float:
-        refused = isinstance(error, FeishuRefused) and error.code in REFUSALS
-        self._refusals = self._refusals + 1 if refused else 0
         self.degraded = degraded
         if str(error) != self.trouble:  # once per change: a degraded bridge retries for days
             self.trouble = str(error) or repr(error)

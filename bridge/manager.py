@@ -77,7 +77,7 @@ class ConnectionManager:
         Raises:
             Misused: it runs already.
             RedisUnreachable, RedisUnfit: at the start; later outages are waited out.
-            FeishuRefused: wrong credentials or domain, and no discovery had ever succeeded.
+            FeishuRefused: wrong credentials or domain, which Feishu had never accepted.
             PortTaken: somebody else listens on the port for health and status.
         """
         if self._is_running:

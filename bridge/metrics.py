@@ -98,6 +98,11 @@ ROWS = (
         "Connections made. Up to ten or so in an hour are normal with Feishu."),
     Row("feishu_ws_offline_seconds", lambda status: status.offline,
         "For how long a leader has had no connection; 0 when connected, and on others."),
+    Row("feishu_bridge_credentials", lambda status: _which(status.credentials),
+        "1 for what Feishu last said of this bridge's credentials, 0 for the rest. A bridge that is"
+        " refused does not stand for the lease; see /status for why.", label="standing"),
+    Row("feishu_bridge_unreached_seconds", lambda status: status.unreached,
+        "For how long a bridge could not ask Feishu about its credentials; 0 when it answered."),
     Row("feishu_ws_degraded", lambda status: status.degraded,
         "1 while Feishu refuses the app, or has too many connections of it; see /status for why."),
     Row("feishu_ws_frames_total", lambda status: _from_zero(FrameOutcome, status.frames),

@@ -3,10 +3,10 @@ changes nothing.
 
 * `/livez`: the loop turns (it answers), and this is no leader whose lease has long run out. Never
   Redis or Feishu: an outage there must not restart every bridge.
-* `/readyz`: Redis answers the lease calls. A standby is ready, else a rolling update would never
-  end. A leader is ready from the first pong of its leadership on, and stays so through gaps shorter
-  than `patience`, since every connection is closed now and then; it is not ready while Feishu
-  refuses it.
+* `/readyz`: Redis answers the lease calls. A standby is ready when Feishu accepts its credentials
+  and was reached within `patience`. A leader is ready from the first pong of its leadership on, and
+  stays so through gaps shorter than `patience`, since every connection is closed now and then; it
+  is not ready while Feishu refuses it.
 * `/leaderz`: 200 for the leader, 404 for the others.
 * `/status`: all that a bridge says of itself, as JSON; `/metrics`: the same for Prometheus.
 
@@ -23,7 +23,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from bridge.metrics import exposition
-from bridge.status import State, Status
+from bridge.status import Standing, State, Status
 
 OVERDUE = 5.0
 """Seconds past the lease's end at which a process that still takes itself for the leader is not
@@ -47,7 +47,19 @@ def unready(status: Status, lease_duration: float, patience: float) -> list[str]
         problems.append(f"state: {status.state.value}")
     if status.state is State.LEADING:
         problems += _unconnected(status, patience)
+    if status.state is State.STANDBY:
+        problems += _unaccepted(status, patience)
     return problems
+
+
+def _unaccepted(status: Status, patience: float) -> list[str]:
+    if status.credentials is Standing.REFUSED:
+        return [f"feishu: {status.trouble}"]
+    if status.credentials is Standing.UNKNOWN:
+        return [f"feishu: not known yet to accept this bridge; {status.trouble or 'asking'}"]
+    if status.unreached > patience:
+        return [f"feishu: not reached for {status.unreached:.0f} s; {status.trouble}"]
+    return []
 
 
 def _unconnected(status: Status, patience: float) -> list[str]:

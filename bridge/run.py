@@ -26,7 +26,7 @@ async def run_bridge(settings: BridgeSettings) -> int:
 
     Raises:
         RedisUnreachable, RedisUnfit: at the start; later outages are waited out.
-        FeishuRefused: wrong credentials or domain, as long as no discovery has ever succeeded.
+        FeishuRefused: wrong credentials or domain, which Feishu has never accepted.
         ConnectionOver: the settings allow no further attempt to connect.
         PortTaken: somebody else listens on the port for health and status.
         TaskFailed: a mistake of ours.

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from bridge import telemetry
+from bridge.credentials import Credentials
 from bridge.lease import LeaseElector
 from bridge.link import Link
 from bridge.publisher import Publisher
@@ -24,6 +25,7 @@ class SelfReport:
     app_id: str
     durability: str
     elector: LeaseElector
+    credentials: Credentials
     link: Link
     publisher: Publisher
     upkeep: Upkeep
@@ -34,6 +36,7 @@ class SelfReport:
     def status(self, state: State, since: int) -> Status:
         """This bridge now; `since`: when it came into `state`, in Unix ms."""
         elector, link, tally = self.elector, self.link, self.tally
+        credentials, leads = self.credentials, state is State.LEADING
         headroom, trimmer = self.upkeep.headroom, self.upkeep.trimmer
         return Status(
             identity=elector.identity,
@@ -49,8 +52,10 @@ class SelfReport:
             pong_age=_age(link.pong_at),
             pong_seen=link.pong_seen,
             offline=link.offline,
-            trouble=link.trouble,
-            degraded=link.degraded,
+            credentials=credentials.standing,
+            unreached=credentials.unreached,
+            trouble=link.trouble if leads else credentials.trouble,
+            degraded=link.degraded if leads else credentials.are_refused,
             waiting=self.publisher.waiting,
             full=headroom.full,
             memory_used=headroom.memory.used,

@@ -38,6 +38,14 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
+class Standing(StrEnum):
+    """What Feishu last said of a bridge's credentials."""
+
+    UNKNOWN = "unknown"
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """One bridge at one moment. Instants are Unix ms; ages and delays are seconds."""
@@ -62,10 +70,13 @@ class Status:
     """Whether any pong came during this leadership."""
     offline: float
     """Seconds for which a leader has had no connection; 0 otherwise."""
+    credentials: Standing
+    unreached: float
+    """Seconds for which Feishu could not be asked about the credentials; 0 if it answered."""
     trouble: str
-    """Why a leader is not connected; empty when it is."""
+    """Why a leader is not connected, or a standby could not connect; empty when it is, or could."""
     degraded: bool
-    """Feishu refused this app's configuration or is busy with others; retried slowly."""
+    """Feishu refuses this bridge, or has too many connections of the app; retried slowly."""
     waiting: int
     """Entries on their way into Redis."""
     full: bool

@@ -1,12 +1,16 @@
 """The life of a bridge: standby → leading → standby …, at the end draining → stopped. Others do the
 work.
 
+A bridge that Feishu refuses, or that cannot connect, gives the lease up and does not take it back
+at once.
+
 On a lost lease the socket is dropped first: a zombie's socket steals events from the new leader.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 
@@ -17,6 +21,7 @@ from bridge.attempts import Attempts
 from bridge.backoff import Backoff
 from bridge.capacity import Capacity
 from bridge.connection import Connection
+from bridge.credentials import Credentials, Discover, Secret
 from bridge.durability import NONE, Durability
 from bridge.election import LossReason, Lost
 from bridge.errors import LeaseLost, NotConnected
@@ -25,7 +30,8 @@ from bridge.heartbeat import Heartbeat
 from bridge.lease import RELEASE_TIMEOUT, LeaseElector
 from bridge.lifecycle import Errored, Leading, SteppedDown
 from bridge.lifetimes import mark_ttl
-from bridge.link import Connect, Discover, Link, Pace
+from bridge.link import Connect, Link
+from bridge.pace import Pace
 from bridge.publisher import DEAD_LETTERS, Publisher
 from bridge.self_report import SelfReport
 from bridge.status import Board, State, Status, now_ms
@@ -50,7 +56,8 @@ class Supervisor:
     """One bridge of one app, from start to stop.
 
     Args:
-        discover, connect: see `Link`.
+        discover, secret: see `Credentials`.
+        connect: see `Link`.
         durability: what an ack waits for; see `durability.fit`.
         capacity: how many events may wait for Redis.
         dead_letters: how many of its own the bridge keeps.
@@ -70,6 +77,7 @@ class Supervisor:
         discover: Discover,
         connect: Connect,
         *,
+        secret: Secret | None = None,
         durability: Durability = NONE,
         capacity: Capacity | None = None,
         dead_letters: int = DEAD_LETTERS,
@@ -92,6 +100,7 @@ class Supervisor:
         self._attempts = attempts or Attempts()
         self._vital = Vital()
         self._led = 0
+        self._sits_out_until = 0.0
         self._upkeep = Upkeep(
             redis, keys, retention=retention, memory_threshold=memory_threshold,
             on_error=self._errored, watch=self._vital.watch,
@@ -103,8 +112,12 @@ class Supervisor:
             on_fenced=self._on_fenced, on_outage=self._errored, watch=self._vital.watch,
         )  # fmt: skip
         self._board = Board(redis, keys, self.status)
+        self._credentials = Credentials(
+            discover, self.pace, secret=secret, attempts=self._attempts, lifecycle=self._lifecycle,
+            on_change=self._board.change,
+        )  # fmt: skip
         self._link = Link(
-            discover, connect, self._feed, self._publisher, self.tally, self.pace,
+            self._credentials, connect, self._feed, self._publisher, self.tally, self.pace,
             on_change=self._board.change, backoff=backoff, attempts=self._attempts,
             lifecycle=self._lifecycle,
         )  # fmt: skip
@@ -112,11 +125,12 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._since = now_ms()
         self._report = SelfReport(
-            keys.app_id, durability.profile, elector, self._link, self._publisher, self._upkeep,
-            self._watchdog, self.tally,
+            keys.app_id, durability.profile, elector, self._credentials, self._link,
+            self._publisher, self._upkeep, self._watchdog, self.tally,
         )  # fmt: skip
         elector.on_lost = self._on_lost
         elector.watch = self._vital.watch
+        elector.may_lead = self._may_lead
 
     @property
     def connection(self) -> Connection | None:
@@ -139,6 +153,8 @@ class Supervisor:
         """Why there is no connection, in words."""
         if self.state is State.LEADING:
             return self._link.trouble or "it is about to connect"
+        if self._credentials.trouble:
+            return f"it is {self.state}; {self._credentials.trouble}"
         holder = self._elector.holder or "nobody, as far as it knows,"
         return f"it is {self.state}, and {holder} leads; only the leader is connected"
 
@@ -146,25 +162,29 @@ class Supervisor:
         """Stand by, lead, stand by … until `stop`; then drain, close and release, in less than 2 s.
 
         Raises:
-            FeishuRefused: wrong configuration, and no discovery had ever succeeded.
+            FeishuRefused: wrong configuration, and Feishu had never let this bridge in.
             ConnectionOver: the settings allow no further attempt to connect.
             TaskFailed: a mistake of ours.
         """
         self._watchdog.start()
         board = asyncio.create_task(self._board.run(), name="status-board")
+        asking = asyncio.create_task(
+            self._credentials.watch(lambda: self.leads), name="credentials"
+        )
         work = asyncio.create_task(self._work(), name="supervisor")
         stop = asyncio.create_task(self._stopping.wait(), name="stop")
         failed = asyncio.create_task(self._vital.failed.wait(), name="failed")
         self._vital.watch(board)
         try:
-            await asyncio.wait({work, stop, failed}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, asking, stop, failed}, return_when=asyncio.FIRST_COMPLETED)
             self._enter(State.DRAINING)
             await self._link.drain(DRAIN)
         finally:
-            await self._end(work, board, stop, failed, *self._upkeep.tasks)
+            await self._end(work, asking, board, stop, failed, *self._upkeep.tasks)
         self._vital.check()
-        if not work.cancelled():
-            work.result()
+        for task in (asking, work):
+            if not task.cancelled():
+                task.result()
 
     def stop(self) -> None:
         """Have `run` end; for a signal handler of the loop."""
@@ -185,6 +205,7 @@ class Supervisor:
         return self._report.status(self.state, self._since)
 
     async def _work(self) -> None:
+        await self._credentials.asked.wait()
         while not self._stopping.is_set():
             try:
                 async with self._leading() as term, self._upkeep.tending():
@@ -193,7 +214,7 @@ class Supervisor:
                 self._enter(State.STANDBY)
             else:
                 self._enter(State.STANDBY)
-                await self._sit_out()
+                self._sit_out()
 
     @asynccontextmanager
     async def _leading(self) -> AsyncIterator[int]:
@@ -216,11 +237,18 @@ class Supervisor:
     def _errored(self, error: Exception) -> None:
         self._lifecycle.tell(Errored(error, now_ms()))
 
-    async def _sit_out(self) -> None:
-        """Leave the lease to another host for once; it was released just now."""
+    def _sit_out(self) -> None:
+        """Leave the lease to another bridge for once; it was released just now."""
+        if self._credentials.are_refused:
+            log.warning("lease.given_up", reason="refused by Feishu")
+            return
         pause = self._elector.timing.lease_duration
+        self._sits_out_until = time.monotonic() + pause
         log.warning("lease.given_up", offline_for=self.pace.patience, back_in=pause)
-        await asyncio.sleep(pause)
+
+    def _may_lead(self) -> bool:
+        """Whether this bridge stands for the lease."""
+        return not self._credentials.are_refused and time.monotonic() >= self._sits_out_until
 
     async def _end(self, work: asyncio.Task[None], *others: asyncio.Task[object]) -> None:
         """End what `run` started, the socket first.

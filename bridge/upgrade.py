@@ -34,7 +34,7 @@ async def open_websocket(
 
     Raises:
         FeishuUnavailable: a passing fault; discover again and retry with backoff.
-        FeishuBusy: the connection limit; retry slowly.
+        FeishuCrowded: the connection limit; retry slowly.
         FeishuRefused: Feishu forbids the connection.
     """
     try:

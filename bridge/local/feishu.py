@@ -155,6 +155,10 @@ class LocalFeishu:
         self._pump.wake()
         return push
 
+    def change_secret(self, secret: str) -> None:
+        """As in Feishu's console: connections stay, the next discovery wants this secret."""
+        self.app_secret = self._gate.app_secret = secret
+
     def discover(self, body: bytes, host: str) -> tuple[int, dict[str, Any]]:
         """HTTP status and JSON of discovery; `host` is the name by which the client came."""
         self._counts["discoveries"] += 1

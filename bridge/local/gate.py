@@ -19,7 +19,7 @@ APP_SECRET_INVALID = 10_014
 PATH = "/ws/v2"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Gate:
     """The checks between a client and its connection.
 

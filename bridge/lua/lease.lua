@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Takes, renews or releases the lease of one app. Idempotent: a call whose reply was lost may be repeated.
 -- KEYS[1]  lease: hash holder, term, renewed_at (ms), lease_duration (ms); never expires, so that terms only grow
--- ARGV     mode ('hold' or 'release'), identity, lease_duration (ms), term (release only; 0 stands for any)
+-- ARGV     mode ('hold', 'look' to take nothing, or 'release'), identity, lease_duration (ms), term (release only; 0 stands for any)
 -- returns  {term, or 0 when not held by this identity, holder, ms left}
 -- A full Redis must not cost the leader its lease: it stays and answers Feishu with 500, hence allow-oom.
 
@@ -30,6 +30,9 @@ if mode == 'release' then
   return {0, holder, alive and left or 0}
 end
 
+if mode == 'look' then
+  return {0, alive and holder or '', alive and left or 0}
+end
 if alive and holder ~= identity then
   return {0, holder, left}
 end

@@ -11,7 +11,7 @@ import pytest
 from bridge import endpoint
 from bridge.client_config import ClientConfig
 from bridge.endpoint import MAX_REFUSALS, Endpoint, discover
-from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
+from bridge.errors import FeishuBusy, FeishuCrowded, FeishuRefused, FeishuUnavailable
 
 SECRET = "s3cr3t-of-the-app"
 URL = (
@@ -117,7 +117,7 @@ async def test_its_repr_keeps_the_secrets_of_the_url(server: Server) -> None:
         (1000040344, FeishuRefused, "FLYBRIDGE_APP_SECRET"),
         (1000040345, FeishuBusy, "console"),
         (1000040346, FeishuRefused, "FLYBRIDGE_APP_ID"),
-        (1000040350, FeishuBusy, "other long-connection clients"),
+        (1000040350, FeishuCrowded, "other long-connection clients"),
         (1000040351, FeishuRefused, "FLYBRIDGE_DOMAIN"),
         (99991663, FeishuBusy, "unknown"),
         (-1, FeishuBusy, "unknown"),

@@ -32,9 +32,9 @@ from bridge.lifecycle import (
     MessageReceived,
     SteppedDown,
 )
-from bridge.link import Pace
 from bridge.local.feishu import APP_ID, LocalFeishu
 from bridge.manager import ConnectionManager
+from bridge.pace import Pace
 from bridge.pipe import Pipe
 from bridge.settings import BridgeSettings
 from bridge.status import State
@@ -257,7 +257,7 @@ class TestFailures:
     async def test_a_start_returns_though_feishu_is_away_and_tells_each_attempt(
         self, stage: Stage, eventually: Eventually
     ) -> None:
-        stage.feishu.faults.refuse_discovery(code=1, times=3)
+        stage.feishu.faults.refuse_discovery(code=1, times=4)  # the first is no attempt to connect
         manager = stage.manager()
         seen = told(manager, Errored, Connected)
         await manager.start()
@@ -317,7 +317,7 @@ class TestFailures:
     async def test_the_first_attempt_is_the_last_one_without_auto_reconnect(
         self, stage: Stage
     ) -> None:
-        stage.feishu.faults.refuse_discovery(code=1, times=1)
+        stage.feishu.faults.refuse_discovery(code=1, times=2)  # the first is no attempt to connect
         with pytest.raises(ConnectionOver, match="FLYBRIDGE_AUTO_RECONNECT"):
             await stage.manager(auto_reconnect=False).start()
 
@@ -420,7 +420,7 @@ class TestTheConnection:
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Backoff.__init__, "__defaults__", (lambda: 1.0,))  # no jitter
-        stage.feishu.faults.refuse_discovery(code=1, times=2)
+        stage.feishu.faults.refuse_discovery(code=1, times=3)
         async with stage.manager(reconnect_delay=60.0) as manager:
             with pytest.raises(NotConnected, match="no new connection yet"):
                 await asyncio.wait_for(manager.reconnect(), 1.0)

@@ -16,7 +16,7 @@ from bridge.heartbeat import Beat, HeartbeatStatistics, Rhythm
 from bridge.manager import ConnectionManager
 from bridge.metrics import ROWS, StatusCollector, exposition
 from bridge.settings import BridgeSettings
-from bridge.status import State, Status
+from bridge.status import Standing, State, Status
 
 HEARTBEAT = HeartbeatStatistics(
     total=41, missed=2, recent=(Beat(1_700_000_000_000, 0.1), Beat(1_700_000_020_500, 0.3)),
@@ -27,7 +27,8 @@ HEARTBEAT = HeartbeatStatistics(
 STATUS = Status(
     identity="a", app_id="cli_test", pid=1, state=State.LEADING, at=1_700_000_021_000,
     started_at=1_600_000_000_500, since=1_650_000_000_000, term=7, leader="a", connected_for=3.0,
-    pong_age=0.5, pong_seen=True, offline=0.0, trouble="", degraded=False, waiting=4, full=False,
+    pong_age=0.5, pong_seen=True, offline=0.0, trouble="", degraded=False,
+    credentials=Standing.ACCEPTED, unreached=0.0, waiting=4, full=False,
     memory_used=1024, memory_limit=4096, trimmed=5, lagging=6, durability="none", redis_age=1.0,
     renew_seconds=0.001, lease_failures=8, loop_lag=0.25, outcomes={"published": 3, "fenced": 1},
     frames={"event": 4, "pong": 41}, ack_bounds=[0.05, 1.0], ack_counts=[2, 1, 1], ack_seconds=9.5,
@@ -116,7 +117,7 @@ def test_labels_are_few_and_their_values_known_beforehand() -> None:
 
     assert labels.pop("app") == {"cli_test"}
     assert labels.keys() == {
-        "durability", "le", "outcome", "python", "rhythm", "state", "version"
+        "durability", "le", "outcome", "python", "rhythm", "standing", "state", "version"
     }  # fmt: skip
     assert max(map(len, labels.values())) < 40
 

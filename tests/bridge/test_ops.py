@@ -15,13 +15,14 @@ import pytest
 
 from bridge.heartbeat import Heartbeat
 from bridge.ops import application, unlive, unready
-from bridge.status import State, Status
+from bridge.status import Standing, State, Status
 from bridge.web import serving
 
 STATUS = Status(
     identity="a", app_id="cli_test", pid=1, state=State.LEADING, at=1, started_at=1, since=1,
     term=7, leader="a", connected_for=3.0, pong_age=1.0, pong_seen=True, offline=0.0, trouble="",
-    degraded=False, waiting=0, redis_age=1.0, renew_seconds=0.001, lease_failures=0, loop_lag=0.0,
+    credentials=Standing.ACCEPTED, unreached=0.0, degraded=False,
+    waiting=0, redis_age=1.0, renew_seconds=0.001, lease_failures=0, loop_lag=0.0,
     outcomes={"published": 3}, frames={"event": 3}, ack_bounds=[], ack_counts=[3], ack_seconds=0.1,
     leaderships=1, connects=1, full=False, memory_used=0, memory_limit=0, trimmed=0, lagging=0,
     durability="none", heartbeat=Heartbeat().statistics(0.0, 0),

@@ -111,7 +111,7 @@ async def test_reconnect_delay_bounds_the_first_wait_and_later_ones_double(
     make: Make, feishu: LocalFeishu, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Backoff.__init__, "__defaults__", (lambda: 1.0,))  # no jitter
-    feishu.faults.refuse_discovery(code=1, times=3)
+    feishu.faults.refuse_discovery(code=1, times=4)  # the first is no attempt to connect
     manager = make(ReconnectDelayMs=100)
     failed: list[Errored] = []
     manager.subscribe(Errored, failed.append)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
-from bridge.errors import FeishuBusy, FeishuRefused, FeishuUnavailable
+from bridge.errors import FeishuCrowded, FeishuRefused, FeishuUnavailable
 from bridge.upgrade import open_websocket, upgrade_refusal
 
 PATIENCE = 5.0
@@ -63,7 +63,7 @@ async def feishu(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feishu]:
         (
             HTTPStatus.FORBIDDEN,
             {"Handshake-Status": "514", "Handshake-Autherrcode": "1000040350"},
-            FeishuBusy,
+            FeishuCrowded,
             1000040350,
         ),
         (

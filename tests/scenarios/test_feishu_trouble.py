@@ -127,10 +127,57 @@ async def test_at_the_connection_limit_the_leader_says_so_and_retries_slowly(
     assert "too many connections" in why
 
     await renewed(stage, times=5)
-    assert stage.feishu.stats["discoveries"] == 1
+    assert stage.feishu.stats["discoveries"] == 2, "at the start, and to connect"
     assert not bridge.lines("lease.lost")
     bridge.send(signal.SIGTERM)
     assert await bridge.ended(within=2) == 0
+
+
+async def test_a_standby_with_a_wrong_secret_ends_and_disturbs_nobody(stage: Stage) -> None:
+    leader = await stage.leader("bridge-1")
+    standby = stage.bridge("bridge-2", app_secret="canary-secret")
+    assert await standby.ended() == EXIT_FEISHU
+    assert "check FLYBRIDGE_APP_ID and FLYBRIDGE_APP_SECRET" in standby.log.read_text()
+    assert not leader.lines("lease.lost")
+    assert not standby.lines("lease.acquired")
+
+
+async def test_a_changed_secret_is_read_from_its_file_and_until_then_nobody_leads_wrongly(
+    stage: Stage,
+) -> None:
+    files = [stage.directory / name for name in ("secret-1", "secret-2")]
+    ports = OpsPort(), OpsPort()
+    for file in files:
+        file.write_text(stage.feishu.app_secret + "\n")
+    first, second = (
+        await stage.leader(
+            "bridge-1", app_secret="", app_secret_file=files[0], ops_port=ports[0].port
+        ),
+        stage.bridge("bridge-2", app_secret="", app_secret_file=files[1], ops_port=ports[1].port),
+    )
+    await eventually(lambda: all(ops.code("/readyz") == 200 for ops in ports))
+
+    stage.feishu.change_secret("canary-two")
+    assert [ops.code("/readyz") for ops in ports] == [200, 200], "what is open stays open"
+    stage.feishu.faults.cut()
+
+    for bridge in (first, second):
+        refused = await bridge.logged("feishu.refused")
+        assert "check FLYBRIDGE_APP_ID and FLYBRIDGE_APP_SECRET" in refused["reason"]
+    await eventually(lambda: all(ops.code("/readyz") == 503 for ops in ports))
+    assert all("the app secret is not valid" in ops.ask("/readyz")[1] for ops in ports)
+    with stage.redis() as redis:
+        assert redis.hget(stage.keys.lease, "holder") == b""
+
+    files[1].write_bytes(b"\xef\xbb\xbfcanary-two\r\n")
+    await eventually(lambda: ports[1].code("/leaderz") == ports[1].code("/readyz") == 200)
+    assert ports[0].code("/readyz") == 503
+    push = stage.feishu.push(message())
+    await eventually(lambda: push.acked)
+    files[0].write_text("canary-two")
+    await eventually(lambda: ports[0].code("/readyz") == 200)
+    assert len(first.lines("feishu.refused")) == len(second.lines("feishu.refused")) == 1
+    assert "canary-two" not in first.log.read_text() + second.log.read_text()
 
 
 async def test_a_wrong_secret_ends_the_bridge_with_a_sentence(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from bridge.builder import Builder
+from bridge.errors import EXIT_FEISHU
 from bridge.local.feishu import LocalFeishu
 from handlers import Context, Event
 from tests.scenarios.ops_port import free_port
@@ -33,11 +34,12 @@ async def test_an_event_in_text_is_handled_once_and_the_token_is_in_no_log(stage
 
 
 @pytest.mark.usefixtures("gateway")
-async def test_a_wrong_token_is_refused_with_what_to_set(stage: Stage) -> None:
+async def test_a_wrong_token_ends_the_bridge_with_what_to_set(stage: Stage) -> None:
     bridge = stage.bridge(text_dialect="true", text_token="t-2")
-    refused = await bridge.logged("feishu.refused")
-    assert "check FLYBRIDGE_TEXT_TOKEN" in refused["reason"]
-    await eventually(lambda: bridge.process.poll() is None)
+    assert await bridge.ended() == EXIT_FEISHU
+    said = bridge.log.read_text().splitlines()[-1]
+    assert said.startswith("flybridge: the server answers auth")
+    assert "check FLYBRIDGE_TEXT_TOKEN" in said
 
 
 @pytest.mark.usefixtures("gateway")

@@ -1,0 +1,54 @@
+"""The app secret as it is now: a file is read again for every discovery, so that a secret which was
+changed in the console and in the file is used without a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from bridge.redaction import keep_secret
+
+LARGEST = 4096
+"""Bytes; what is larger is no secret."""
+
+log = structlog.get_logger("bridge.app_secret")
+
+
+class AppSecret:
+    """Args:
+    secret: what the settings held when they were loaded.
+    file: where it came from; None, or no regular file (a pipe can be read once only): it stays.
+    """
+
+    def __init__(self, secret: str, file: Path | None = None) -> None:
+        self._secret = secret
+        self._file = file if file is not None and file.is_file() else None
+        self._trouble = ""
+
+    def current(self) -> str:
+        """The secret to use now: that of the file, or the last one that could be read."""
+        read = self._read(self._file) if self._file is not None else ""
+        if read not in ("", self._secret):
+            self._secret = read
+            keep_secret([read])
+        return self._secret
+
+    def has_changed(self) -> bool:
+        """Whether `current` would give another secret than the last time."""
+        return self._file is not None and self._read(self._file) not in ("", self._secret)
+
+    def _read(self, file: Path) -> str:
+        """The file's content; empty when there is none, which is logged once."""
+        try:
+            with file.open("rb") as opened:
+                content = opened.read(LARGEST + 1)
+            secret = content.decode("utf-8-sig").strip()
+            trouble = "" if secret and len(content) <= LARGEST else "it is empty or too large"
+        except (OSError, UnicodeDecodeError) as error:
+            secret, trouble = "", getattr(error, "strerror", None) or "it is not text"
+        if trouble not in ("", self._trouble):
+            cure = "give it back its secret; the last one is used meanwhile"
+            log.warning("secret.unreadable", file=str(file), reason=trouble, cure=cure)
+        self._trouble = trouble
+        return "" if trouble else secret

@@ -1,0 +1,196 @@
+"""Whether Feishu accepts this bridge: its app id and secret, at its domain.
+
+Every discovery tells. A standby makes one at its start and from time to time, without opening a
+connection, so that a wrong secret shows before the fleet depends on it: a bridge that is refused is
+not ready, and does not stand for the lease until it is accepted. A network that does not answer is
+no refusal. Nor is Feishu's limit on connections, which it tells to those whom it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from bridge.attempts import Attempts
+from bridge.client_config import ClientConfig
+from bridge.endpoint import REFUSALS, Endpoint
+from bridge.errors import FeishuBusy, FeishuCrowded, FeishuRefused, FeishuUnavailable
+from bridge.lifecycle import Errored
+from bridge.pace import Pace
+from bridge.status import Standing, now_ms
+from bridge.subscribers import Subscribers
+
+JITTER = 0.2
+"""Share by which the time between two questions varies, so that bridges do not ask in step."""
+
+log = structlog.get_logger("bridge.credentials")
+
+Discover = Callable[..., Awaitable[Endpoint]]
+
+
+class Secret(Protocol):
+    """See `app_secret.AppSecret`."""
+
+    def has_changed(self) -> bool: ...
+
+
+class Credentials:
+    """Asks Feishu, and remembers what it said.
+
+    Args:
+        discover: `endpoint.discover` with base URL and credentials filled in; called with `config`,
+            `refusals`.
+        secret: asked whether a refused bridge has another one by now.
+        attempts: where refusals count as failed attempts to connect.
+        on_change: called when the answer is another than before.
+    """
+
+    def __init__(
+        self,
+        discover: Discover,
+        pace: Pace,
+        *,
+        secret: Secret | None = None,
+        attempts: Attempts | None = None,
+        lifecycle: Subscribers | None = None,
+        on_change: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.standing = Standing.UNKNOWN
+        self.trouble = ""
+        """Why Feishu last refused, or could not be asked; empty when it accepted."""
+        self.were_accepted = False
+        """Whether Feishu has accepted them at least once."""
+        self.asked = asyncio.Event()
+        """Set once Feishu has been asked, whatever came of it."""
+        self.on_change = on_change
+        self._discover = discover
+        self._pace = pace
+        self._secret = secret
+        self._attempts = attempts or Attempts()
+        self._lifecycle = lifecycle or Subscribers()
+        self._clock = clock
+        self._refusals = 0
+        self._due = clock()
+        self._unreached_since: float | None = None
+
+    @property
+    def are_refused(self) -> bool:
+        """Whether this bridge must not lead: another may be accepted."""
+        return self.standing is Standing.REFUSED
+
+    @property
+    def unreached(self) -> float:
+        """Seconds for which Feishu could not be asked; 0 when it answered last time."""
+        since = self._unreached_since
+        return self._clock() - since if since is not None else 0.0
+
+    async def discover(self, config: ClientConfig | None = None) -> Endpoint:
+        """Discovery, and what it tells of the credentials.
+
+        Raises:
+            FeishuRefused: see `endpoint.discover`.
+        """
+        try:
+            endpoint = await self._discover(config=config, refusals=self._refusals)
+        except FeishuRefused as error:
+            self._refusals = self._refusals + 1 if error.code in REFUSALS else 0
+            if isinstance(error, FeishuUnavailable) and error.code not in REFUSALS:
+                self._missed(error)
+            elif isinstance(error, FeishuCrowded):
+                self._accepted()
+            else:
+                self.refuse(error)
+            raise
+        self._refusals = 0
+        self._accepted()
+        return endpoint
+
+    def refuse(self, error: FeishuRefused) -> float:
+        """Take in that Feishu refused this bridge; returns the seconds until it is asked again."""
+        pause = self._pause_after(error)
+        self._unreached_since = None
+        self._ask_in(pause)
+        self._change(Standing.REFUSED, str(error))
+        return pause
+
+    async def check(self) -> None:
+        """Ask once, for who does not lead.
+
+        Raises:
+            FeishuRefused: wrong configuration, and it was never accepted.
+            ConnectionOver: the settings allow no further attempt.
+        """
+        known = self.trouble
+        try:
+            await self.discover()
+        except FeishuCrowded:
+            return
+        except FeishuRefused as error:
+            if type(error) is FeishuRefused and not self.were_accepted:
+                raise
+            self._failed(error, known)
+        else:
+            if known:
+                log.info("feishu.accepted")
+
+    async def watch(self, leads: Callable[[], bool]) -> None:
+        """Ask whenever it is time, unless this bridge leads: then its connection tells.
+
+        Raises:
+            FeishuRefused, ConnectionOver: see `check`.
+        """
+        while True:
+            await asyncio.sleep(min(self._pace.look, max(0.0, self._due - self._clock())))
+            if leads() and not self.are_refused:
+                self._ask_in(self._pace.check)
+            elif self._clock() >= self._due or self._has_another_secret():
+                await self.check()
+                self.asked.set()
+
+    def _has_another_secret(self) -> bool:
+        return self.are_refused and self._secret is not None and self._secret.has_changed()
+
+    def _pause_after(self, error: FeishuRefused) -> float:
+        if isinstance(error, FeishuUnavailable):  # one more makes it certain, or it was a bad day
+            return self._pace.look
+        return self._pace.busy_retry if isinstance(error, FeishuBusy) else self._pace.refused_retry
+
+    def _failed(self, error: FeishuRefused, known: str) -> None:
+        """Tell of a check that failed: in the log once per reason, for it is repeated for days."""
+        if self.trouble != known:
+            retry_in = round(self._due - self._clock())
+            if self.are_refused:
+                log.error("feishu.refused", reason=self.trouble, retry_in=retry_in)
+            else:
+                log.warning("feishu.unavailable", reason=self.trouble, retry_in=retry_in)
+        if self.are_refused:
+            self._lifecycle.tell(Errored(error, now_ms()))
+            self._attempts.fail(error)
+
+    def _accepted(self) -> None:
+        self.were_accepted = True
+        self._unreached_since = None
+        self._ask_in(self._pace.check)
+        self._change(Standing.ACCEPTED, "")
+
+    def _missed(self, error: FeishuUnavailable) -> None:
+        if self._unreached_since is None:
+            self._unreached_since = self._clock()
+        self._ask_in(self._pace.busy_retry)
+        self._change(self.standing, self.trouble if self.are_refused else str(error))
+
+    def _ask_in(self, pause: float) -> None:
+        jitter = 1 + JITTER * (2 * random.random() - 1)  # noqa: S311
+        self._due = self._clock() + pause * jitter
+
+    def _change(self, standing: Standing, trouble: str) -> None:
+        changed = (standing, trouble) != (self.standing, self.trouble)
+        self.standing, self.trouble = standing, trouble
+        if changed:
+            self.on_change()
