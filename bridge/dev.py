@@ -75,6 +75,8 @@ class Cast:
             "FLYBRIDGE_RENEW_DEADLINE": "2",
             "FLYBRIDGE_RETRY_PERIOD": "0.5",
             "FLYBRIDGE_EVENT_LEASE": "10",
+            # There is no other worker to wait for.
+            "FLYBRIDGE_UNHANDLED_AFTER": "0",
         }
         return cls(parts, environment)
 

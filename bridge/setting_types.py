@@ -192,6 +192,15 @@ Eviction = Annotated[
     ),
 ]
 
+Unhandled = Annotated[
+    Literal["dead", "done"],
+    BeforeValidator(_lower),
+    Field(
+        description="give dead (events that no worker of the group has a handler for become dead "
+        "letters), or done (they are logged once per type, and gone)"
+    ),
+]
+
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error", "off"],
     BeforeValidator(_level),

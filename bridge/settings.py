@@ -50,6 +50,7 @@ from bridge.setting_types import (
     Retention,
     Seconds,
     Switch,
+    Unhandled,
 )
 from bridge.topology import parse
 from bridge.unwise import Unwise, unwise
@@ -85,6 +86,19 @@ class WorkerSettings(BaseModel):
         True,
         description="give true to run the handlers of an event side by side, false for one after "
         "the other",
+    )
+    unhandled: Unhandled = "dead"
+    unhandled_after: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="give seconds, 0 to 86400: so long the events of a type wait for a worker with "
+        "a handler",
+    )
+    unhandled_limit: Count = Field(
+        1_000,
+        ge=1,
+        description="give how many dead letters of a type without a handler are kept, 1 at least",
     )
     retention: Retention = 86_400.0
     eviction: Eviction = "refuse"

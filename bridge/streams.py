@@ -58,6 +58,11 @@ class Keys:
         `host`, `pid`, `started_at` (Unix ms) and `queues`, by Redis' Unix ms of its last sign."""
         return f"{self.prefix}:workers:{group}"
 
+    def handled(self, group: str) -> str:
+        """Zset of what the group's workers handle, JSON by Redis' Unix ms of the last sign of one
+        that handles just that; see `workers.coverage`."""
+        return f"{self.prefix}:handled:{group}"
+
     @property
     def lease(self) -> str:
         return f"{self.prefix}:lease"
@@ -98,6 +103,10 @@ class Keys:
 
     def dead(self, group: str) -> str:
         return f"{self.prefix}:dead:{group}"
+
+    def unhandled(self, group: str, event_type: str) -> str:
+        """List of the ids of a type's dead letters with reason `unhandled`, the oldest first."""
+        return f"{self.prefix}:unhandled:{group}:{self.stream(event_type).rpartition(':')[2]}"
 
     def replay(self, group: str, event_type: str) -> str:
         """The stream of replayed events of a type, read by this group only."""

@@ -177,6 +177,8 @@ class Flybridge:
                 app_secret=feishu.app_secret,
                 domain=feishu.url,
                 redis_url=redis_url,
+                # There is no other worker to wait for.
+                unhandled_after=0,
             )
             .use_multi_handler()
         )

@@ -38,6 +38,8 @@ class Registration:
     is_async: bool
     where: str
     """`module:line`."""
+    stands_for_none: bool = False
+    """Says that nobody handles the event: it is left to other workers, or a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class Entry:
             return self.registration
         run, is_async = around(self.source.run, layers, is_async=self.source.is_async)
         return replace(self.registration, run=narrow(run, self.patterns), is_async=is_async)
+
+    def standing_for_none(self, *, stands: bool) -> Entry:
+        """The same, with or without `Registration.stands_for_none`."""
+        return replace(self, registration=replace(self.registration, stands_for_none=stands))
 
     def fresh(self) -> Entry:
         """The same handler, with its instance not made yet."""

@@ -32,7 +32,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        builtin = entry_of(source_of(LogUnhandled), ("*",), {})
+        stub = entry_of(source_of(LogUnhandled), ("*",), {})
+        builtin = stub.standing_for_none(stands=True)
         self._table = Table(builtin, default=builtin)
         self._cache: dict[str, tuple[Registration, ...]] = {}
         self._composed: dict[int, Registration] = {}
@@ -181,6 +182,16 @@ class Registry:
         with self._lock:
             self._change(self._table.with_default(default))
             return self._shown(default)
+
+    def settle_unhandled(self) -> None:
+        """Have the first default count as a handler: what nobody handles is logged, and done."""
+        with self._lock:
+            self._change(self._table.with_counting_builtin())
+
+    @property
+    def has_default(self) -> bool:
+        """Whether the default is a handler, so that no event goes unhandled here."""
+        return not self._table.default.registration.stands_for_none
 
     def lookup(self, event_type: str) -> tuple[Registration, ...]:
         """The handlers of a type, in the order of registration; the default if there are none."""

@@ -72,6 +72,12 @@ class Table:
         removed = _without(entry, self.removed_defaults)
         return replace(self, default=entry, removed_defaults=removed)
 
+    def with_counting_builtin(self) -> Table:
+        """The first default is a handler like any other."""
+        builtin = self.builtin.standing_for_none(stands=False)
+        default = builtin if self.default is self.builtin else self.default
+        return replace(self, builtin=builtin, default=default)
+
     def without(self, name: str) -> Table:
         """Neither a handler nor the default has the name; the first default cannot go.
 

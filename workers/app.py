@@ -29,14 +29,14 @@ from workers.routing import Routing
 
 log = structlog.get_logger("workers.app")
 
-BUILTIN_DEFAULT = "handlers.default:LogUnhandled"
-
 
 def create(settings: WorkerSettings) -> Celery:
     """The app for these settings, with a task per event type that has handlers."""
     _know_the_working_directory()
     load(settings.handlers)
     _refuse_to_discard(settings.handlers)
+    if settings.unhandled == "done":
+        registry.settle_unhandled()
     parallel = settings.parallel_handlers
     routing = Routing.of(registry, parallel=parallel)
     app = Celery("flybridge")
@@ -56,21 +56,21 @@ def _know_the_working_directory() -> None:
 
 
 def _refuse_to_discard(modules: Iterable[str]) -> None:
-    if registry.list() or registry.default.name != BUILTIN_DEFAULT:
+    if registry.list() or registry.has_default:
         return
     places = ", ".join(f"{name} ({_home(name)})" for name in modules)
     if places:
         raise SettingsInvalid(
             [
-                f"{PREFIX}HANDLERS: no handler in {places}, so events would be acknowledged, "
-                "logged and gone; decorate one with @handles('im.message.receive_v1'), or name the "
+                f"{PREFIX}HANDLERS: no handler in {places}, so every event would become a dead "
+                "letter; decorate one with @handles('im.message.receive_v1'), or name the "
                 "module that has them."
             ]
         )
     raise SettingsInvalid(
         [
-            f"{PREFIX}HANDLERS is not set, and no installed package offers handlers: events would "
-            "be acknowledged, logged and gone; give your modules, like myapp.feishu, or "
+            f"{PREFIX}HANDLERS is not set, and no installed package offers handlers: every event "
+            "would become a dead letter; give your modules, like myapp.feishu, or "
             "handlers.builtin for examples that only log."
         ]
     )

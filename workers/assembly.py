@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,24 +26,16 @@ from workers.intake import Intake
 from workers.ordering import Ordering
 from workers.pending_list import PendingList
 from workers.reader import StreamReader
+from workers.selection import Selection, Share
 from workers.spans import IntakeSpans
 from workers.spoilt import SpoiltKeys
+from workers.unhandled import Unhandled
 
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
     from handlers.registry import Registry
     from workers.handover import HandOver
     from workers.routing import Routing
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Which part of the events a worker reads."""
-
-    queues: Callable[[], Collection[str]]
-    """Their names, as they are now; asked every second."""
-    consumes: Callable[[str], bool]
-    """Whether it takes events of a queue now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +97,7 @@ def assemble(
         retention=settings.retention,
         business=BusinessKeys(registry, keys, settings.group).of,
         spoilt=spoilt,
+        unhandled_limit=settings.unhandled_limit,
     )
     spans = IntakeSpans(
         telemetry.span_exporter(), telemetry.resource(telemetry.WORKER), settings.group
@@ -114,31 +107,19 @@ def assemble(
         for each in (client, once):
             each.connection_pool.disconnect(inuse_connections=False)
 
+    unhandled = Unhandled(registry, reader.sightings, settings.group, settings.unhandled_after)
     intake = Intake(
         reader,
         PendingList(consumer, settings.event_lease),
         guard,
-        lambda: _streams(reader, keys, settings.group, routing, share),
+        Selection(reader, keys, settings.group, registry, routing, share, unhandled).streams,
         settings.event_lease,
         pool.waiting,
         pool.ring,
         spans,
         died,
         disconnect,
+        unhandled,
     )
     isolate = partial(poison.isolate, client, keys, settings.group)
     return Assembly(intake, spans.context, isolate, (client, once))
-
-
-def _streams(
-    reader: StreamReader, keys: Keys, group: str, routing: Routing, share: Share
-) -> list[str]:
-    """What to read now; what this worker covers is told to the trimming first."""
-    queues = share.queues()
-    reader.subscribe(routing.covered(queues), queues)
-    known = reader.known_types() | routing.types()
-    replayed = reader.replayed_types()
-    return [
-        *(keys.stream(name) for name in known if share.consumes(routing.queue_of(name))),
-        *(keys.replay(group, name) for name in replayed if share.consumes(routing.queue_of(name))),
-    ]

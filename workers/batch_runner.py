@@ -177,12 +177,15 @@ def _case(
     parallel: bool,
     threads: HandlerThreads | None = None,
 ) -> _Case | Outcome:
-    """An event ready for its handlers; its outcome if it cannot be read."""
+    """An event ready for its handlers; its outcome if it cannot be read, or has none here."""
     try:
         event = Event.from_json(item.envelope, item.event_id)
     except EventInvalid as error:
         return runner.undecodable(error)
-    waiting = runner.unmarked(registry.lookup(event.type), item.marks)
+    registrations = registry.lookup(event.type)
+    if registrations[0].stands_for_none:
+        return Outcome.unhandled(event.type, item.event_type)
+    waiting = runner.unmarked(registrations, item.marks)
     around = None if all(each.batch for each in waiting) else trace([item])
     attempt = Attempt(event, item.attempt, around, item.since, parallel, threads)
     return _Case(item, attempt, waiting, runner.too_old(waiting, attempt))

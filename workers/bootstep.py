@@ -15,9 +15,10 @@ from celery.worker import state
 
 from bridge import telemetry
 from handlers.registry import registry
-from workers.assembly import Share, assemble, consumer_name
+from workers.assembly import assemble, consumer_name
 from workers.celery_port import CeleryPort
 from workers.handover import HandOver
+from workers.selection import Share
 
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
@@ -79,6 +80,7 @@ class IntakeStep(bootsteps.StartStopStep):
                 "duplicates": intake.duplicates,
                 "skipped": intake.skipped,
                 "spans_lost": intake.spans_lost + telemetry.spans_lost(),
+                "unhandled": intake.unhandled,
             }
         }
 

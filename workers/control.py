@@ -23,7 +23,7 @@ log = structlog.get_logger("workers.control")
 
 LIST, REGISTER, UNREGISTER = "handlers", "register_handlers", "unregister_handler"
 
-_NOT_SHOWN = frozenset({"run", "is_async"})
+_NOT_SHOWN = frozenset({"run", "is_async", "stands_for_none"})
 
 
 def prepare(app: Any, routing: Routing, *, parallel: bool) -> None:

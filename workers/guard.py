@@ -27,6 +27,7 @@ from workers.business import BusinessKey
 from workers.claims import Busy, Claim, Duplicate, Pending, Queued, Run, Settlement
 from workers.failures import MAX_ERROR
 from workers.ordering import advancing, line_member
+from workers.outcomes import UNHANDLED, Outcome
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 
@@ -79,6 +80,7 @@ class Guard:
         redact: takes secrets out of an error's text before it is kept.
         business: gives the business keys of an event.
         spoilt: tells of spoilt keys.
+        unhandled_limit: dead letters kept of a type that no worker of the group has a handler for.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Guard:
         redact: Callable[[str], str] = redact,
         business: Callable[[Entry], Sequence[BusinessKey]] = lambda _: (),
         spoilt: SpoiltKeys | None = None,
+        unhandled_limit: int = 1_000,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -102,7 +105,10 @@ class Guard:
         self._redact = redact
         self._business = business
         self._spoilt = spoilt or SpoiltKeys(redis)
+        self._unhandled_limit = unhandled_limit
         self._bulk = Bulk(redis, keys, group, self._mark_ttl)
+        self.displaced = 0
+        """Dead letters of unhandled types that made room for newer ones."""
         # Several threads claim. Both take one step in C: a token is never given out twice.
         self._unanswered: dict[tuple[str, str], str] = {}
         self._boot, self._numbers = boot, itertools.count(1)
@@ -161,6 +167,9 @@ class Guard:
         calls += [advancing(line, retries, self._group) for line in lines]
         answers = run_all(self._redis, calls)[: len(left)]
         self._put_off(left, answers)
+        self.displaced += sum(
+            answer - 1 for answer in answers if isinstance(answer, int) and answer
+        )
         told = {n: _recorded(answer) for n, answer in zip(others, answers, strict=True)}
         return [told.get(n, True) for n in range(len(settlements))]
 
@@ -281,6 +290,7 @@ class Guard:
     def _settle_keys(self, settlement: Settlement) -> tuple[str, ...]:
         pending = settlement.run.pending
         name = self._keys.lock_name(self._group, pending.entry.event_id)
+        bounded = _is_unhandled(settlement.outcome)
         return (
             self._keys.state(self._group, pending.entry.event_id),
             "lock:" + name,
@@ -288,6 +298,7 @@ class Guard:
             pending.stream,
             self._keys.retries_of(self._group, pending.stream),
             self._keys.dead(self._group),
+            *((self._keys.unhandled(self._group, pending.entry.event_type),) if bounded else ()),
         )
 
     def _settle_args(self, settlement: Settlement) -> tuple[str | bytes | int, ...]:
@@ -305,7 +316,9 @@ class Guard:
             verdict,
             self._group,
             run.pending.entry_id,
-            int((outcome.retry_after or 0) * 1000),
+            self._unhandled_limit
+            if _is_unhandled(outcome)
+            else int((outcome.retry_after or 0) * 1000),
             failure.reason if failure else "",
             self._bare(error) if error else "",
             failure.handler if failure else "",
@@ -321,12 +334,17 @@ class Guard:
         return self._redact(error).encode("utf-8", "replace")[:MAX_ERROR].decode(errors="ignore")
 
 
+def _is_unhandled(outcome: Outcome) -> bool:
+    """Whether it becomes a dead letter of the kind whose number is bounded."""
+    return outcome.verdict == "dead" and outcome.failed[0].reason == UNHANDLED
+
+
 def _fresh(item: Pending, token: str) -> Run:
     return Run(item, token, 1, NO_MARKS, fresh=True)
 
 
 def _recorded(answer: Any) -> bool | None:
-    return None if isinstance(answer, Exception) else answer == 1
+    return None if isinstance(answer, Exception) else answer > 0
 
 
 def _place(run: Run) -> tuple[str, str, str, str]:

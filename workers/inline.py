@@ -41,6 +41,8 @@ class InlineWorker:
     ) -> None:
         self._settings = settings
         self._registry = registry
+        if settings.unhandled == "done":
+            registry.settle_unhandled()
         self._concurrency = max(1, concurrency)
         self._changing = asyncio.Lock()
         self._shift: Shift | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from workers.pending_list import PendingList
     from workers.reader import StreamReader
     from workers.spans import IntakeSpans
+    from workers.unhandled import Unhandled
     from workers.waiting import Waiting
 
 log = structlog.get_logger("workers.intake")
@@ -55,6 +56,7 @@ class Intake:
         spans: of this worker.
         died: called when a thread ends by a mistake of ours; the worker is no use without it.
         disconnect: closes the connections to Redis that nobody is using.
+        unhandled: decides about events that this worker has no handler for.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Intake:
         spans: IntakeSpans,
         died: Callable[[], None],
         disconnect: Callable[[], None],
+        unhandled: Unhandled,
     ) -> None:
         self._reader = reader
         self._pending = pending
@@ -79,6 +82,7 @@ class Intake:
         self._wake = wake
         self._spans = spans
         self._died = died
+        self._unhandled = unhandled
         complete = threading.Event()
         self._held = Held(waiting)
         self._outages = Outages(reader, disconnect, complete)
@@ -98,6 +102,8 @@ class Intake:
         self._threads: list[threading.Thread] = []
         self._counting = threading.Lock()
         self.duplicates = 0
+        self.unhandled = 0
+        """Events that became dead letters because no worker of the group has a handler."""
         self.skipped = 0
         """Handlers that had succeeded under another event id."""
 
@@ -251,9 +257,22 @@ class Intake:
         self._spans.claimed(runs, started, time.time_ns())
         self._note_skipped(runs)
         self._held.add(runs, asked + self._event_lease)
-        self._waiting.add(runs)
+        self._waiting.add(self._handled(runs))
         self._wake()
         self._set_aside(claims)
+
+    def _handled(self, runs: Sequence[Run]) -> Sequence[Run]:
+        """Those that this worker has handlers for; the others end here."""
+        types = {run.pending.entry.event_type for run in runs}
+        ends = {name: end for name in types if (end := self._unhandled.outcome(name))}
+        if not ends:
+            return runs
+        ended = [(run, ends.get(run.pending.entry.event_type)) for run in runs]
+        self.unhandled += sum(end is not None and not end.returned for _, end in ended)
+        self._settler.add(
+            [Settlement(run, end, returned=end.returned) for run, end in ended if end]
+        )
+        return [run for run, end in ended if not end]
 
     def _note_skipped(self, runs: Iterable[Run]) -> None:
         for run in runs:

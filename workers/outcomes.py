@@ -8,6 +8,13 @@ from typing import Literal
 Verdict = Literal["done", "retry", "dead"]
 
 
+LOOK_AGAIN = 2.0
+"""Seconds after which an event that is left to other workers may be claimed again."""
+
+UNHANDLED = "unhandled"
+"""The reason of a dead letter that no worker of the group had a handler for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A handler that was given up."""
@@ -15,7 +22,7 @@ class Failure:
     handler: str
     """Empty when no handler is to blame: the envelope, or the process that died."""
     reason: str
-    """`attempts`, `age`, `rejected`, `crash_loop`, `decode` or `revoked`."""
+    """`attempts`, `age`, `rejected`, `crash_loop`, `decode`, `unhandled` or `revoked`."""
     error: str
     """"Type: text", 1 KiB at most."""
 
@@ -37,6 +44,19 @@ class Outcome:
 
     returned: bool = False
     """No handler has begun, and that is not the event's fault: the attempt does not count."""
+
+    @classmethod
+    def unhandled(cls, event_type: str, told: str) -> Outcome:
+        """Of an event whose type has no handler where it was to run.
+
+        Args:
+            event_type: as its envelope says.
+            told: as its entry says, empty for the same; by that it was taken for one to run here.
+        """
+        if told in ("", event_type):
+            return cls(retry_after=LOOK_AGAIN, error="no handler here", returned=True)
+        error = f"its entry has the type {told[:128]!r}, its envelope {event_type[:128]!r}"
+        return cls(failed=(Failure("", UNHANDLED, error),))
 
     @property
     def verdict(self) -> Verdict:

@@ -18,6 +18,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from bridge.streams import Keys
+from workers.coverage import Coverage, Sighting
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys, is_spoilt
 
@@ -26,6 +27,9 @@ BEAT = 2.0
 
 AT_WORK = 60.0
 """Seconds after its last sign of life within which a worker counts as running."""
+
+REMEMBERED = 86_400.0
+"""Seconds for which the group remembers what its workers have handled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +62,31 @@ class Presence:
         self._spoilt = spoilt
         self._subscriptions = keys.subscriptions
         self._workers = keys.workers(group)
+        self._handled = keys.handled(group)
         self._worker = Worker(name, group, platform.node(), os.getpid(), int(time.time() * 1000))
-        self._said: tuple[frozenset[str], bytes] | None = None
+        self._said: tuple[frozenset[str], bytes, bytes] | None = None
         self._records: set[bytes] = set()
+        self._decoded: dict[bytes, Coverage] = {}
+        self.sightings: tuple[Sighting, ...] = ()
+        """What the workers of the group handle or have handled, this one included."""
 
-    def tell(self, covered: frozenset[str], queues: Collection[str]) -> None:
-        """Say what this worker reads, at once if that is new.
+    def tell(self, covered: frozenset[str], coverage: Coverage) -> None:
+        """Say what this worker reads and handles, at once if that is new.
 
         Args:
             covered: as it follows the group in `bridge.streams.subscriber`.
-            queues: their names.
+            coverage: its handlers and queues.
         """
-        worker = replace(self._worker, queues=tuple(sorted(queues)))
-        new = (covered, msgspec.json.encode(worker))
-        if new != self._said:
+        worker = replace(self._worker, queues=coverage.queues)
+        new = (covered, msgspec.json.encode(worker), coverage.to_json())
+        before = self._said
+        if new != before:
+            if before and before[2] != new[2]:
+                # Whoever else has that one still says so again within a beat.
+                self._remove(self._handled, {before[2]})
             self._say(*new)
             self._said = new
-            self._remove(self._records - {new[1]})
+            self._remove(self._workers, self._records - {new[1]})
 
     def beat(self) -> None:
         """Say it again; who reads nothing yet is silent."""
@@ -83,32 +95,45 @@ class Presence:
 
     def withdraw(self) -> None:
         """This worker is there no more."""
-        self._remove(self._records)
+        self._remove(self._workers, self._records)
 
-    def _remove(self, records: Collection[bytes]) -> None:
-        if records:
+    def _remove(self, key: str, members: Collection[bytes]) -> None:
+        if members:
             try:
-                self._redis.zrem(self._workers, *records)
+                self._redis.zrem(key, *members)
             except ResponseError as error:
                 self._judge(error)
 
-    def _say(self, covered: frozenset[str], record: bytes) -> None:
+    def _say(self, covered: frozenset[str], record: bytes, coverage: bytes) -> None:
         self._records.add(record)
         group = self._worker.group
         members = (f"{group}|{each}" for each in sorted(covered))
-        told: tuple[str | bytes | int, ...] = (record, int(AT_WORK * 1000), *members)
-        call = Call(load("subscribe"), (self._subscriptions, self._workers), told)
-        self._judge(run_all(self._redis, [call])[0])
+        waits = (int(AT_WORK * 1000), int(REMEMBERED * 1000))
+        told: tuple[str | bytes | int, ...] = (record, coverage, *waits, *members)
+        keys = (self._subscriptions, self._workers, self._handled)
+        (answer,) = run_all(self._redis, [Call(load("subscribe"), keys, told)])
+        if self._judge(answer):
+            self._saw(answer)
 
-    def _judge(self, answer: Any) -> None:
-        keys = {self._subscriptions: "set", self._workers: "zset"}
+    def _saw(self, answer: list[Any]) -> None:
+        # Redis gives numbers of a script as they are, so that ages come as ms.
+        ages = dict(zip(answer[::2], answer[1::2], strict=True))
+        self._decoded = {each: self._decoded.get(each) or Coverage.from_json(each) for each in ages}
+        self.sightings = tuple(
+            Sighting(self._decoded[each], ms / 1000) for each, ms in ages.items()
+        )
+
+    def _judge(self, answer: Any) -> bool:
+        """Whether Redis has done it; a key of a wrong type is told of."""
+        keys = {self._subscriptions: "set", self._workers: "zset", self._handled: "zset"}
         if is_spoilt(answer):
             self._spoilt.tell(keys, answer)
-        elif isinstance(answer, Exception):
+            return False
+        if isinstance(answer, Exception):
             raise answer
-        else:
-            for key in keys:
-                self._spoilt.well(key)
+        for key in keys:
+            self._spoilt.well(key)
+        return True
 
 
 def present(redis: Redis, keys: Keys, group: str) -> list[Worker]:

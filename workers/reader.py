@@ -6,7 +6,7 @@ What was delivered before is not read again here; see `pending_list.py`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from bridge.lifetimes import MARK_MARGIN, mark_ttl
 from workers.claims import Pending
 from workers.consumer import NO_CAPS, Caps, Consumer, rotated, tell_missing
+from workers.coverage import NOTHING, Coverage, Sighting
 from workers.presence import Presence
 from workers.scripts import Call, load, run_all
 from workers.spoilt import is_spoilt
@@ -69,14 +70,18 @@ class StreamReader:
         """Names of the types for which this group has a replay stream."""
         return self._names(self._keys.replays(self._group))
 
-    def subscribe(self, covered: frozenset[str], queues: Collection[str] = ()) -> None:
+    def subscribe(self, covered: frozenset[str], coverage: Coverage = NOTHING) -> None:
         """Have trimming wait for this group in every stream that these words cover, from now on.
 
         Args:
             covered: as they follow the group in `bridge.streams.subscriber`.
-            queues: those that this worker reads.
+            coverage: what this worker handles.
         """
-        self._presence.tell(covered, queues)
+        self._presence.tell(covered, coverage)
+
+    def sightings(self) -> Sequence[Sighting]:
+        """What the workers of the group handle, as they said lately."""
+        return self._presence.sightings
 
     def beat(self) -> None:
         """Say that this worker is there, and what it has subscribed to; see `workers.presence`."""

@@ -104,6 +104,11 @@ class Routing:
         """The event types with a task of their own."""
         return {task.removeprefix(PREFIX) for task in self.routes} - {OTHER.removeprefix(PREFIX)}
 
+    def moved(self) -> dict[str, str]:
+        """Event type -> queue, where a handler names another than the type's domain."""
+        routes = {name: self.routes[PREFIX + name].queue for name in self.types()}
+        return {name: queue for name, queue in routes.items() if queue != domain(name)}
+
     def queue_of(self, event_type: str) -> str:
         """The Celery queue whose workers read the stream of this type."""
         route = self.routes.get(PREFIX + event_type)

@@ -79,6 +79,7 @@ def run(
     marks: Mapping[str, str],
     *,
     event_id: str = "",
+    event_type: str = "",
     since: int = 0,
     around: Around | None = None,
     parallel: bool = True,
@@ -91,6 +92,7 @@ def run(
         attempt: 1 for the first.
         marks: handler -> "" if it succeeded earlier, "reason\\nerror" if it was given up.
         event_id: of the entry, for envelopes that carry none.
+        event_type: of the entry.
         since: Unix ms from which the event's age counts; 0 when nobody knows.
         around: makes a context manager that encloses each handler.
         parallel: several handlers at once; else in the order of their registration, each when the
@@ -107,7 +109,10 @@ def run(
     except EventInvalid as error:
         return undecodable(error)
     this = Attempt(event, attempt, around, since, parallel)
-    waiting = unmarked(registry.lookup(event.type), marks)
+    registrations = registry.lookup(event.type)
+    if registrations[0].stands_for_none:
+        return Outcome.unhandled(event.type, event_type)
+    waiting = unmarked(registrations, marks)
     results = too_old(waiting, this)
     run_waiting(waiting, this, results)
     return outcome(waiting, results, marks)
@@ -134,7 +139,10 @@ async def run_async(
     except EventInvalid as error:
         return undecodable(error)
     this = Attempt(event, attempt, around, since, parallel)
-    waiting = unmarked(registry.lookup(event.type), marks)
+    registrations = registry.lookup(event.type)
+    if registrations[0].stands_for_none:
+        return Outcome.unhandled(event.type, "")
+    waiting = unmarked(registrations, marks)
     results = too_old(waiting, this)
     await await_waiting(waiting, this, results)
     return outcome(waiting, results, marks)

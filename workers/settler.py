@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from workers.burials import Burials
 from workers.claims import Settlement
 from workers.guard import Guard
-from workers.outcomes import Outcome
+from workers.outcomes import UNHANDLED, Outcome
 
 if TYPE_CHECKING:
     from workers.held import Held
@@ -64,6 +65,7 @@ class Settler:
         self._on_settled = settled
         self._next_in_line = next_in_line
         self._complete = complete
+        self._burials = Burials(guard.dead_letters)
         self._ended: deque[Settlement] = deque()
         self._settling = 0
         self._any_ended = threading.Event()
@@ -143,9 +145,10 @@ class Settler:
         debugging = logging.getLogger().isEnabledFor(logging.DEBUG)
         for settlement, kept in zip(batch, recorded, strict=True):
             if kept and settlement.outcome.verdict == "dead":
-                self._log_dead(settlement)
+                self._tell_dead(settlement)
             if debugging:
                 _log_settled(settlement, recorded=bool(kept))
+        self._burials.tell(self._guard.displaced)
         lost = [each.run for each, kept in zip(batch, recorded, strict=True) if kept is False]
         if lost:
             log.warning(
@@ -156,8 +159,11 @@ class Settler:
                 hint="another worker has taken over, and its outcome counts; or Redis lost data",
             )
 
-    def _log_dead(self, settlement: Settlement) -> None:
+    def _tell_dead(self, settlement: Settlement) -> None:
         entry, failure = settlement.run.pending.entry, settlement.outcome.failed[0]
+        if failure.reason == UNHANDLED:
+            self._burials.add(entry.event_type)
+            return
         log.error(
             "event.dead",
             event_id=entry.event_id,

@@ -17,10 +17,11 @@ import structlog
 from bridge.errors import TaskFailed
 from handlers.threads import HandlerThreads
 from workers import batch_runner
-from workers.assembly import Assembly, Share, assemble, consumer_name
+from workers.assembly import Assembly, assemble, consumer_name
 from workers.handover import HandOver
 from workers.isolation import Isolation
 from workers.loop_port import LoopPort
+from workers.selection import Share
 from workers.spans import handler_spans
 
 if TYPE_CHECKING:

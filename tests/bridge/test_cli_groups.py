@@ -12,8 +12,10 @@ from redis import Redis
 from bridge.streams import Keys
 from workers import counting, groups
 from workers.counting import Count, count_after
+from workers.coverage import Coverage
 from workers.presence import Presence
 from workers.scripts import Call, load, run_all
+from workers.spoilt import SpoiltKeys
 
 KEYS = Keys("cli_test")
 TYPE = "im.message.receive_v1"
@@ -52,8 +54,8 @@ def flybridge(flybridge: Flybridge, redis: Redis) -> Flybridge:
 @pytest.fixture
 def worker(redis: Redis) -> Presence:
     """Of `audit`, and at work; it has been given no entry."""
-    worker = Presence(redis, KEYS, "audit", "celery@here.1.ab")
-    worker.tell(frozenset({"queue:im"}), ["im"])
+    worker = Presence(redis, KEYS, "audit", "celery@here.1.ab", SpoiltKeys(redis))
+    worker.tell(frozenset({"queue:im"}), Coverage(queues=("im",)))
     return worker
 
 

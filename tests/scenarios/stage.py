@@ -142,6 +142,7 @@ class Stage:
             "lease_duration": 2,
             "renew_deadline": 1.2,
             "retry_period": 0.3,
+            "unhandled_after": 1,
             "log_format": "json",
             **{name: value for name, value in settings.items() if name.islower()},
         }

@@ -64,10 +64,8 @@ async def test_of_two_handlers_only_the_one_that_failed_runs_again(stage: Stage)
     ]
 
 
-async def test_an_event_without_a_handler_is_done_and_a_handler_to_paste_is_in_the_log(
-    stage: Stage,
-) -> None:
-    worker = await stage.bridge_and_worker()
+async def test_an_event_without_a_handler_is_done_where_the_operator_says_so(stage: Stage) -> None:
+    worker = await stage.bridge_and_worker(unhandled="done")
     made_up = sample("im.message.receive_v1")
     made_up["header"]["event_type"] = "weather.storm.sighted_v1"
 

@@ -86,7 +86,7 @@ def test_a_cluster_alone_ends_the_worker_with_what_celery_needs(tmp_path: Path) 
 def test_a_worker_without_handlers_would_discard_events_and_is_refused(tmp_path: Path) -> None:
     ended = run("-c", "import workers.app", path=tmp_path, FLYBRIDGE_APP_ID="cli_x")
     assert ended.returncode != 0
-    assert "events would be acknowledged, logged and gone; give your modules" in ended.stderr
+    assert "every event would become a dead letter; give your modules" in ended.stderr
 
 
 def test_a_worker_whose_modules_hold_no_handler_is_told_which_files_they_are(

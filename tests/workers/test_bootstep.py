@@ -33,7 +33,13 @@ def step(consumer: Any, calls: list[str]) -> Any:
     routing = Routing.of(Registry())
     step: Any = type("Step", (IntakeStep,), {"routing": routing, "settings": None})(consumer)
     step._intake = SimpleNamespace(
-        stop=lambda: calls.append("stop"), held=5, settled=7, duplicates=1, skipped=4, spans_lost=2
+        stop=lambda: calls.append("stop"),
+        held=5,
+        settled=7,
+        duplicates=1,
+        skipped=4,
+        spans_lost=2,
+        unhandled=6,
     )
     limits = SimpleNamespace(parked=2)
     step._pool = SimpleNamespace(
@@ -62,6 +68,7 @@ def test_inspect_shows_what_the_worker_holds(step, consumer):
         "duplicates": 1,
         "skipped": 4,
         "spans_lost": 2,
+        "unhandled": 6,
     }
 
 

@@ -277,3 +277,30 @@ def test_a_lock_held_by_a_stranger_keeps_the_event_from_running(guard, redis, ke
 def test_events_of_one_app_share_a_cluster_slot(keys):
     names = [keys.state("g", "e"), keys.lock_name("g", "e"), keys.stream("a.b"), keys.retries("g")]
     assert all("{cli_test}" in name for name in names)
+
+
+def test_dead_letters_of_a_type_without_a_handler_are_bounded_and_the_oldest_goes(redis, keys):
+    guard = Guard(redis, keys, "workers", event_lease=30, boot="w1", unhandled_limit=2)
+    failure = Failure("", "unhandled", "no worker of group workers has a handler for this type")
+    nobodys = Outcome(failed=(failure,))
+    rejected = Outcome(failed=(Failure("H", "rejected", "E"),))
+
+    for event_id, outcome in [("a", nobodys), ("b", rejected), ("c", nobodys), ("d", nobodys)]:
+        run = claim(guard, delivered(redis, keys, entry(event_id)))
+        assert guard.settle([Settlement(run, outcome)]) == [True]
+    other = delivered(redis, keys, replace(entry("e"), event_type="contact.user.created_v3"))
+    assert guard.settle([Settlement(claim(guard, other), nobodys)]) == [True]
+
+    letters = [letter[b"event_id"] for _, letter in redis.xrange(keys.dead("workers"))]
+    assert letters == [b"b", b"c", b"d", b"e"]
+    assert guard.displaced == 1
+
+
+def test_a_letter_that_was_replayed_meanwhile_makes_room_for_nobody(redis, keys):
+    guard = Guard(redis, keys, "workers", event_lease=30, boot="w1", unhandled_limit=1)
+    outcome = Outcome(failed=(Failure("", "unhandled", "E"),))
+    for event_id in ("a", "b"):
+        run = claim(guard, delivered(redis, keys, entry(event_id)))
+        guard.settle([Settlement(run, outcome)])
+        redis.xtrim(keys.dead("workers"), maxlen=0)
+    assert guard.displaced == 0

@@ -24,12 +24,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bridge.streams import Entry
+from handlers.registry import Registry
 from workers.batches import Batches
 from workers.claims import Busy, Duplicate, Pending, Queued, Run, Settlement
 from workers.intake import BLOCK, PAUSED_BLOCK, Intake
 from workers.limits import Limits
 from workers.outcomes import Outcome
 from workers.spans import IntakeSpans
+from workers.unhandled import Unhandled
 from workers.waiting import Waiting
 
 DUE_PERIOD = 0.05
@@ -131,6 +133,8 @@ class Reader:
 class Guard:
     """Grants every claim that `answers` does not answer otherwise."""
 
+    dead_letters, displaced = "dead", 0
+
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.claimed: list[str] = []
@@ -196,7 +200,17 @@ def waiting(limited: dict[str, int]) -> Waiting:
 
 
 @pytest.fixture
-def intake(reader: Reader, guard: Guard, waiting: Waiting, calls: list[str]) -> Iterator[Intake]:
+def table() -> Registry:
+    """The handlers of this worker; at first one for everything."""
+    table = Registry()
+    table.register(lambda event, context: None, "*", name="H")
+    return table
+
+
+@pytest.fixture
+def intake(
+    reader: Reader, guard: Guard, waiting: Waiting, calls: list[str], table: Registry
+) -> Iterator[Intake]:
     intake = Intake(
         reader,  # type: ignore[arg-type]
         reader,  # type: ignore[arg-type]
@@ -208,6 +222,7 @@ def intake(reader: Reader, guard: Guard, waiting: Waiting, calls: list[str]) -> 
         IntakeSpans(None, Resource.create(), "workers"),
         lambda: calls.append("died"),
         lambda: calls.append("disconnect"),
+        Unhandled(table, list, "workers", after=0.0),
     )
     intake.slots = 4
     intake.start()
@@ -218,6 +233,17 @@ def intake(reader: Reader, guard: Guard, waiting: Waiting, calls: list[str]) -> 
 
 def ready(waiting: Waiting) -> list[str]:
     return [each.pending.entry.event_id for each in list(waiting.ready)]
+
+
+def test_what_this_worker_has_no_handler_for_does_not_reach_the_pool(
+    intake, guard, waiting, reader, table
+):
+    table.unregister("H")
+    reader.new.append([item("ev1")])
+    until(lambda: guard.settled())
+    (failure,) = guard.settled()["ev1"].outcome.failed
+    assert (failure.reason, guard.settled()["ev1"].returned) == ("unhandled", False)
+    assert (ready(waiting), intake.unhandled) == ([], 1)
 
 
 def test_what_is_read_is_claimed_and_the_pool_is_woken(intake, waiting, reader, calls):

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from structlog.testing import capture_logs
 
 from bridge.local.valkey import EmbeddedRedis
 from bridge.streams import Keys
+from tests.workers.follower import Follower, follower
+from workers.coverage import Coverage
 from workers.presence import AT_WORK, Worker, present
 
 
@@ -21,21 +24,29 @@ def server(either_server: EmbeddedRedis) -> EmbeddedRedis:
     return either_server
 
 
+def reading(*queues: str) -> Coverage:
+    return Coverage(queues=tuple(sorted(queues)))
+
+
+def seen(worker: Follower) -> set[tuple[str, ...]]:
+    return {each.coverage.queues for each in worker.reader.sightings()}
+
+
 def subscriptions(redis: Redis, keys: Keys) -> set[bytes]:
     found: Any = redis.smembers(keys.subscriptions)
     return found
 
 
 def test_a_subscription_is_noted_and_stays_when_less_is_read(worker, redis, keys):
-    worker.reader.subscribe(frozenset({"queue:im"}), ["im"])
+    worker.reader.subscribe(frozenset({"queue:im"}), reading("im"))
     assert subscriptions(redis, keys) == {b"workers|queue:im"}
-    worker.reader.subscribe(frozenset({"*"}), ["im", "contact"])
-    worker.reader.subscribe(frozenset({"queue:im"}), ["im"])
+    worker.reader.subscribe(frozenset({"*"}), reading("im", "contact"))
+    worker.reader.subscribe(frozenset({"queue:im"}), reading("im"))
     assert subscriptions(redis, keys) == {b"workers|queue:im", b"workers|*"}
 
 
 def test_a_subscription_that_redis_forgot_is_noted_with_the_next_sign_of_life(worker, redis, keys):
-    worker.reader.subscribe(frozenset({"*"}), ["im"])
+    worker.reader.subscribe(frozenset({"*"}), reading("im"))
     for again in (worker.reader.beat, worker.reader.forget_groups):
         redis.delete(keys.subscriptions)
         again()
@@ -46,8 +57,8 @@ def test_a_worker_is_there_from_its_subscription_until_it_leaves(worker, redis, 
     assert present(redis, keys, "workers") == []
     worker.reader.beat()
     assert present(redis, keys, "workers") == []
-    worker.reader.subscribe(frozenset(), [])
-    worker.reader.subscribe(frozenset({"queue:im", "queue:contact"}), ["im", "contact"])
+    worker.reader.subscribe(frozenset(), reading())
+    worker.reader.subscribe(frozenset({"queue:im", "queue:contact"}), reading("im", "contact"))
     (found,) = present(redis, keys, "workers")
     assert found.started_at > 1.7e12
     assert replace(found, started_at=0) == Worker(
@@ -57,9 +68,48 @@ def test_a_worker_is_there_from_its_subscription_until_it_leaves(worker, redis, 
     assert not redis.exists(keys.workers("workers"))
 
 
+def test_what_workers_handle_is_known_to_their_group(redis, keys, worker):
+    other = follower(redis, keys, "c2")
+    worker.reader.subscribe(frozenset(), reading("im"))
+    other.reader.subscribe(frozenset(), reading("contact"))
+    assert seen(other) == {("im",), ("contact",)}
+    assert seen(worker) == {("im",)}
+    worker.reader.beat()
+    assert seen(worker) == {("im",), ("contact",)}
+    assert all(0 <= each.age < 5 for each in worker.reader.sightings())
+
+
+def test_what_a_worker_handled_is_known_when_it_has_left_and_not_when_it_changed(
+    redis, keys, worker
+):
+    other = follower(redis, keys, "c2")
+    for queue in ("im", "contact"):
+        worker.reader.subscribe(frozenset(), reading(queue))
+    worker.reader.leave()
+    other.reader.subscribe(frozenset(), reading("default"))
+    assert seen(other) == {("contact",), ("default",)}
+
+
+def test_a_time_to_come_is_none_that_redis_had_and_is_forgotten(redis, keys, worker):
+    redis.zadd(keys.handled("workers"), {reading("im").to_json(): time.time() * 1000 + 9e6})
+    worker.reader.subscribe(frozenset(), reading("contact"))
+    assert seen(worker) == {("contact",)}
+
+
+def test_a_key_of_a_wrong_type_is_told_of_once_and_stops_no_worker(redis, keys, worker):
+    redis.set(keys.handled("workers"), "by hand")
+    with capture_logs() as lines:
+        worker.reader.subscribe(frozenset(), reading("im"))
+        worker.reader.beat()
+    assert [line["key"] for line in lines if line["event"] == "key.spoilt"] == [
+        keys.handled("workers")
+    ]
+    assert present(redis, keys, "workers")
+
+
 def test_a_worker_on_a_full_redis_is_there(worker, redis, keys, full):
     full()
-    worker.reader.subscribe(frozenset({"*"}), ["im"])
+    worker.reader.subscribe(frozenset({"*"}), reading("im"))
     assert present(redis, keys, "workers")
 
 
@@ -67,7 +117,7 @@ def test_a_worker_that_is_silent_is_there_no_more_and_is_forgotten(redis, keys, 
     long_ago = time.time() * 1000 - AT_WORK * 1000 - 5000
     redis.zadd(keys.workers("workers"), {b'{"name":"dead"}': long_ago})
     assert present(redis, keys, "workers") == []
-    worker.reader.subscribe(frozenset({"*"}), ["im"])
+    worker.reader.subscribe(frozenset({"*"}), reading("im"))
     assert redis.zcard(keys.workers("workers")) == 1
     assert 0 < redis.pttl(keys.workers("workers")) <= AT_WORK * 1000
 

@@ -17,7 +17,7 @@ import structlog
 
 from handlers import Context, Event, Handler, Registry, Reject, Retry
 from handlers.registry import Registration
-from workers.outcomes import Failure, Outcome
+from workers.outcomes import LOOK_AGAIN, Failure, Outcome
 from workers.runner import close_loop, run, run_async
 
 HEADER = {"event_id": "ev-1", "event_type": "im.message.receive_v1", "app_id": "cli_x"}
@@ -136,10 +136,27 @@ def test_who_fails_too_late_for_another_attempt_is_given_up(
     assert outcome.verdict == "dead"
 
 
-def test_an_event_that_nobody_handles_goes_to_the_default(either: Runner, table: Registry) -> None:
+def test_an_event_without_a_handler_here_is_left_to_others(either: Runner, table: Registry) -> None:
+    outcome = either(table, ENVELOPE, 1, {})
+    assert (outcome.finished, outcome.returned, outcome.retry_after) == ((), True, LOOK_AGAIN)
+
+
+def test_the_first_default_runs_only_where_it_counts_as_a_handler(
+    either: Runner, table: Registry
+) -> None:
+    table.settle_unhandled()
     outcome = either(table, ENVELOPE, 1, {})
     assert outcome.finished == ("handlers.default:LogUnhandled",)
     assert outcome.verdict == "done"
+
+
+def test_an_entry_whose_type_is_not_its_envelopes_ends_where_that_has_no_handler(
+    table: Registry,
+) -> None:
+    table.register(succeed, "contact.*")
+    outcome = run(table, ENVELOPE, 1, {}, event_type="contact.user.created_v3")
+    assert [each.reason for each in outcome.failed] == ["unhandled"]
+    assert "'contact.user.created_v3'" in outcome.failed[0].error
 
 
 @pytest.mark.parametrize("envelope", [b"", b"[]", b"\xff", b"[" * 100_000, b'{"schema":"2.0"}'])

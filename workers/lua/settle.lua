@@ -2,13 +2,15 @@
 -- Record how an attempt ended; only the claim's token may. Repeating the call repeats the answer.
 -- KEYS[1] state  KEYS[2] lock  KEYS[3] lock-signal (wakes python-redis-lock's waiters)
 -- KEYS[4] stream of the entry  KEYS[5] its retries (zset)  KEYS[6] dead letters (stream)
--- ARGV[1] token  [2] verdict: done, retry, crash, dead or return  [3] group  [4] entry id  [5] ms until the retry
+-- KEYS[7] of a dead letter whose kind is bounded in number: the ids of its kind (list); the oldest one goes
+-- ARGV[1] token  [2] verdict: done, retry, crash, dead or return  [3] group  [4] entry id
+-- ARGV[5] ms until the retry; with KEYS[7] how many letters of the kind are kept
 -- ARGV[6] reason  [7] error  [8] handler  [9] seconds a done or dead mark is kept, [10] an unsettled state
 -- ARGV[11] how many arguments follow for marks: handler, mark, ...; then, for dead, the entry as the worker has it
 -- `return` undoes the claim: the attempt does not count, nor did it run alone. `crash` is a retry after an attempt whose process died.
 -- A dead letter also names the handlers that had succeeded, one a line: a replay leaves them out, when their marks are
 -- long gone. Spoilt retries or a spoilt stream keep no outcome from being recorded: taken over as idle, a retry comes
--- all the same. Returns 1 if recorded, 0 if the claim was lost.
+-- all the same. Returns 0 if the claim was lost, else 1 and one more for each dead letter that made room for this one.
 local state, owner, attempts, business = unpack(redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts', 'business'))
 if owner ~= ARGV[1] then
   return 0
@@ -20,9 +22,13 @@ attempts = tonumber(attempts) or 0
 local verdict, id = ARGV[2], ARGV[4]
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
-local marks_end = 11 + ARGV[11]
+local marks_end, displaced = 11 + ARGV[11], 0
 if verdict == 'dead' then
-  redis.call('XLEN', KEYS[6]) -- a key of a wrong type stops the script here, before its first write
+  -- A key of a wrong type stops the script here, before its first write.
+  redis.call('XLEN', KEYS[6])
+  if KEYS[7] then
+    redis.call('LLEN', KEYS[7])
+  end
 end
 for i = 12, marks_end, 2 do
   redis.call('HSET', KEYS[1], 'h:' .. ARGV[i], ARGV[i + 1])
@@ -49,7 +55,11 @@ elseif verdict == 'dead' then
                           'stream', KEYS[4], 'entry', id, 'died_at', now}) do
     letter[#letter + 1] = value
   end
-  redis.call('XADD', KEYS[6], '*', unpack(letter))
+  local letter_id = redis.call('XADD', KEYS[6], '*', unpack(letter))
+  local kept = KEYS[7] and redis.call('RPUSH', KEYS[7], letter_id) or 0
+  for _ = tonumber(ARGV[5]) + 1, kept do
+    displaced = displaced + redis.call('XDEL', KEYS[6], redis.call('LPOP', KEYS[7]))
+  end
   redis.call('HSET', KEYS[1], 'state', 'dead', 'error', ARGV[7])
 else
   if verdict == 'return' then
@@ -86,4 +96,4 @@ if redis.pcall('GET', KEYS[2]) == ARGV[1] then
   redis.call('PEXPIRE', KEYS[3], 1000)
   redis.call('DEL', KEYS[2])
 end
-return 1
+return 1 + displaced

@@ -1,0 +1,49 @@
+"""Old and new workers side by side: a type that only the new ones handle loses no event."""
+
+from __future__ import annotations
+
+from handlers.samples import sample
+from tests.scenarios.stage import Stage, eventually, message
+
+TYPE = "vc.meeting.meeting_started_v1"
+"""`acting` has no handler for it."""
+
+NEWER = f"""
+from acting import act, note
+from handlers import handles
+
+@handles("{TYPE}")
+def newer(event, context):
+    note("finished", "newer", event, context)
+"""
+
+
+async def test_events_go_to_the_workers_that_have_a_handler_or_wait_as_dead_letters(
+    stage: Stage,
+) -> None:
+    old = await stage.bridge_and_worker(unhandled_limit=3)
+    (stage.directory / "newer.py").write_text(NEWER)
+
+    # Nobody has a handler yet: nothing piles up, and the oldest of too many letters go.
+    early = stage.push(*(sample(TYPE) for _ in range(5)))
+    await stage.settled(early)
+    assert stage.states(early) == {"dead": 5}
+    assert [letter["reason"] for letter in stage.dead_letters()] == ["unhandled"] * 3
+    assert len(old.lines("event.unhandled", event_type=TYPE)) == 1
+    assert not old.lines("event.dead")
+
+    # Some workers have one: all of the type's events are theirs.
+    new = await stage.ready_worker("worker-2", "--pool", "threads", handlers="newer")
+    operator = stage.start(
+        "dlq", "dlq", "replay", "--all", "--reason", "unhandled", handlers="newer"
+    )
+    assert await operator.ended() == 0, operator.log.read_text()
+    later = stage.push(*(sample(TYPE) for _ in range(20)), *(message() for _ in range(20)))
+    await stage.settled(later)
+    handled = {deed["event_id"] for deed in stage.deeds("finished", handler="newer")}
+    await eventually(lambda: len(stage.deeds("finished", handler="newer")) == 3 + 20)
+    assert handled <= {*early, *later[:20]}
+    assert stage.states(later) == {"done": 40}
+    assert stage.dead_letters() == []
+    assert len(stage.deeds("finished", handler="act")) == 20
+    assert not new.lines("event.unhandled")

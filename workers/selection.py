@@ -1,0 +1,55 @@
+"""Which streams a worker reads: those of its queues whose types it handles, or nobody does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from workers.coverage import Coverage
+
+if TYPE_CHECKING:
+    from bridge.streams import Keys
+    from handlers.registry import Registry
+    from workers.reader import StreamReader
+    from workers.routing import Routing
+    from workers.unhandled import Unhandled
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of the events a worker reads."""
+
+    queues: Callable[[], Collection[str]]
+    """Their names, as they are now; asked every second."""
+    consumes: Callable[[str], bool]
+    """Whether it takes events of a queue now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Selects the streams of one worker, as they are now."""
+
+    reader: StreamReader
+    keys: Keys
+    group: str
+    registry: Registry
+    routing: Routing
+    share: Share
+    unhandled: Unhandled
+
+    def streams(self) -> list[str]:
+        """What to read now; what this worker covers is told to the trimming and its group first."""
+        queues = self.share.queues()
+        coverage = Coverage.of(self.registry, self.routing, queues)
+        self.reader.subscribe(self.routing.covered(queues), coverage)
+        replayed = self.reader.replayed_types()
+        known = self.reader.known_types() | self.routing.types()
+        chosen = set(self.unhandled.readable(filter(self._consumes, known | replayed)))
+        return [
+            *map(self.keys.stream, known & chosen),
+            *(self.keys.replay(self.group, name) for name in replayed & chosen),
+        ]
+
+    def _consumes(self, event_type: str) -> bool:
+        return self.share.consumes(self.routing.queue_of(event_type))

@@ -1,0 +1,156 @@
+"""Decides about event types that this worker has no handler for. No I/O.
+
+Such a type is left to the workers of the group that have a handler. Where nobody has one for a
+while, its events become dead letters with the reason `unhandled`: they do not hold up trimming, and
+can be replayed once there is a handler.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+import structlog
+
+from bridge.streams import OTHER
+from handlers.default import stub
+from workers.outcomes import LOOK_AGAIN, UNHANDLED, Failure, Outcome
+from workers.presence import AT_WORK
+
+if TYPE_CHECKING:
+    from handlers.registry import Registry
+    from workers.coverage import Sighting
+
+log = structlog.get_logger("workers.unhandled")
+
+HAD_ONE = 60
+"""How many times longer events wait where a worker had a handler before: it may be restarting."""
+
+MAX_TYPES = 1024
+"""Types that are remembered: a sender can make up types without end."""
+
+_TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")
+
+
+class Fate(Enum):
+    """What a worker does with the events of a type."""
+
+    OURS = auto()
+    """It has a handler, or a default handler and no other worker has a handler."""
+    THEIRS = auto()
+    """Another worker has a handler."""
+    WAIT = auto()
+    """Nobody has one, which may be about to change."""
+    NOBODYS = auto()
+    """Nobody has had one for long enough."""
+
+
+class Unhandled:
+    """Decides for one worker; callable from any thread.
+
+    Args:
+        registry: its handlers.
+        sightings: gives what the workers of the group handle, as far as it is known now.
+        group: stands in the dead letters.
+        after: seconds that events wait for a worker with a handler.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        sightings: Callable[[], Sequence[Sighting]],
+        group: str,
+        after: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry = registry
+        self._sightings = sightings
+        self._group = group
+        self._after = after
+        self._clock = clock
+        self._began = clock()
+        self._since: dict[str, float] = {}
+        self._told: set[str] = set()
+        self._known: frozenset[str] | None = None
+        self._handled: tuple[int, dict[str, bool]] = (-1, {})
+
+    def readable(self, types: Iterable[str]) -> list[str]:
+        """Those of the types, given as names of streams, that this worker should read now."""
+        names = frozenset(types)
+        fates = {name: self.fate(name) for name in names if name != OTHER}
+        if self._known is not None:
+            # Its first event has just come. Of older types nobody knows whether events wait.
+            for name in sorted(names - self._known):
+                if fates.get(name) is Fate.WAIT:
+                    self._tell(name)
+        self._known = names
+        left = {name for name, fate in fates.items() if fate in (Fate.THEIRS, Fate.WAIT)}
+        return sorted(names - left)
+
+    def outcome(self, event_type: str) -> Outcome | None:
+        """How a claimed event of this type ends without being run; None: run its handlers."""
+        fate = self.fate(event_type)
+        if fate is Fate.OURS:
+            return None
+        if fate is Fate.THEIRS:
+            return Outcome(retry_after=LOOK_AGAIN, returned=True)
+        self._tell(event_type)
+        if fate is Fate.WAIT:
+            return Outcome(retry_after=max(LOOK_AGAIN, self._left(event_type)), returned=True)
+        error = f"no worker of group {self._group} has a handler for this type"
+        return Outcome(failed=(Failure("", UNHANDLED, error),))
+
+    def fate(self, event_type: str) -> Fate:
+        """What this worker does with the events of a type now."""
+        if self._has_handler(event_type):
+            return Fate.OURS
+        if self._registry.has_default:
+            others = any(
+                each.coverage.handlers_of(event_type) for each in self._seen_within(AT_WORK)
+            )
+            return Fate.THEIRS if others else Fate.OURS
+        had_one = self._seen_within(max(AT_WORK, HAD_ONE * self._after))
+        if any(each.coverage.takes(event_type) for each in had_one):
+            self._since.pop(event_type, None)
+            return Fate.THEIRS
+        return Fate.WAIT if self._left(event_type) > 0 else Fate.NOBODYS
+
+    def _seen_within(self, seconds: float) -> list[Sighting]:
+        return [each for each in self._sightings() if each.age < seconds]
+
+    def _left(self, event_type: str) -> float:
+        """Seconds until nobody has had a handler for long enough."""
+        now = self._clock()
+        if event_type not in self._since and len(self._since) < MAX_TYPES:
+            self._since[event_type] = now
+        return self._since.get(event_type, self._began) + self._after - now
+
+    def _has_handler(self, event_type: str) -> bool:
+        revision, known = self._handled
+        if revision != self._registry.revision:
+            revision, known = self._handled = (self._registry.revision, {})
+        found = known.get(event_type)
+        if found is None:
+            found = self._registry.is_registered(event_type)
+            if len(known) < MAX_TYPES:
+                known[event_type] = found
+        return found
+
+    def _tell(self, event_type: str) -> None:
+        if event_type in self._told or len(self._told) >= MAX_TYPES:
+            return
+        self._told.add(event_type)
+        shown = {"suggestion": stub(event_type)} if _TYPE.fullmatch(event_type) else {}
+        log.warning(
+            "event.unhandled",
+            event_type=event_type[:128],
+            group=self._group,
+            hint="no worker of the group has a handler for this type; its events become dead "
+            f"letters when that has been so for {self._after:g} s. Start a worker that has one, "
+            "then: flybridge dlq replay --all --reason unhandled",
+            **shown,
+        )
