@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 
-from bridge import ops, redaction
+from bridge import ops, proxies, redaction
 from bridge.app_secret import AppSecret
 from bridge.attempts import Attempts
 from bridge.backoff import Backoff
@@ -58,9 +58,11 @@ async def assembled(
         traced: whether spans are made.
 
     Raises:
+        SettingsInvalid: the proxy is not supported.
         RedisUnreachable, RedisUnfit, PortTaken: there will be no bridge.
     """
     redaction.keep_secret(settings.secrets)
+    _tell_of_proxies(settings)
     async with AsyncExitStack() as stack:
         redis = async_client(settings.redis_url, app_id=settings.app_id)
         stack.push_async_callback(redis.aclose)
@@ -87,6 +89,14 @@ async def assembled(
             durability=durability.profile,
         )
         yield supervisor
+
+
+def _tell_of_proxies(settings: BridgeSettings) -> None:
+    if (proxy := proxies.proxy_for(settings.base_url)) is not None:
+        log.info("proxy.used", proxy=str(proxy))
+    if names := proxies.ignored():
+        cure = "set HTTPS_PROXY: both connections to Feishu go through that one"
+        log.warning("proxy.ignored", variables=names, cure=cure)
 
 
 def _elector(settings: BridgeSettings, redis: Redis) -> LeaseElector:

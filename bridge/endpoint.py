@@ -24,6 +24,7 @@ import msgspec
 from bridge.client_config import ClientConfig
 from bridge.errors import FeishuBusy, FeishuCrowded, FeishuRefused, FeishuUnavailable
 from bridge.loopback import is_loopback
+from bridge.proxies import Proxy, proxy_for, through
 from bridge.redaction import Redactor
 
 PATH = "/callback/ws/endpoint"
@@ -81,7 +82,7 @@ async def discover(
     config: ClientConfig | None = None,
     refusals: int = 0,
 ) -> Endpoint:
-    """Ask once, through the proxy of the environment if there is one.
+    """Ask once, through the proxy of the environment if there is one, see `proxies`.
 
     Args:
         base_url: like https://open.feishu.cn, without a path.
@@ -96,13 +97,14 @@ async def discover(
         FeishuRefused: the settings are wrong; the message says which.
     """
     request = _request(base_url, app_id, app_secret)
+    proxy = proxy_for(base_url)
     try:
         async with asyncio.timeout(timeout):
-            status, answer = await _in_thread(lambda: _post(request, timeout))
+            status, answer = await _in_thread(lambda: _post(request, proxy, timeout))
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = _without(app_secret, str(error) or "timed out")
         raise FeishuUnavailable(
-            f"no answer from {base_url} ({reason}); check network, DNS and proxy"
+            f"no answer from {base_url}{through(proxy)} ({reason}); check network, DNS and proxy"
         ) from None
     fields = _fields(answer)
     code = fields.get("code")
@@ -173,17 +175,33 @@ def _request(base_url: str, app_id: str, app_secret: str) -> urllib.request.Requ
     return urllib.request.Request(base_url.rstrip("/") + PATH, body, headers)  # noqa: S310
 
 
-def _post(request: urllib.request.Request, timeout: float) -> tuple[int, bytes]:
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Feishu sends none, and what a proxy or a portal sends leads to no endpoint."""
+
+    def redirect_request(self, *arguments: Any) -> None:
+        return None
+
+
+def _post(
+    request: urllib.request.Request, proxy: Proxy | None, timeout: float
+) -> tuple[int, bytes]:
     deadline = time.monotonic() + timeout
-    # No proxy leads to this machine, where the local Feishu listens.
-    proxies: dict[str, str] | None = {} if is_loopback(urlsplit(request.full_url)) else None
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+    if proxy is not None:
+        _send_through(request, proxy)
     try:
         response = opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         response = error
     with response:
         return response.status, _read(response, deadline)
+
+
+def _send_through(request: urllib.request.Request, proxy: Proxy) -> None:
+    """By a tunnel for https; plain http is asked of the proxy itself."""
+    if proxy.authorization:
+        request.add_unredirected_header("Proxy-Authorization", proxy.authorization)
+    request.set_proxy(f"{proxy.host}:{proxy.port}", "http")
 
 
 def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:

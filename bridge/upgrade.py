@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidProxyStatus, InvalidStatus, WebSocketException
 
 from bridge import frames
 from bridge.endpoint import refusal
-from bridge.errors import FeishuRefused, FeishuUnavailable
-from bridge.loopback import is_loopback
+from bridge.errors import FeishuRefused, FeishuUnavailable, SettingsInvalid
+from bridge.proxies import Proxy, proxy_for, through
 
 OPEN_TIMEOUT = 10.0
 """Seconds for DNS, TCP, proxy, TLS and upgrade together."""
@@ -37,10 +36,11 @@ async def open_websocket(
         FeishuCrowded: the connection limit; retry slowly.
         FeishuRefused: Feishu forbids the connection.
     """
+    proxy = _proxy(url)
     try:
         return await connect(
             url,
-            proxy=None if is_loopback(urlsplit(url)) else True,
+            proxy=proxy.url if proxy is not None else None,
             compression=None,
             user_agent_header="flybridge",
             open_timeout=open_timeout,
@@ -53,12 +53,23 @@ async def open_websocket(
         )
     except InvalidStatus as error:
         raise upgrade_refusal(error.response.status_code, error.response.headers) from None
+    except InvalidProxyStatus as error:
+        reason = f"the proxy answers {error.response.status_code}"
     except OSError as error:
         reason = str(error) or "timed out"
     except (WebSocketException, ImportError) as error:
         # The text of these may hold the URL or a proxy's password.
         reason = type(error).__name__
-    raise FeishuUnavailable(f"no WebSocket ({reason}); check network, DNS, proxy and TLS")
+    raise FeishuUnavailable(
+        f"no WebSocket{through(proxy)} ({reason}); check network, DNS, proxy and TLS"
+    )
+
+
+def _proxy(url: str) -> Proxy | None:
+    try:
+        return proxy_for(url)
+    except SettingsInvalid as error:  # at the start NO_PROXY had covered Feishu's other host
+        raise FeishuRefused(str(error)) from None
 
 
 def upgrade_refusal(status: int, headers: Mapping[str, str]) -> FeishuRefused:

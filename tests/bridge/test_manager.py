@@ -17,11 +17,13 @@ from bridge import frames
 from bridge import manager as module
 from bridge.backoff import Backoff
 from bridge.errors import (
+    EXIT_SETTINGS,
     ConnectionOver,
     FeishuRefused,
     Misused,
     NotConnected,
     RedisUnreachable,
+    SettingsInvalid,
 )
 from bridge.lifecycle import (
     Connected,
@@ -320,6 +322,14 @@ class TestFailures:
         stage.feishu.faults.refuse_discovery(code=1, times=2)  # the first is no attempt to connect
         with pytest.raises(ConnectionOver, match="FLYBRIDGE_AUTO_RECONNECT"):
             await stage.manager(auto_reconnect=False).start()
+
+    async def test_a_proxy_that_is_not_supported_is_refused_before_anything_starts(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("https_proxy", "socks5h://127.0.0.1:1")
+        with pytest.raises(SettingsInvalid, match="https_proxy names a proxy of socks5h") as told:
+            await stage.manager(domain="feishu").start()
+        assert told.value.exit_code == EXIT_SETTINGS
 
     async def test_a_discovery_that_takes_too_long_is_given_up(self, stage: Stage) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
