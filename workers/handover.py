@@ -56,7 +56,7 @@ class HandOver:
         self._solitude: Solitude
         limits = Limits(routing.task_of, routing.concurrency_of, port.bucket_of)
         batches = Batches(routing.task_of, routing.batch_of)
-        self.waiting = Waiting(limits, batches, self._is_suspect)
+        self.waiting = Waiting(limits, batches, self._is_suspect, self._patience)
         """Where the intake puts what it claimed."""
 
     def begin(self, intake: Intake, trace: Trace, isolate: Callable[[Run], int | None]) -> None:
@@ -104,14 +104,12 @@ class HandOver:
         if intake is None or not self._port.is_open:
             return
         intake.slots = self._port.slots
-        self._solitude.hand_over()
-        if self.waiting.suspects.reserved:
-            self._alarm.set(LOOK)
-            return
-        while self._hand_next():
-            continue
-        intake.give_back(self.waiting.limits.excess(), LOOK)
-        self._alarm.set(self._wait() if self._free() > 0 else None)
+        self._solitude.hand_over(others=bool(self.waiting.ready) or self._wait() == 0.0)
+        if not self.waiting.suspects.reserved:
+            while self._hand_next():
+                continue
+        intake.give_back(self.waiting.excess(), LOOK)
+        self._alarm.set(self._next_look())
 
     def _hand_next(self) -> bool:
         """Hand a request over. Who waits takes turns, so that no task fills the pool alone."""
@@ -125,6 +123,14 @@ class HandOver:
             if turns[self._turn % len(turns)]():
                 return True
         return False
+
+    def _next_look(self) -> float | None:
+        """Seconds until something may start that nothing rings for; None: no such thing."""
+        suspects = self.waiting.suspects.wait()
+        if self.waiting.suspects.reserved:
+            return min(LOOK, suspects or 0.0)
+        waits = (suspects, self._wait() if self._free() > 0 else None)
+        return min((max(0.0, wait) for wait in waits if wait is not None), default=None)
 
     def _wait(self) -> float | None:
         """Seconds until a limit or a batch may let more through; None: not by time alone."""
@@ -205,6 +211,9 @@ class HandOver:
     def _is_suspect(self, run: Run) -> bool:
         most = self._max_attempts(self._task_of(run))
         return poison.is_suspect(run, most, shares_process=self._port.shares_process)
+
+    def _patience(self, run: Run) -> float:
+        return poison.patience(run, self._max_attempts(self._task_of(run)))
 
     def _max_attempts(self, task: str) -> int:
         return self._routing.max_attempts_of(task)

@@ -301,5 +301,6 @@ class Intake:
 
     def _wake_for_suspects(self) -> None:
         # Who waits for an empty pool waits for the settlement of what ran beside it.
-        if self._waiting.suspects.reserved:
+        suspects = self._waiting.suspects
+        if suspects.reserved or suspects.waiting:
             self._wake()

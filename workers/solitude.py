@@ -16,6 +16,7 @@ from workers import poison
 if TYPE_CHECKING:
     from workers.claims import Run
     from workers.outcomes import Outcome
+    from workers.suspects import Suspects
 
 log = structlog.get_logger("workers.handover")
 
@@ -35,7 +36,7 @@ class Solitude:
 
     def __init__(
         self,
-        suspects: poison.Suspects,
+        suspects: Suspects,
         beside: Callable[[], int],
         max_attempts_of: Callable[[Run], int],
         isolate: Callable[[Run], int | None],
@@ -49,15 +50,19 @@ class Solitude:
         self._hand = hand
         self._end = end
 
-    def hand_over(self) -> None:
-        """Hand over those whose turn it is now."""
-        while run := self._suspects.take(self._beside()):
+    def hand_over(self, *, others: bool) -> None:
+        """Hand over those whose turn it is now.
+
+        Args:
+            others: whether other events could start.
+        """
+        while run := self._suspects.take(self._beside(), others=others):
             if self._beside():
                 self._hand(run)
                 continue
             before = self._before(run)
             if before is None:
-                self._suspects.waiting.appendleft(run)
+                self._suspects.put_back(run)
                 return
             self._judge(run, before)
 

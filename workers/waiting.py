@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from workers.batches import Batches
 from workers.limits import Limits
-from workers.poison import Suspects
+from workers.suspects import PATIENCE, Suspects
 
 if TYPE_CHECKING:
     from workers.claims import Run
@@ -25,13 +25,20 @@ class Waiting:
         limits: of the tasks.
         batches: of the tasks whose events go several at a time.
         is_suspect: whether an event must run alone.
+        patience: seconds that others wait for such a one, see `poison.patience`.
     """
 
-    def __init__(self, limits: Limits, batches: Batches, is_suspect: Callable[[Run], bool]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        batches: Batches,
+        is_suspect: Callable[[Run], bool],
+        patience: Callable[[Run], float] = lambda _: PATIENCE,
+    ) -> None:
         self._is_suspect = is_suspect
         self.limits = limits
         self.batches = batches
-        self.suspects = Suspects()
+        self.suspects = Suspects(patience)
         self.ready: deque[Run] = deque()
         """For the next free slot, from the left."""
 
@@ -55,10 +62,14 @@ class Waiting:
         # Where both speak, it is the batch that gathers, and a limit counts batches.
         return self.limits.caps(streams) | self.batches.caps(streams)
 
+    def excess(self) -> list[Run]:
+        """Take out what waits beyond measure, for other workers."""
+        return self.limits.excess() + self.suspects.excess()
+
     @property
     def uncounted(self) -> int:
         """Held events that keep no others out: they wait for what others need not wait for."""
-        return self.limits.parked + self.batches.uncounted
+        return self.limits.parked + self.batches.uncounted + len(self.suspects.waiting)
 
     def _others(self, runs: Iterable[Run]) -> list[Run]:
         """Those that wait for neither a limit, nor a batch, nor solitude."""

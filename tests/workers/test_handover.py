@@ -20,8 +20,10 @@ from workers.claims import Pending, Run
 from workers.handover import HandOver
 from workers.limits import MOST
 from workers.outcomes import Outcome
-from workers.poison import PATIENCE
+from workers.poison import SLOW
 from workers.routing import Routing
+from workers.suspects import DRAIN
+from workers.suspects import MOST as SUSPECTS
 
 DONE = Outcome(finished=("H",))
 IM, CONTACT = "im.message.receive_v1", "contact.user.created_v3"
@@ -283,9 +285,11 @@ def test_a_suspect_has_a_shared_process_to_itself(stage):
     assert stage.hand_over() == [["suspect0"]]
     assert stage.hand_over() == []
     stage.requests[-1].finish([DONE], 0.1)
-    assert stage.hand_over() == [["suspect1"]]
+    assert stage.hand_over() == [["c"], ["d"]], "others have their turn between two suspects"
     stage.requests[-1].finish([DONE], 0.1)
-    assert stage.hand_over() == [["c"], ["d"]]
+    assert stage.hand_over() == []
+    stage.requests[-2].finish([DONE], 0.1)
+    assert stage.hand_over() == [["suspect1"]]
     assert stage.isolated == ["suspect0", "suspect1"]
     assert stage.alarms
 
@@ -299,13 +303,41 @@ def test_what_ends_is_in_the_way_of_a_suspect_until_it_is_settled(stage, monkeyp
     assert stage.pool.requests == 0
 
 
-def test_others_go_on_while_a_suspect_runs_beside_one_that_hangs(stage, monkeypatch):
+def test_others_go_on_while_a_suspect_waits_for_one_that_hangs(stage, monkeypatch):
     stage.share_a_process()
     stage.hand_over(run("hangs"))
-    assert stage.hand_over(run("suspect", attempt=3, crashes=2)) == []
-    much_later = time.monotonic() + 2 * PATIENCE
-    monkeypatch.setattr(stage.pool.waiting.suspects, "_clock", lambda: much_later)
-    assert stage.hand_over(run("other")) == [["suspect"], ["other"]]
+    suspect = run("suspect", attempt=3, crashes=2)
+    assert stage.hand_over(suspect, run("other")) == []
+    later = time.monotonic() + DRAIN + 1
+    monkeypatch.setattr(stage.pool.waiting.suspects, "_clock", lambda: later)
+    assert stage.hand_over() == [["other"]]
+    stage.requests[1].finish([DONE], 0.1)
+    stage.requests[0].finish([DONE], 0.1)
+    assert stage.hand_over() == [["suspect"]], "with nobody there to wait for"
+
+
+def test_others_join_a_slow_suspect_that_has_attempts_left(stage, monkeypatch):
+    stage.share_a_process()
+    last = run("last", attempt=5, crashes=2)
+    assert stage.hand_over(run("suspect", attempt=3, crashes=2), last, run("other")) == [
+        ["suspect"]
+    ]
+    later = time.monotonic() + SLOW + 1
+    monkeypatch.setattr(stage.pool.waiting.suspects, "_clock", lambda: later)
+    assert stage.hand_over() == [["other"]]
+    for request in stage.requests[:2]:
+        request.finish([DONE], 0.1)
+    assert stage.hand_over() == [["last"]]
+    later += SLOW + 1
+    assert stage.hand_over(run("another")) == [], "it may be given up if it dies now"
+
+
+def test_suspects_beyond_measure_are_given_back(stage):
+    stage.share_a_process()
+    stage.hand_over(run("a"))
+    stage.hand_over(*(run(f"ev{n}", attempt=3, crashes=2) for n in range(SUSPECTS + 3)))
+    assert len(stage.intake.given_back) == 3
+    assert stage.pool.waiting.uncounted == SUSPECTS
 
 
 def test_in_prefork_what_crashed_before_waits_for_nobody(stage):

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import pytest
-import structlog
 from redis import Redis
 
 from bridge.streams import Entry, Keys
 from workers.claims import Pending, Run, Settlement
 from workers.guard import Guard
 from workers.outcomes import Outcome
-from workers.poison import PATIENCE, Suspects, is_suspect, isolate, verdict
+from workers.poison import SLOW, is_suspect, isolate, patience, verdict
+from workers.suspects import PATIENCE
 
 
 def run(event_id: str = "ev", attempt: int = 1, crashes: int = 0) -> Run:
     entry = Entry(event_id, "im", "app", "tk", "2.0", 1, 2, 3, "", "", b"{}")
     return Run(Pending("s", "1-1", entry), event_id, attempt, {}, crashes)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.mark.parametrize(
@@ -123,42 +116,7 @@ def test_a_note_makes_no_state_where_there_is_none(redis: Redis, keys: Keys) -> 
     assert not redis.exists(keys.state("workers", "ev"))
 
 
-def test_suspects_start_one_by_one_when_nothing_is_beside_them() -> None:
-    suspects = Suspects(Clock())
-    assert not suspects.reserved
-    suspects.add(run("a"))
-    suspects.add(run("b"))
-    assert suspects.reserved
-    assert suspects.take(3) is None
-    assert suspects.take(0) == run("a")
-    assert suspects.take(1) is None
-    assert suspects.take(0) == run("b")
-    assert suspects.reserved
-    assert suspects.take(0) is None
-    assert not suspects.reserved
-
-
-def test_a_handler_that_hangs_does_not_stop_the_worker_for_ever() -> None:
-    clock = Clock()
-    suspects = Suspects(clock)
-    suspects.add(run("a"))
-    clock.now = PATIENCE + 1
-    with structlog.testing.capture_logs() as lines:
-        assert suspects.take(1) == run("a")
-    assert lines[0]["event"] == "suspect.not_alone"
-    assert not suspects.reserved
-
-
-def test_suspects_that_cannot_be_alone_start_at_intervals() -> None:
-    clock = Clock()
-    suspects = Suspects(clock)
-    suspects.add(run("a"))
-    suspects.add(run("b"))
-    clock.now = PATIENCE + 1
-    assert suspects.take(1) == run("a")
-    assert suspects.take(2) is None
-    assert suspects.reserved
-    clock.now += PATIENCE + 1
-    assert suspects.take(1) == run("b")
-    assert suspects.take(2) is None
-    assert not suspects.reserved
+def test_others_join_a_slow_suspect_unless_its_end_may_give_it_up() -> None:
+    assert patience(run(attempt=3, crashes=2), 5) == SLOW
+    assert patience(run(attempt=5, crashes=2), 5) == PATIENCE
+    assert patience(run(attempt=6, crashes=2), 5) == PATIENCE
