@@ -12,35 +12,42 @@ from pathlib import Path
 from typing import Any
 
 import celery.concurrency
+import click
 import structlog
-from celery import Celery, signals
+from celery import signals
 from kombu import Exchange, Queue
 
 from bridge import heap, logs, telemetry
 from bridge.environment import PREFIX
-from bridge.errors import BridgeError, SettingsInvalid
+from bridge.errors import EXIT_PLUGIN, BridgeError, SettingsInvalid
 from bridge.redis_client import check_server_sync, sync_client
 from bridge.settings import WorkerSettings
+from handlers.errors import PluginBroken, RegistrationInvalid
 from handlers.plugins import load
 from handlers.registry import registry
-from workers import broker, control, runner, tasks
+from workers import broker, command_line, control, runner, tasks
 from workers.bootstep import IntakeStep
+from workers.celery_app import App
 from workers.routing import Routing
 
 log = structlog.get_logger("workers.app")
 
 
-def create(settings: WorkerSettings) -> Celery:
+def create(settings: WorkerSettings) -> App:
     """The app for these settings, with a task per event type that has handlers."""
     _know_the_working_directory()
-    load(settings.handlers)
-    _refuse_to_discard(settings.handlers)
-    if settings.unhandled == "done":
-        registry.settle_unhandled()
+    if not command_line.asks_only():
+        load(settings.handlers)
+        _refuse_to_discard(settings.handlers)
+        if settings.unhandled == "done":
+            registry.settle_unhandled()
     parallel = settings.parallel_handlers
     routing = Routing.of(registry, parallel=parallel)
-    app = Celery("flybridge")
-    app.conf.update(_configuration(settings, routing))
+    app = App(_configuration(settings, routing))
+    app.conf.broker_transport_options = {
+        **app.conf.broker_transport_options,
+        "wants_messages": tasks.UsersTasks(app),
+    }
     tasks.register(app, routing, registry, parallel=parallel)
     control.prepare(app, routing, parallel=parallel)
     step = type("Intake", (IntakeStep,), {"settings": settings, "routing": routing})
@@ -94,10 +101,7 @@ def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
-        # Failure and timeout go to `EventRequest.reject`: a retry or a dead letter.
-        "task_acks_on_failure_or_timeout": False,
+        "worker_consumer": "workers.stray:TaskConsumer",
         "worker_prefetch_multiplier": 4,
         # The handlers' outcomes are settled over another connection, so they need not be repeated.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -110,9 +114,26 @@ def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]
     }
 
 
-settings = WorkerSettings.load()
-logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
-app = create(settings)
+def _load() -> tuple[WorkerSettings, App]:
+    """Read the settings and make the app.
+
+    Raises:
+        BridgeError: it cannot be; where `celery` asks, it ends with the sentence.
+    """
+    command_line.shut_out_variables()
+    try:
+        settings = WorkerSettings.load(broker_url=command_line.given("broker"))
+        logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
+        return settings, create(settings)
+    except (BridgeError, PluginBroken, RegistrationInvalid) as error:
+        if not command_line.is_celery():
+            raise
+        for line in str(error).splitlines():
+            click.echo(f"flybridge: {line}", err=True)
+        raise SystemExit(getattr(error, "exit_code", EXIT_PLUGIN)) from error
+
+
+settings, app = _load()
 
 
 @signals.setup_logging.connect
@@ -135,7 +156,8 @@ def _worker_ready(**_: Any) -> None:
 def _worker_started(sender: Any, **_: Any) -> None:
     _check_redis()
     # A prefork parent must not hold a provider: its children would inherit a broken one.
-    if sender.pool_cls is not celery.concurrency.get_implementation("prefork"):
+    pool = celery.concurrency.get_implementation(sender.pool_cls)
+    if pool is not celery.concurrency.get_implementation("prefork"):
         _start_telemetry()
 
 

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery import bootsteps, signals
-from celery.platforms import EX_FAILURE
 from celery.worker import state
 
 from bridge import telemetry
+from bridge.errors import EXIT_SETTINGS, EXIT_TASK
 from handlers.registry import registry
 from workers.assembly import assemble, consumer_name
 from workers.celery_port import CeleryPort
 from workers.handover import HandOver
 from workers.selection import Share
+from workers.stray import Unread
 
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from workers.routing import Routing
 
 log = structlog.get_logger("workers.bootstep")
+
+LOOK = 5.0
+"""Seconds between looks for messages that nobody reads."""
 
 
 class IntakeStep(bootsteps.StartStopStep):
@@ -42,11 +46,13 @@ class IntakeStep(bootsteps.StartStopStep):
         self._port = CeleryPort(consumer)
         self._pool = HandOver(self.routing, self._port)
         self._intake: Intake | None = None
+        self._unread = Unread()
 
     def start(self, consumer: Any) -> None:
         """Take up the streams, or go on after the consumer was made anew."""
         if consumer.hub is None:
-            raise _unfit(consumer)
+            log.critical("worker.refused", reason=_unfit(consumer))
+            raise SystemExit(EXIT_SETTINGS)
         self._consumer = consumer
         if self._intake is None:
             self._intake = self._make_intake(consumer)
@@ -57,6 +63,8 @@ class IntakeStep(bootsteps.StartStopStep):
         self._intake.slots = self._port.slots
         self._intake.start()
         self._pool.resume()
+        # Celery cancels it when it makes the consumer anew.
+        consumer.timer.call_repeatedly(LOOK, self._look)
 
     def stop(self, consumer: Any) -> None:
         """The consumer goes: for good at shutdown, for a moment when the broker was lost."""
@@ -107,8 +115,11 @@ class IntakeStep(bootsteps.StartStopStep):
         consumer = self._consumer.task_consumer
         return consumer is not None and bool(consumer.consuming_from(queue))
 
+    def _look(self) -> None:
+        self._unread.look(self._consumer.task_consumer)
+
     def _died(self) -> None:
-        state.should_stop = EX_FAILURE
+        state.should_stop = EXIT_TASK
         self._pool.ring()
 
     def _wake(self, **_: Any) -> None:
@@ -119,8 +130,8 @@ class IntakeStep(bootsteps.StartStopStep):
             self._intake.close()
 
 
-def _unfit(consumer: Any) -> RuntimeError:
-    return RuntimeError(
+def _unfit(consumer: Any) -> str:
+    return (
         f"the pool {type(consumer.pool).__module__} does not run on Celery's event loop;"
         " use --pool prefork, threads, solo or asyncio"
     )

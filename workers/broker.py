@@ -1,5 +1,5 @@
-"""Celery's control broker: where `celery inspect` and `celery control` reach the workers. No event
-ever passes through it.
+"""Celery's broker: where `celery inspect` and `celery control` reach the workers, and where users'
+own Celery tasks come from. No event ever passes through it.
 
 kombu's own Sentinel transport is not used: it asks a dead Sentinel first each time, and a retry
 inside redis-py goes to the old address. Instead kombu's Redis transport gets our connections, which
@@ -9,12 +9,15 @@ find the primary by themselves and take all options of a URL.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from queue import Empty
 from typing import Any
 
 from kombu.transport import memory as kombu_memory
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
+from redis.exceptions import DataError, RedisError
 
 from bridge.errors import SettingsInvalid
 from bridge.primary import Primary
@@ -22,6 +25,7 @@ from bridge.redis_client import connection_class
 from bridge.settings import NO_BROKER, PREFIX, WorkerSettings
 from bridge.streams import Keys
 from bridge.topology import Topology, parse
+from workers.stray import refusals
 
 _OPTIONS: Mapping[str, Any] = {
     "visibility_timeout": 3600,
@@ -35,6 +39,9 @@ _LIMITS: Mapping[str, Any] = {
     "socket_timeout": 5,
     "health_check_interval": 25,
 }
+REDIS_FAILS = (RedisError, OSError)
+"""What is Redis' fault, or the network's, and not a message's; kombu reconnects."""
+
 PAUSE = 1.0
 """Seconds before Celery asks a Redis again that refused to write."""
 
@@ -70,12 +77,33 @@ class Server:
     """What kombu sends of it, in answers to `inspect stats`."""
 
 
-class Channel(kombu_redis.Channel):
-    """kombu's channel over connections like those of the streams. Its end always is one, and it
-    knows how many hear a broadcast."""
+class QoS(kombu_redis.QoS):
+    """kombu's memory of messages in work, which one that nobody can read does not jam."""
 
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "server")
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Put a message back whose worker is gone."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)
+        except REDIS_FAILS:
+            raise
+        except Exception as error:
+            refusals.tell(error, "unacked")
+            self._remove_from_indices(tag).execute()
+
+
+class Channel(kombu_redis.Channel):
+    """kombu's channel over connections like those of the streams. It bears every message, its end
+    always is one, and it knows how many hear a broadcast."""
+
+    QoS = QoS
+    from_transport_options = (
+        *kombu_redis.Channel.from_transport_options,
+        "server",
+        "wants_messages",
+    )
     server: Server
+    wants_messages: Callable[[], bool] | None = None
+    """Whether there are tasks to read the queues' lists for; None: this is not a worker's."""
 
     heard_by = 0
     """How many workers the last broadcast has reached."""
@@ -87,6 +115,61 @@ class Channel(kombu_redis.Channel):
         made = super()._connparams(asynchronous)
         kept = {name: made[name] for name in ("connection_class", "max_connections")}
         return {**self.server.arguments, **kept}
+
+    @property
+    def active_queues(self) -> set[str]:
+        """The queues whose lists are read."""
+        queues = set(super().active_queues)
+        if self.wants_messages is None or self.wants_messages():
+            return queues
+        # Those of answers, for a handler may ask, too.
+        return {queue for queue in queues if queue in self.auto_delete_queues}
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Callable[[Any], Any], *args: Any, **options: Any
+    ) -> Any:
+        """Consume; in a worker, a message that `callback` fails by is rejected."""
+        if self.wants_messages is None:
+            return super().basic_consume(queue, no_ack, callback, *args, **options)
+
+        def bear(message: Any) -> None:
+            try:
+                callback(message)
+            except REDIS_FAILS:
+                raise
+            except Exception as error:
+                refusals.tell(error, queue, message)
+                if not no_ack and not message.acknowledged:
+                    message.reject()
+
+        return super().basic_consume(queue, no_ack, bear, *args, **options)
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except (Empty, *REDIS_FAILS):
+            raise
+        except Exception as error:
+            if self.wants_messages is None:
+                raise
+            # What came is out of its list by now.
+            refusals.tell(error, "")
+            raise Empty from error
+
+    def unread(self, queues: Iterable[str]) -> dict[str, int]:
+        """How many messages wait for these queues in lists that are not read."""
+        names = [queue for queue in queues if queue not in self.active_queues]
+        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                for priority in self.priority_steps:
+                    pipeline.llen(self._q_for_pri(name, priority))
+            sizes = iter(pipeline.execute(raise_on_error=False) if names else ())
+        waiting = {name: sum(islice(sizes, len(self.priority_steps))) for name in names}
+        return {name: size for name, size in waiting.items() if size}
+
+    def _update_queue_cycle(self) -> None:
+        # All of them, for a handler module that comes later may bring tasks.
+        self._queue_cycle.update(set(super().active_queues))
 
     def _put_fanout(self, exchange: str, message: Any, routing_key: str, **options: Any) -> None:
         if options.get("_publish_batch") is not None:
@@ -120,6 +203,21 @@ class Transport(kombu_redis.Transport):
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         """As it was given: there is no password in it."""
         return uri
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        if "wants_messages" not in self.client.transport_options:
+            super()._deliver(message, queue)
+            return
+        try:
+            super()._deliver(message, queue)
+        except DataError as error:
+            # redis-py has not sent it.
+            refusals.tell(error, queue)
+        except REDIS_FAILS:
+            raise
+        except Exception as error:
+            # It is not even a message: one that is one is borne by the channel.
+            refusals.tell(error, queue)
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Have the loop read from it.

@@ -74,7 +74,7 @@ class CeleryPort:
         Raises:
             Exception: of Celery's or a signal receiver's.
         """
-        request: Request = self._consumer.strategies[task](runs, trace, finish)
+        request: Request = self._consumer.strategies[task].take_on(runs, trace, finish)
         return request
 
     def bucket_of(self, task: str) -> Bucket | None:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from celery import Celery
 from kombu.exceptions import OperationalError
 from kombu.pidbox import Mailbox
 
@@ -17,6 +16,7 @@ from bridge.errors import BridgeError, RedisUnreachable
 from bridge.settings import NO_BROKER, PREFIX, WorkerSettings
 from bridge.topology import parse
 from workers import broker, control
+from workers.celery_app import App
 
 PATIENCE = 5.0
 """Seconds for an answer that wants no work."""
@@ -48,8 +48,7 @@ class Fleet:
                 f"modules in {PREFIX}HANDLERS and start them again"
             )
         self._settings = settings
-        self._app = Celery("flybridge", set_as_current=False)
-        self._app.conf.update(broker.configuration(settings))
+        self._app = App(broker.configuration(settings), set_as_current=False)
 
     def handlers(self) -> Answers:
         """What each worker has registered; see `control.list_handlers`.

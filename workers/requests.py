@@ -15,7 +15,7 @@ import celery
 import structlog
 from celery import current_app, signals
 from celery.app.trace import trace_task
-from celery.exceptions import TaskRevokedError, TimeLimitExceeded
+from celery.exceptions import InvalidTaskError, TaskRevokedError, TimeLimitExceeded
 from celery.worker.request import Request
 from celery.worker.state import task_ready, task_reserved
 
@@ -41,16 +41,18 @@ Finish = Callable[["EventRequest", Sequence[Outcome], float], None]
 Trace = Callable[["Run"], str]
 """Gives the traceparent of an event's process span."""
 
-TakeOn = Callable[[Sequence["Run"], Trace, Finish], "EventRequest"]
-
 
 class EventTask(celery.Task):
     """The task of one event type. Its argument is not made by `delay`, but by the intake."""
 
     abstract = True
-    Strategy = "workers.requests:strategy"
+    Strategy = "workers.requests:Strategy"
     acks_late = True
+    reject_on_worker_lost = True
+    # Failure and timeout go to `EventRequest.reject`: a retry or a dead letter.
+    acks_on_failure = acks_on_timeout = False
     ignore_result = True
+    store_errors_even_if_ignored = False
     event_type = ""
     """Empty for the task of all types without one of their own."""
     max_attempts = 5
@@ -236,11 +238,28 @@ def _follow(made: Made) -> str:
     return ""
 
 
-def strategy(task: EventTask, app: Any, consumer: Any) -> TakeOn:
-    """Celery's hook: how a worker takes on an event of this type."""
+class Strategy:
+    """Celery's hook: how a worker takes on what is of one task."""
 
-    def take_on(runs: Sequence[Run], trace: Trace, finish: Finish) -> EventRequest:
-        request = EventRequest(runs, trace, finish, consumer, task)
+    def __init__(self, task: EventTask, app: Any, consumer: Any) -> None:
+        self._task = task
+        self._consumer = consumer
+
+    def __call__(self, *message: Any) -> None:
+        """A message of Celery's broker bears the task's name.
+
+        Raises:
+            InvalidTaskError: always; Celery's consumer rejects the message then.
+        """
+        raise InvalidTaskError(
+            "events come from their streams, never by Celery's broker;"
+            " `flybridge trigger` pushes one to a local Feishu, `flybridge replay` brings one back"
+        )
+
+    def take_on(self, runs: Sequence[Run], trace: Trace, finish: Finish) -> EventRequest:
+        """Make a request of claimed events, and have Celery see to it."""
+        consumer = self._consumer
+        request = EventRequest(runs, trace, finish, consumer, self._task)
         if request.id in consumer.controller.state.revoked and request.revoked():
             return request
         signals.task_received.send(sender=consumer, request=request)
@@ -251,5 +270,3 @@ def strategy(task: EventTask, app: Any, consumer: Any) -> TakeOn:
             callback(request)
         consumer.on_task_request(request)
         return request
-
-    return take_on

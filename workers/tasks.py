@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from celery import Celery
+from celery.backends.base import DisabledBackend
 
 from handlers.registry import Registry
 from workers import batch_runner, runner
@@ -44,8 +45,10 @@ def register(app: Celery, routing: Routing, registry: Registry, *, parallel: boo
         outcomes = await batch_runner.run_async(registry, items, handler_spans, parallel=parallel)
         return outcomes, 0.0
 
+    # Whatever backend the app has for users' tasks: an event's result is stored by nobody.
+    backend = DisabledBackend(app=app)
     for route in routing.routes.values():
-        app.task(process, **_options(route), run_async=staticmethod(process_async))
+        app.task(process, **_options(route), run_async=staticmethod(process_async), backend=backend)
 
 
 def _run_bundle(registry: Registry, items: Sequence[Item], *, parallel: bool) -> Results:
@@ -103,12 +106,41 @@ def renew(
             setattr(app.tasks[name], option, options[option])
 
 
+class UsersTasks:
+    """Whether an app has tasks that come by messages of the broker: neither ours nor Celery's.
+
+    Args:
+        app: may get more tasks later.
+    """
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._seen = 0
+        self._any = False
+
+    def __call__(self) -> bool:
+        tasks = self._app.tasks
+        # Asked at each turn of the worker's loop.
+        if len(tasks) != self._seen:
+            self._seen = len(tasks)
+            self._any = any(
+                not isinstance(task, EventTask) and not name.startswith("celery.")
+                for name, task in list(tasks.items())
+            )
+        return self._any
+
+    __json__ = __call__
+    """What kombu sends of it, in answers to `inspect stats`."""
+
+
 def _options(route: Route) -> dict[str, Any]:
     return {
         "name": route.task,
         "base": EventTask,
-        # Celery would give it to every other app of the process.
+        # Celery would give it to every other app of the process; the second one, where a variable
+        # (FORKED_BY_MULTIPROCESSING) tells it that another Celery program has started this one.
         "shared": False,
+        "lazy": False,
         "event_type": "" if route.task == OTHER else route.task.removeprefix(PREFIX),
         "max_attempts": route.max_attempts,
         "soft_time_limit": route.soft_time_limit,

@@ -1,14 +1,17 @@
-"""Starts a worker the way `celery -A workers.app worker` does, from settings and flags."""
+"""Starts the worker that `celery -A workers.app worker` starts, from settings and flags."""
 
 from __future__ import annotations
 
 import os
 
-from bridge.errors import SettingsInvalid
+from celery.utils.nodenames import default_nodename, host_format
+
+from bridge.errors import OK, SettingsInvalid
 from bridge.seed_options import meaning
 from bridge.settings import PREFIX, WorkerSettings
 
 ASYNCIO_POOL = "workers.aio_pool:TaskPool"
+ASYNCIO_SLOTS = 1000
 
 
 def run_worker(
@@ -35,24 +38,22 @@ def run_worker(
         SettingsInvalid: a queue that no event type and no handler has.
     """
     hand_on(settings)
-    if pool == "asyncio":
-        # Celery reads this when its pools are first imported, so it comes before the app.
-        os.environ["CELERY_CUSTOM_WORKER_POOL"] = ASYNCIO_POOL
-        pool, concurrency = "custom", concurrency or 1000
     from workers.app import app
 
     _check_queues(queues, [queue.name for queue in app.conf.task_queues])
-    level = "critical" if settings.log_level == "off" else settings.log_level
-    arguments = ["--quiet", "worker", "--pool", pool, "--loglevel", level,
-                 "--without-gossip", "--without-mingle"]  # fmt: skip
-    if concurrency:
-        arguments += ["--concurrency", str(concurrency)]
-    if queues:
-        arguments += ["--queues", queues]
-    # Unique on its host: `inspect` tells workers apart by it.
-    arguments += ["--hostname", name or f"worker-{os.getpid()}@%h"]
-    app.worker_main(arguments)
-    return 0
+    worker = app.Worker(
+        pool_cls=ASYNCIO_POOL if pool == "asyncio" else pool,
+        concurrency=concurrency or (ASYNCIO_SLOTS if pool == "asyncio" else None),
+        queues=queues,
+        # Unique on its host: `inspect` tells workers apart by it.
+        hostname=host_format(default_nodename(name or f"worker-{os.getpid()}@%h")),
+        loglevel="critical" if settings.log_level == "off" else settings.log_level,
+        quiet=True,
+        without_gossip=True,
+        without_mingle=True,
+    )
+    worker.start()
+    return int(worker.exitcode or OK)
 
 
 def _check_queues(queues: str | None, known: list[str]) -> None:

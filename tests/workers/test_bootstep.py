@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from celery import bootsteps
+from structlog.testing import capture_logs
 
+from bridge.errors import EXIT_SETTINGS
 from handlers import Registry
 from workers.bootstep import IntakeStep
 from workers.routing import Routing
@@ -73,5 +75,7 @@ def test_inspect_shows_what_the_worker_holds(step, consumer):
 
 
 def test_a_pool_without_celerys_loop_is_refused(step, consumer):
-    with pytest.raises(RuntimeError, match="use --pool prefork, threads, solo or asyncio"):
+    with capture_logs() as said, pytest.raises(SystemExit) as ended:
         step.start(consumer)
+    assert ended.value.code == EXIT_SETTINGS
+    assert "use --pool prefork, threads, solo or asyncio" in said[0]["reason"]

@@ -26,7 +26,7 @@ from celery.app.control import Control
 from celery.app.trace import trace_task
 from celery.concurrency import asynpool, get_implementation, prefork, thread
 from celery.concurrency.base import BasePool, apply_target
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import InvalidTaskError, TaskRevokedError
 from celery.worker import WorkController, state
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.tasks import Tasks
@@ -38,7 +38,7 @@ from kombu.messaging import Consumer as KombuConsumer
 from kombu.utils.imports import symbol_by_name
 
 from workers.bootstep import IntakeStep
-from workers.requests import EventRequest, EventTask
+from workers.requests import EventRequest, EventTask, Strategy
 from workers.worker import ASYNCIO_POOL
 
 
@@ -95,7 +95,10 @@ def test_every_task_gets_its_own_strategy_hook(app: Celery, consumer: Consumer) 
     def process() -> None: ...
 
     assert process.event_type == "contract"
-    assert process.start_strategy(app, consumer).__qualname__ == "strategy.<locals>.take_on"
+    strategy = process.start_strategy(app, consumer)
+    assert isinstance(strategy, Strategy)
+    with pytest.raises(InvalidTaskError):
+        strategy(SimpleNamespace(), None, None, None, set())
 
 
 def test_a_consumer_knows_its_queues(app: Celery) -> None:

@@ -125,12 +125,16 @@ class Stage:
     def share_a_process(self) -> None:
         self.consumer.pool.uses_semaphore = False
 
-    def strategy(self, task: str) -> Callable[..., Request]:
+    def strategy(self, task: str) -> SimpleNamespace:
         def take_on(runs: Sequence[Run], trace: Any, finish: Callable[..., None]) -> Request:
             self.requests.append(Request(task, runs, finish))
             return self.requests[-1]
 
-        return take_on
+        return SimpleNamespace(take_on=take_on)
+
+    def take_on_by(self, take_on: Callable[..., Any]) -> None:
+        every = SimpleNamespace(take_on=take_on)
+        self.consumer.strategies = dict.fromkeys(self.consumer.strategies, every)
 
     def hand_over(self, *runs: Run) -> list[list[str]]:
         """What the pool gets when these are ready: the tokens of each request."""
@@ -200,7 +204,9 @@ def test_an_event_that_celery_refuses_is_tried_again_and_not_held_for_ever(stage
     def refuse(*_: Any) -> None:
         raise ZeroDivisionError
 
-    stage.consumer.strategies = dict.fromkeys(stage.consumer.strategies, refuse)
+    stage.consumer.strategies = dict.fromkeys(
+        stage.consumer.strategies, SimpleNamespace(take_on=refuse)
+    )
     stage.hand_over(run("ev1"))
     ((token, outcome),) = stage.intake.ends
     assert (token, outcome.verdict) == ("ev1", "retry")
@@ -409,7 +415,9 @@ def test_a_request_that_a_thread_ends_at_once_leaves_no_trace(stage):
         request.finish([DONE], 0.1)
         return request
 
-    stage.consumer.strategies = dict.fromkeys(stage.consumer.strategies, at_once)
+    stage.consumer.strategies = dict.fromkeys(
+        stage.consumer.strategies, SimpleNamespace(take_on=at_once)
+    )
     stage.hand_over(*(run(f"ev{n}", LIMITED) for n in range(9)))
     assert len(stage.intake.ends) == 9
     assert stage.pool.requests == 0

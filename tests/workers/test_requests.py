@@ -20,7 +20,7 @@ from bridge.streams import Entry
 from workers.claims import Pending, Run
 from workers.crashes import CRASH_BACKOFF_MAX, CRASHED, crashed
 from workers.outcomes import Outcome
-from workers.requests import EventRequest, EventTask, strategy
+from workers.requests import EventRequest, EventTask, Strategy
 
 DONE = Outcome(finished=("H",))
 
@@ -55,7 +55,7 @@ class Stage:
             Run(Pending("s", "1-1", entry(f"ev{number}")), f"t{number}", attempt, {})
             for number, attempt in enumerate(attempts)
         ]
-        return strategy(self.task, self.app, self)(runs, lambda run: "", self.finish)
+        return Strategy(self.task, self.app, self).take_on(runs, lambda run: "", self.finish)
 
     def finish(self, request: EventRequest, outcomes: Sequence[Outcome], longest: float) -> None:
         self.told.append((outcomes, longest))

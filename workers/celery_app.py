@@ -1,0 +1,66 @@
+"""The class of our Celery apps: Flybridge's settings and the command line configure them, and no
+variable of another Celery program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Celery
+from celery.app.utils import Settings
+from kombu.utils.objects import cached_property
+
+from workers import command_line
+
+
+class OwnSettings(Settings):
+    """Celery's settings, of which these four would come from `CELERY_BROKER_URL` and its like."""
+
+    @property
+    def broker_url(self) -> Any:
+        return self.get("broker_url")
+
+    @property
+    def broker_read_url(self) -> Any:
+        return self.get("broker_read_url") or self.broker_url
+
+    @property
+    def broker_write_url(self) -> Any:
+        return self.get("broker_write_url") or self.broker_url
+
+    @property
+    def result_backend(self) -> Any:
+        return self.get("result_backend")
+
+
+class App(Celery):
+    """A Celery app of Flybridge's.
+
+    Args:
+        configuration: Celery's settings. `--config` and `--result-backend` of `celery` come first
+            where these leave something open.
+        options: of `celery.Celery`.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any], **options: Any) -> None:
+        module = command_line.given("config")
+        super().__init__(
+            "flybridge",
+            # Celery would take these two from CELERY_LOADER and CELERY_CONFIG_MODULE.
+            loader=command_line.given("loader") or "app",
+            config_source=module or dict(configuration),
+            **options,
+        )
+        # Celery swaps what it holds, and never the object. (An assignment would be a setting.)
+        object.__setattr__(self._conf, "__class__", OwnSettings)
+        self.conf.update({**_by_command_line(), **configuration} if module else _by_command_line())
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802  # Celery's name
+        """The class of the program that `celery worker` and `flybridge worker` run."""
+        return self.subclass_with_self("workers.program:Program")
+
+
+def _by_command_line() -> dict[str, Any]:
+    backend = command_line.given("result_backend")
+    return {"result_backend": backend} if backend else {}

@@ -1,0 +1,51 @@
+"""What was said on the command line of `celery -A workers.app …`, while that command imports us.
+
+Each of its options may come from a variable, too (`APP`, `BROKER_URL`, `CELERY_WORKER_POOL`, …).
+Those are of whichever Celery program they were set for, so they do not count.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+ASKING = frozenset({"control", "events", "flower", "graph", "inspect", "status"})
+"""Sub-commands that ask the workers, and run no task themselves."""
+
+
+def given(option: str) -> Any:
+    """The value that an option was given on the command line; None: it was not, or there is none.
+
+    Args:
+        option: of `celery` itself, like `broker`; before the sub-command.
+    """
+    context = _celery()
+    if context is None or context.get_parameter_source(option) is not ParameterSource.COMMANDLINE:
+        return None
+    return context.params[option]
+
+
+def asks_only() -> bool:
+    """Whether the sub-command does without tasks, and so without handlers."""
+    context = _celery()
+    return context is not None and context.invoked_subcommand in ASKING
+
+
+def is_celery() -> bool:
+    """Whether `celery` itself imports the app."""
+    return _celery() is not None
+
+
+def shut_out_variables() -> None:
+    """Have the sub-command take no option from a variable; its own are read after the app."""
+    context = _celery()
+    if context is not None:
+        context.auto_envvar_prefix = None
+
+
+def _celery() -> click.Context | None:
+    context = click.get_current_context(silent=True)
+    root = context.find_root() if context is not None else None
+    return root if root is not None and root.command.name == "celery" else None
