@@ -139,7 +139,7 @@ def worker(
             name=name,
         )
     except (errors.PluginBroken, errors.RegistrationInvalid) as error:
-        raise PluginBroken(str(error)) from error
+        raise PluginBroken(str(error)) from None
     sys.exit(status)
 
 

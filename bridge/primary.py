@@ -108,7 +108,7 @@ class Primary:
                 error = failure
             finally:
                 connection.disconnect()
-        raise self._unknown(error)
+        raise self._unknown(error) from error
 
     async def find_async(self) -> Address:
         """`find` for the event loop."""
@@ -125,7 +125,7 @@ class Primary:
                 error = failure
             finally:
                 await connection.disconnect(nowait=True)
-        raise self._unknown(error)
+        raise self._unknown(error) from error
 
     def _turn(self) -> Iterator[Address]:
         """Every seed once, also while other searches are under way."""

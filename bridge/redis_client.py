@@ -200,20 +200,33 @@ def _forbidden(error: ResponseError, where: str) -> None:
     log.warning("redis.check_skipped", address=where, error=str(error), cure=cure)
 
 
-def unreachable(error: Exception, where: str) -> RedisUnreachable:
+def unreachable(
+    error: Exception, where: str, variable: str = "FLYBRIDGE_REDIS_URL"
+) -> RedisUnreachable:
     """What to raise instead of redis-py's error, with the cure.
 
     Args:
         error: no reply that refuses a command, but the lack of an answer or of the right to one.
         where: `address` of the client.
+        variable: that holds its URL.
     """
-    if isinstance(error, AuthenticationError):
-        cure = "check user and password in FLYBRIDGE_REDIS_URL"
-    elif isinstance(error, BusyLoadingError):
-        cure = "it is loading its data; try again when it is done"
-    else:
-        cure = "check that it runs, and FLYBRIDGE_REDIS_URL"
-    return RedisUnreachable(f"Redis at {where} did not answer ({error}); {cure}.")
+    said = str(error).rstrip(".")
+    if any(isinstance(each, AuthenticationError) for each in (error, error.__cause__)):
+        return RedisUnreachable(
+            f"Redis at {where} refuses us ({said}); check user and password in {variable}."
+        )
+    if isinstance(error, BusyLoadingError):
+        return RedisUnreachable(
+            f"Redis at {where} is loading its data ({said}); try again when it is done."
+        )
+    if "SSL" in said:
+        return RedisUnreachable(
+            f"TLS with Redis at {where} failed ({said}); check that it speaks TLS on this port, "
+            f"and certificates and ssl_ options in {variable}."
+        )
+    return RedisUnreachable(
+        f"Redis at {where} did not answer ({said}); check that it runs, and {variable}."
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -75,12 +75,15 @@ class PluginBroken(HandlerError):
     Args:
         module: its dotted name.
         cause: what went wrong, and what to do about it.
+        place: `file:line` of the code that failed; empty if none did.
     """
 
-    def __init__(self, module: str, cause: str) -> None:
+    def __init__(self, module: str, cause: str, place: str = "") -> None:
         self.module = module
         self.cause = cause
-        super().__init__(module, cause)
+        self.place = place
+        super().__init__(module, cause, place)
 
     def __str__(self) -> str:
-        return f"handler module {self.module} failed to import: {self.cause}"
+        where = f" at {self.place}" if self.place else ""
+        return f"handler module {self.module} failed to import{where}: {self.cause}"

@@ -6,8 +6,8 @@ Importing is all it does; the modules register themselves with `@handles`.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -15,13 +15,11 @@ from importlib.metadata import entry_points as installed_entry_points
 
 import structlog
 
-from handlers.errors import PluginBroken, RegistrationInvalid
+from handlers.errors import PluginBroken
+from handlers.import_errors import OURS, place, reason, taken
 from handlers.registry import Registration, registry
 
 log = structlog.get_logger("handlers.plugins")
-
-OURS = frozenset({"bridge", "workers", "handlers"})
-"""The import packages of Flybridge."""
 
 GROUP = "flybridge.handlers"
 """Entry points of this group are loaded; each names a module."""
@@ -43,7 +41,7 @@ def load(modules: Iterable[str], *, entry_points: bool = True) -> None:
         if module.endswith(".py"):
             raise PluginBroken(module, f"a file's name; give the module: {module[:-3]}")
         if module in OURS:
-            raise PluginBroken(module, _taken(module))
+            raise PluginBroken(module, taken(module))
         _load(module, partial(importlib.import_module, module))
     for entry_point in installed_entry_points(group=GROUP) if entry_points else ():
         _load(_module_of(entry_point), entry_point.load)
@@ -82,43 +80,34 @@ def _load(module: str, load_module: Callable[[], object]) -> None:
     try:
         with registry.loading(module):
             load_module()
+            _refuse_twin(module)
+    except PluginBroken:
+        raise
     # A module may fail with anything, sys.exit() included; the worker stops with its name.
     except (Exception, SystemExit) as error:
-        raise PluginBroken(module, _cause(module, error)) from error
+        raise PluginBroken(module, reason(module, error), place(module, error)) from None
     if is_new and (registry.list(), registry.default) == before:
         log.warning("plugin.registered_nothing", module=module, cure="decorate with @handles(…)")
 
 
+def _refuse_twin(module: str) -> None:
+    """Python takes a file for two modules if it is imported under two names."""
+    file = _file_of(module)
+    names = {each.where.rpartition(":")[0] for each in registry.list()} - {module}
+    for other in sorted(names):
+        if file and _file_of(other) == file:
+            raise PluginBroken(
+                module,
+                f"its file is imported as {other!r}, too, so that its handlers would run twice; "
+                "use one of the two names everywhere",
+                file,
+            )
+
+
+def _file_of(module: str) -> str:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return os.path.realpath(file) if file else ""
+
+
 def _module_of(entry_point: EntryPoint) -> str:
     return entry_point.value.partition(":")[0]
-
-
-def _cause(module: str, error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name and _is_part(error.name, module):
-        package = module.partition(".")[0]
-        if package in OURS:
-            return _taken(package)
-        return (
-            f"no module {error.name!r} on the path; run from the folder that holds it, "
-            "install it, or correct the name"
-        )
-    if isinstance(error, RegistrationInvalid):
-        return str(error)
-    if isinstance(error, ModuleNotFoundError):
-        return f"it needs {error.name!r}, which is not installed; install it beside Flybridge"
-    return f"{type(error).__name__}: {error}{_place(error)}; correct it and try again"
-
-
-def _taken(package: str) -> str:
-    return f"{package!r} is a name of Flybridge's, whose package is found first; rename yours"
-
-
-def _is_part(name: str, module: str) -> bool:
-    return name == module or module.startswith(f"{name}.")
-
-
-def _place(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):  # names file and line itself
-        return ""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f" (at {frames[-1].filename}:{frames[-1].lineno})" if frames else ""

@@ -39,6 +39,12 @@ def users_line(error: BaseException) -> str:
     return f"{_file(nearest[-1].tb_frame)}:{nearest[-1].tb_lineno}" if nearest else ""
 
 
+def raised_in(error: BaseException, module: str) -> bool:
+    """Whether a function of this module raised it."""
+    frames = [step.tb_frame for step in _steps(error)]
+    return bool(frames) and frames[-1].f_globals.get("__name__") == module
+
+
 def rendered(error: BaseException) -> str:
     """The traceback from the user's first frame on, as text."""
     return "".join(traceback.format_exception(type(error), error, users_frames(error)))

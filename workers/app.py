@@ -20,6 +20,7 @@ from kombu import Exchange, Queue
 from bridge import heap, logs, telemetry
 from bridge.environment import PREFIX
 from bridge.errors import EXIT_PLUGIN, BridgeError, SettingsInvalid
+from bridge.redaction import redact
 from bridge.redis_client import check_server_sync, sync_client
 from bridge.settings import WorkerSettings
 from handlers.errors import PluginBroken, RegistrationInvalid
@@ -128,7 +129,7 @@ def _load() -> tuple[WorkerSettings, App]:
     except (BridgeError, PluginBroken, RegistrationInvalid) as error:
         if not command_line.is_celery():
             raise
-        for line in str(error).splitlines():
+        for line in redact(str(error)).splitlines():
             click.echo(f"flybridge: {line}", err=True)
         raise SystemExit(getattr(error, "exit_code", EXIT_PLUGIN)) from error
 

@@ -13,6 +13,7 @@ from kombu.exceptions import OperationalError
 from kombu.pidbox import Mailbox
 
 from bridge.errors import BridgeError, RedisUnreachable
+from bridge.redis_client import unreachable
 from bridge.settings import NO_BROKER, PREFIX, WorkerSettings
 from bridge.topology import parse
 from workers import broker, control
@@ -110,8 +111,6 @@ class Fleet:
                 yield connection
         except OperationalError as error:
             broker, streams = self._settings.broker_url, self._settings.redis_url
-            raise RedisUnreachable(
-                f"the workers cannot be asked, for Redis at {parse(broker or streams)} did not "
-                f"answer ({error}); check that it runs, and address, user and password in "
-                f"{PREFIX}{'BROKER_URL' if broker else 'REDIS_URL'}"
-            ) from error
+            variable = f"{PREFIX}{'BROKER_URL' if broker else 'REDIS_URL'}"
+            said = unreachable(error, str(parse(broker or streams)), variable)
+            raise RedisUnreachable(f"the workers cannot be asked: {said}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bridge.errors import RedisUnfit, RedisUnreachable
+from bridge.primary import PrimaryUnknown
 from bridge.redis_client import (
     TIMEOUT,
     address,
@@ -17,6 +19,7 @@ from bridge.redis_client import (
     check_server,
     check_server_sync,
     sync_client,
+    unreachable,
 )
 
 
@@ -108,10 +111,46 @@ async def test_no_server_is_unreachable_and_the_password_stays_secret() -> None:
     assert "someone" not in str(caught.value)
 
 
-def test_wrong_credentials_are_named_as_such() -> None:
-    refused = redis.AuthenticationError("WRONGPASS")
-    with pytest.raises(RedisUnreachable, match="user and password"):
-        check(refused, redis_version="7.0.15")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            redis.AuthenticationError("invalid username-password pair."),
+            "refuses us (invalid username-password pair); check user and password in FLYBRIDGE_X.",
+        ),
+        (
+            redis.ConnectionError("Error 1 connecting. [SSL: CERTIFICATE_VERIFY_FAILED] expired"),
+            "certificates and ssl_ options in FLYBRIDGE_X.",
+        ),
+        (redis.BusyLoadingError("Loading"), "is loading its data (Loading); try again when"),
+        (TimeoutError("no answer"), "did not answer (no answer); check that it runs, and FLY"),
+    ],
+)
+def test_a_redis_that_cannot_be_used_is_named_with_what_it_said(
+    error: Exception, said: str
+) -> None:
+    assert said in str(unreachable(error, "redis://h", "FLYBRIDGE_X"))
+
+
+def test_a_seed_that_refuses_the_password_has_answered() -> None:
+    unknown = PrimaryUnknown("no Sentinel names a primary (no)")
+    unknown.__cause__ = redis.AuthenticationError("no")
+    assert "refuses us" in str(unreachable(unknown, "sentinel m via h"))
+
+
+async def test_wrong_credentials_are_told_by_every_client(
+    server: Callable[[], object],
+) -> None:
+    server()
+    place = server.url.removeprefix("redis://")  # type: ignore[attr-defined]
+    async with async_client(f"redis://nobody:x@{place}") as client:
+        with pytest.raises(RedisUnreachable, match="refuses us"):
+            await check_server(client)
+    with (
+        sync_client(f"redis://nobody:x@{place}") as blocking,
+        pytest.raises(RedisUnreachable, match="refuses us"),
+    ):
+        check_server_sync(blocking)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -56,24 +57,63 @@ def test_a_module_that_only_sets_the_default_registers_something(folder: Path) -
     assert lines == []
 
 
+PLACE = "handler module plugin_bad failed to import at {}/plugin_bad.py"
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("import plugin_missing_library", "it needs 'plugin_missing_library'"),
-        ("def broken(:", "SyntaxError"),
-        ("1 / 0", r"ZeroDivisionError: division by zero \(at .*plugin_bad.py:1\)"),
-        ("raise SystemExit(3)", "SystemExit: 3"),
-        (HANDLER.replace('_v1"', '_v1", timeout=0'), "timeout=0; give seconds"),
+        ("import plugin_missing_library", ":1: it needs 'plugin_missing_library', which is not "),
+        ("import json.plugin_none", ":1: it needs 'json.plugin_none', and 'json' has no such "),
+        ("from json import none", ":1: ImportError: cannot import name 'none' from 'json'"),
+        ("x = 1\ndef broken(:", ":2: SyntaxError: invalid syntax; correct it and try again"),
+        ("x = '\0'", ": SyntaxError: source code string cannot contain null bytes; correct"),
+        ("\n1 / 0", ":2: ZeroDivisionError: division by zero; correct it and try again"),
+        ("raise SystemExit('no')", ":1: SystemExit: no; a module that is imported must not end"),
+        ("import sys\nsys.exit()", ":2: SystemExit; a module that is imported must not end"),
+        (
+            "import os\ndef url():\n    return os.environ['PLUGIN_URL']\nURL = url()",
+            ":3: KeyError: 'PLUGIN_URL'; set this environment variable for the workers",
+        ),
+        ("{}['x']", ":1: KeyError: 'x'; correct it and try again"),
+        ("import json\njson.loads('{')", ":2: json.decoder.JSONDecodeError: Expecting property"),
+        (HANDLER.replace('_v1"', '_v1", timeout=0'), ":4: timeout=0; give seconds"),
+        (HANDLER.replace("event, context", "event"), ":4: greet does not accept (event, context)"),
+        (HANDLER + HANDLER, ":9: 'plugin_bad:greet' is the name of the handler at plugin_bad:4"),
+        ("class Odd(Exception):\n    __str__ = None\nraise Odd()", ":3: plugin_bad.Odd: "),
     ],
 )
-def test_a_broken_module_is_named_with_cause_and_cure(folder: Path, code: str, said: str) -> None:
+def test_a_broken_module_is_named_with_line_cause_and_cure(
+    folder: Path, code: str, said: str
+) -> None:
     (folder / "plugin_bad.py").write_text(code)
-    with pytest.raises(
-        PluginBroken, match="handler module plugin_bad failed to import: "
-    ) as broken:
+    with pytest.raises(PluginBroken) as broken:
         load(["plugin_bad"])
     assert broken.value.module == "plugin_bad"
-    assert broken.match(said)
+    assert str(broken.value).startswith(PLACE.format(folder) + said)
+    assert broken.value.__suppress_context__
+
+
+def test_the_line_is_where_the_users_code_failed_in_whichever_module(folder: Path) -> None:
+    (folder / "plugin_bad.py").write_text("import plugin_inner\n")
+    (folder / "plugin_inner.py").write_text("import plugin_bad\nfrom plugin_bad import X\n")
+    with pytest.raises(PluginBroken, match="two modules import each other; move what") as broken:
+        load(["plugin_bad"])
+    assert broken.value.place == f"{folder}/plugin_inner.py:2"
+
+
+def test_a_file_under_two_names_would_run_its_handlers_twice(folder: Path) -> None:
+    package = folder / "plugin_package"
+    package.mkdir()
+    (package / "plugin_twice.py").write_text(HANDLER)
+    sys.path.insert(0, str(package))
+    try:
+        load(["plugin_package.plugin_twice"])
+        with pytest.raises(PluginBroken, match=r"its file is imported as 'plugin_package\.pl"):
+            load(["plugin_twice"])
+    finally:
+        sys.path.remove(str(package))
+    assert [each.name for each in registry.list()] == ["plugin_package.plugin_twice:greet"]
 
 
 @pytest.mark.parametrize("module", ["plugin_nowhere", "plugin_nowhere.feishu"])

@@ -45,7 +45,7 @@ def test_what_leads_to_the_users_code_and_away_from_it_is_not_the_users(
     file = tmp_path / "with_a_mistake.py"
     file.write_text("import os\n\ndef read():\n    os.environ['NO_SUCH_VARIABLE']\n\nread()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    error = caught(lambda: load(["with_a_mistake"], entry_points=False)).__cause__
+    error = caught(lambda: load(["with_a_mistake"], entry_points=False)).__context__
 
     assert isinstance(error, KeyError)
     assert users_line(error) == f"{file}:4"

@@ -121,3 +121,21 @@ def test_modules_of_the_working_directory_are_found_later_too(tmp_path: Path) ->
     # As with `celery`, whose console script has not the working directory on the path.
     ended = run("-P", "-c", program, path=here, **told, PYTHONSAFEPATH="1")
     assert ended.returncode == 0, ended.stderr
+
+
+def test_under_the_celery_command_a_mistake_is_a_sentence_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "mistaken.py").write_text("import os\nURL = os.environ['NO_SUCH_URL']\n")
+    command = ("-m", "celery", "-A", "workers.app", "worker")
+    given = {"FLYBRIDGE_APP_ID": "cli_test", "FLYBRIDGE_HANDLERS": "mistaken"}
+
+    ended = run(*command, path=tmp_path, **given)
+    assert ended.returncode == EXIT_PLUGIN
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(
+        f"flybridge: handler module mistaken failed to import at {tmp_path}/mistaken.py:2: "
+        "KeyError: 'NO_SUCH_URL'; set this environment variable"
+    )
+
+    ended = run(*command, path=tmp_path, **{**given, "FLYBRIDGE_APP_ID": ""})
+    assert ended.returncode == EXIT_SETTINGS
+    assert ended.stderr.startswith("flybridge: FLYBRIDGE_APP_ID is not set; ")
