@@ -105,7 +105,7 @@ class Keys:
         return f"{self.prefix}:dead:{group}"
 
     def unhandled(self, group: str, event_type: str) -> str:
-        """List of the ids of a type's dead letters with reason `unhandled`, the oldest first."""
+        """Zset of the ids of a type's dead letters with reason `unhandled`, by Unix ms."""
         return f"{self.prefix}:unhandled:{group}:{self.stream(event_type).rpartition(':')[2]}"
 
     def replay(self, group: str, event_type: str) -> str:

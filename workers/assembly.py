@@ -17,10 +17,13 @@ import redis
 from bridge import redaction, telemetry
 from bridge.redis_client import sync_client
 from bridge.streams import Keys
+from bridge.topology import parse
 from workers import poison
+from workers.bridges import Bridges
 from workers.business import BusinessKeys
 from workers.claims import Run
 from workers.consumer import Consumer
+from workers.group_watch import GroupWatch
 from workers.guard import Guard
 from workers.intake import Intake
 from workers.ordering import Ordering
@@ -107,12 +110,16 @@ def assemble(
         for each in (client, once):
             each.connection_pool.disconnect(inuse_connections=False)
 
+    watch = GroupWatch(settings.group)
+    bridges = Bridges(once, keys, str(parse(settings.redis_url)))
     unhandled = Unhandled(registry, reader.sightings, settings.group, settings.unhandled_after)
     intake = Intake(
         reader,
         PendingList(consumer, settings.event_lease),
         guard,
-        Selection(reader, keys, settings.group, registry, routing, share, unhandled).streams,
+        Selection(
+            reader, keys, settings.group, registry, routing, share, unhandled, watch, bridges
+        ).streams,
         settings.event_lease,
         pool.waiting,
         pool.ring,

@@ -41,8 +41,13 @@ class Coverage(Struct, frozen=True):
 
     def handlers_of(self, event_type: str) -> frozenset[str]:
         """The handlers that the worker runs for a type; none if it does not read its queue."""
-        if not self.reads(event_type):
-            return frozenset()
+        return self._named(event_type) if self.reads(event_type) else frozenset()
+
+    def has_handler(self, event_type: str) -> bool:
+        """Whether the worker has a handler for a type, though it may not read its queue."""
+        return bool(self._named(event_type))
+
+    def _named(self, event_type: str) -> frozenset[str]:
         return frozenset(
             name
             for name, patterns in self.handlers.items()

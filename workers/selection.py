@@ -11,6 +11,8 @@ from workers.coverage import Coverage
 if TYPE_CHECKING:
     from bridge.streams import Keys
     from handlers.registry import Registry
+    from workers.bridges import Bridges
+    from workers.group_watch import GroupWatch
     from workers.reader import StreamReader
     from workers.routing import Routing
     from workers.unhandled import Unhandled
@@ -37,6 +39,8 @@ class Selection:
     routing: Routing
     share: Share
     unhandled: Unhandled
+    watch: GroupWatch
+    bridges: Bridges
 
     def streams(self) -> list[str]:
         """What to read now; what this worker covers is told to the trimming and its group first."""
@@ -44,7 +48,10 @@ class Selection:
         coverage = Coverage.of(self.registry, self.routing, queues)
         self.reader.subscribe(self.routing.covered(queues), coverage)
         replayed = self.reader.replayed_types()
-        known = self.reader.known_types() | self.routing.types()
+        came = self.reader.known_types()
+        self.watch.look(coverage, self.reader.sightings(), came)
+        self.bridges.look()
+        known = came | self.routing.types()
         chosen = set(self.unhandled.readable(filter(self._consumes, known | replayed)))
         return [
             *map(self.keys.stream, known & chosen),

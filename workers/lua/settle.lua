@@ -2,7 +2,7 @@
 -- Record how an attempt ended; only the claim's token may. Repeating the call repeats the answer.
 -- KEYS[1] state  KEYS[2] lock  KEYS[3] lock-signal (wakes python-redis-lock's waiters)
 -- KEYS[4] stream of the entry  KEYS[5] its retries (zset)  KEYS[6] dead letters (stream)
--- KEYS[7] of a dead letter whose kind is bounded in number: the ids of its kind (list); the oldest one goes
+-- KEYS[7] of a dead letter whose kind is bounded in number: the ids of its kind (zset); the oldest one goes
 -- ARGV[1] token  [2] verdict: done, retry, crash, dead or return  [3] group  [4] entry id
 -- ARGV[5] ms until the retry; with KEYS[7] how many letters of the kind are kept
 -- ARGV[6] reason  [7] error  [8] handler  [9] seconds a done or dead mark is kept, [10] an unsettled state
@@ -27,7 +27,7 @@ if verdict == 'dead' then
   -- A key of a wrong type stops the script here, before its first write.
   redis.call('XLEN', KEYS[6])
   if KEYS[7] then
-    redis.call('LLEN', KEYS[7])
+    redis.call('ZCARD', KEYS[7])
   end
 end
 for i = 12, marks_end, 2 do
@@ -56,9 +56,13 @@ elseif verdict == 'dead' then
     letter[#letter + 1] = value
   end
   local letter_id = redis.call('XADD', KEYS[6], '*', unpack(letter))
-  local kept = KEYS[7] and redis.call('RPUSH', KEYS[7], letter_id) or 0
-  for _ = tonumber(ARGV[5]) + 1, kept do
-    displaced = displaced + redis.call('XDEL', KEYS[6], redis.call('LPOP', KEYS[7]))
+  if KEYS[7] then
+    redis.call('ZADD', KEYS[7], now, letter_id)
+    for _ = tonumber(ARGV[5]) + 1, redis.call('ZCARD', KEYS[7]) do
+      local oldest = redis.call('ZRANGE', KEYS[7], 0, 0)[1]
+      redis.call('ZREM', KEYS[7], oldest)
+      displaced = displaced + (tonumber(redis.pcall('XDEL', KEYS[6], oldest)) or 0)
+    end
   end
   redis.call('HSET', KEYS[1], 'state', 'dead', 'error', ARGV[7])
 else
