@@ -20,8 +20,8 @@ from bridge.seed_options import translate
 from bridge.service import Service
 from bridge.setting_types import Switch
 from bridge.settings import BridgeSettings
-from bridge.sharing import shared_types
 from handlers.errors import RegistrationInvalid
+from handlers.overlap import shared_types
 from handlers.registry import Registry
 from handlers.registry import registry as decorated
 from workers.inline import InlineWorker
@@ -175,6 +175,8 @@ class Builder:
             problems += shared_types(self._registry.written())
         if problems:
             raise SettingsInvalid(problems)
+        if not settings.multi_handler:
+            self._registry.allow_one_per_type()
         self._built = True
         worker = InlineWorker(settings, self._registry) if self._runs_handlers else None
         return Service(settings, self._registry, worker)
@@ -205,6 +207,7 @@ class Builder:
                 "add_handler(…), set_default_handler(…), or bridge_only()."
             ]
         try:
+            self._registry.check_factories()
             Routing.of(self._registry)
         except RegistrationInvalid as error:
             return [str(error)]

@@ -93,6 +93,8 @@ class Link:
         self.connection: Connection | None = None
         self.connected_at: float | None = None
         """By `clock`; None: not connected."""
+        self.endpoint: Endpoint | None = None
+        """Of the connection; None: not connected."""
         self.trouble = ""
         """Why there is no connection; empty when there is one, or was until just now."""
         self.degraded = False
@@ -280,6 +282,7 @@ class Link:
 
     def _connected(self, connection: Connection, endpoint: Endpoint) -> None:
         self.connection, self.connected_at = connection, self._clock()
+        self.endpoint = endpoint
         self.trouble, self.degraded = "", False
         self._offline_since = None
         self._tally.connects += 1
@@ -300,7 +303,7 @@ class Link:
             self._attempts.succeeded()
         self._config = connection.protocol.config
         self._backoff.limit(self._config.reconnect_interval)
-        self.connection = self.connected_at = None
+        self.connection = self.connected_at = self.endpoint = None
         self._offline_since = now
         self.on_change()
         self._lifecycle.tell(Disconnected(closed.code, closed.reason, now_ms()))

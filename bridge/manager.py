@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 from bridge import telemetry
 from bridge.assembly import assembled, heartbeat
+from bridge.client import Client
 from bridge.connection import Connection
 from bridge.ending import Ending
 from bridge.errors import Misused, NotConnected
@@ -222,6 +223,13 @@ class ConnectionManager:
     def heartbeat(self) -> HeartbeatStatistics:
         """Pings and pongs over all connections since the manager was made."""
         return self._heartbeat.statistics(time.monotonic(), now_ms())
+
+    @property
+    def client(self) -> Client:
+        """The connection: its id, address, age and counters. Talk over it by `send`."""
+        if self._supervisor is None:
+            return Client()
+        return Client.of(self._supervisor.status(), self._supervisor.endpoint)
 
     def status(self) -> Status:
         """Everything; after the end, as it was then.

@@ -39,7 +39,9 @@ def check_kind(kind: object) -> None:
     """
     if kind not in KINDS:
         known = ", ".join(each.__name__ for each in KINDS)
-        raise TypeError(f"{kind!r} cannot be subscribed to; give one of {known}.")
+        raise TypeError(
+            f"{kind!r} cannot be subscribed to; give one of {known}, as in @manager.on(Connected)."
+        )
 
 
 class Subscribers:

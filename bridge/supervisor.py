@@ -24,6 +24,7 @@ from bridge.connection import Connection
 from bridge.credentials import Credentials, Discover, Secret
 from bridge.durability import NONE, Durability
 from bridge.election import LossReason, Lost
+from bridge.endpoint import Endpoint
 from bridge.errors import LeaseLost, NotConnected
 from bridge.feed import Feed
 from bridge.heartbeat import Heartbeat
@@ -131,6 +132,11 @@ class Supervisor:
         elector.on_lost = self._on_lost
         elector.watch = self._vital.watch
         elector.may_lead = self._may_lead
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where the leader's connection goes to; None: there is none."""
+        return self._link.endpoint
 
     @property
     def connection(self) -> Connection | None:

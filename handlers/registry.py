@@ -11,16 +11,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar, Unpack
 
+import structlog
+
 from handlers.default import LogUnhandled
 from handlers.errors import RegistrationInvalid
 from handlers.middleware import layer_of
 from handlers.options import Options
+from handlers.overlap import shared_types
 from handlers.patterns import check, warn_of_aliases, warn_of_misspelling
 from handlers.registration import Entry, Registration, entry_of
 from handlers.source import Source, source_of
 from handlers.table import Table
 
 __all__ = ["Registration", "Registry", "handles", "registry", "use"]
+
+log = structlog.get_logger("handlers.registry")
 
 _MAX_CACHED = 1024  # a sender can make up types without end
 
@@ -38,6 +43,7 @@ class Registry:
         self._cache: dict[str, tuple[Registration, ...]] = {}
         self._composed: dict[int, Registration] = {}
         self._origin = ""
+        self._one_per_type = False
         self.revision = 0
         """Grows with every change."""
 
@@ -79,11 +85,17 @@ class Registry:
         check(patterns, source.where)
         with self._lock:
             entry = self._table.joined(entry_of(source, patterns, options, self._origin))
-            self._change(self._table.with_entry(entry))
+            self._adopt(self._table.with_entry(entry))
             registration = self._shown(entry)
         warn_of_aliases(patterns)
         warn_of_misspelling(patterns, source.where)
         return registration
+
+    def _adopt(self, table: Table) -> None:
+        shared = shared_types(table.written()) if self._one_per_type else []
+        if shared:
+            raise RegistrationInvalid("\n".join(shared))
+        self._change(table)
 
     def _change(self, table: Table) -> None:
         self._table = table
@@ -134,7 +146,7 @@ class Registry:
         with self._lock:
             table, back = self._table.restored(module)
             if back:
-                self._change(table)
+                self._adopt(table)
             return tuple(map(self._shown, back))
 
     def has(self, module: str, name: str = "") -> bool:
@@ -223,6 +235,21 @@ class Registry:
                 found = table.default
             return None if found is None else self._shown(found)
 
+    def handler_of(self, event_type: str) -> object:
+        """The user's own object that handles a type: the handler's instance, or the function.
+
+        It is the default's where nothing covers the type. An instance that a class or a factory
+        makes is made now, and handles this process' events from then on.
+
+        Raises:
+            RegistrationInvalid: several handlers cover the type: `lookup` gives them.
+        """
+        entries = self._table.covering(event_type) or (self._table.default,)
+        if len(entries) > 1:
+            names = ", ".join(entry.registration.name for entry in entries)
+            raise RegistrationInvalid(f"{event_type} has {names}; use lookup({event_type!r})")
+        return entries[0].source.handler()
+
     def is_registered(self, event_type: str) -> bool:
         """Whether any handler but the default covers the type."""
         return bool(self._table.covering(event_type))
@@ -240,7 +267,25 @@ class Registry:
     def written(self) -> dict[str, tuple[str, ...]]:
         """Name -> the types and patterns that the handler was given, aliases and all."""
         with self._lock:
-            return {name: entry.patterns for name, entry in self._table.entries.items()}
+            return self._table.written()
+
+    def allow_one_per_type(self) -> None:
+        """Refuse from now on what would give an event type a second handler."""
+        self._one_per_type = True
+
+    def check_factories(self) -> None:
+        """Call the factories that do not say what they make.
+
+        A factory that fails is left alone: what it needs may be there at its first event only.
+
+        Raises:
+            RegistrationInvalid: one returned something that is no handler.
+        """
+        with self._lock:
+            entries = (*self._table.entries.values(), self._table.default)
+        for entry in entries:
+            if entry.source.is_untold:
+                _try_factory(entry.source)
 
     def renewed(self, handler: object) -> Registration | None:
         """What a handler was registered as, without middleware and with its instance not made yet.
@@ -261,6 +306,15 @@ class Registry:
             if entry.source.given is handler or entry.source.given is type(handler):
                 return entry.patterns, entry.options
         return None
+
+
+def _try_factory(source: Source) -> None:
+    try:
+        source.handler()
+    except RegistrationInvalid:
+        raise
+    except Exception as error:  # a running loop, say: it is called again at the first event
+        log.debug("factory.failed", handler=source.name, error=repr(error))
 
 
 def _own_types(source: Source) -> tuple[str, ...]:

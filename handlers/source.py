@@ -39,6 +39,20 @@ class Source:
     is_async: bool
     """Known to be `async def`; of a factory's handler only if the factory's return type says so."""
 
+    @property
+    def is_untold(self) -> bool:
+        """Whether it is a factory that does not say what it makes."""
+        return isinstance(self.run, Lazy) and self.owner is Handler
+
+    def handler(self) -> object:
+        """The user's own object that handles events: an instance, made now if need be, or function.
+
+        Raises:
+            RegistrationInvalid: a factory returned something else.
+            Exception: what the factory or the class raised.
+        """
+        return self.run.handler() if isinstance(self.run, Lazy) else self.given
+
 
 def source_of(given: object) -> Source:
     """Find out what `given` is.
@@ -65,7 +79,7 @@ def _of_class(cls: type) -> Source:
             f"{place_of(handle)}: {cls.__qualname__}() needs arguments; register a factory: "
             f"registry.register(lambda: {cls.__qualname__}(…), …, name={cls.__qualname__!r})"
         )
-    return _source(cls, cls, cls, _Lazy(cls), handle)
+    return _source(cls, cls, cls, Lazy(cls), handle)
 
 
 def _of_factory(factory: Callable[[], Any]) -> Source:
@@ -75,7 +89,7 @@ def _of_factory(factory: Callable[[], Any]) -> Source:
         )
     owner = _made_by(factory)
     handle = _checked(owner) if owner is not Handler else None
-    return _source(factory, _named(factory), owner, _Lazy(factory), handle)
+    return _source(factory, _named(factory), owner, Lazy(factory), handle)
 
 
 def _of_function(function: Callable[..., Any]) -> Source:
@@ -117,17 +131,26 @@ class PerProcess(Generic[MadeT]):
             return self._made[1]
 
 
-class _Lazy:
+class Lazy:
     """Builds a handler at the first event, and passes events to it."""
 
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build = build
-        self._handle = PerProcess(self._make)
+        self._handler = PerProcess(self._make)
 
     def __call__(self, event: Event, context: Context) -> Any:
-        return self._handle.get()(event, context)
+        return self.handler().handle(event, context)
 
-    def _make(self) -> Run:
+    def handler(self) -> Handler:
+        """The handler of this process, built now if it is not there yet.
+
+        Raises:
+            RegistrationInvalid: a factory returned something else.
+            Exception: what the factory or the class raised.
+        """
+        return self._handler.get()
+
+    def _make(self) -> Handler:
         handler = self._build()
         if not isinstance(handler, Handler):
             where = place_of(_named(self._build))
@@ -136,7 +159,7 @@ class _Lazy:
                 "return an instance of a Handler subclass"
             )
         _checked(type(handler))
-        return handler.handle
+        return handler
 
 
 def _checked(cls: type[Handler]) -> Callable[..., Any]:

@@ -34,6 +34,10 @@ class Table:
             if any(matches(pattern, event_type) for pattern in entry.registration.patterns)
         )
 
+    def written(self) -> dict[str, tuple[str, ...]]:
+        """Name -> the types and patterns that the handler was given, aliases and all."""
+        return {name: entry.patterns for name, entry in self.entries.items()}
+
     def joined(self, new: Entry) -> Entry:
         """`new`, together with what the same handler was registered for before.
 

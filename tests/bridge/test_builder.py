@@ -27,9 +27,9 @@ from bridge.builder import (
     service_with_single_handler,
 )
 from bridge.errors import BridgeError, Misused, RedisUnreachable, SettingsInvalid
-from bridge.sharing import overlap
 from handlers import Context, Event, Handler, Middleware, handles
 from handlers.errors import RegistrationInvalid
+from handlers.overlap import overlap
 from handlers.registry import Registry, registry
 from handlers.testing import run
 
@@ -642,3 +642,61 @@ def test_run_ends_with_the_code_and_the_sentence_of_the_command_line(
         service.run()
     assert caught.value.code == RedisUnreachable.exit_code
     assert capsys.readouterr().err == "flybridge: No Redis; start one.\n"
+
+
+# What a service refuses beyond settings
+
+
+class Silent(Handler):
+    def handle(self, event: Event, context: Context) -> None: ...
+
+
+@pytest.mark.parametrize("made", [3, None, Silent, "handler"])
+def test_a_factory_that_makes_no_handler_is_refused_by_build(made: object) -> None:
+    builder = configured().add_handler(lambda: made, "im.message.receive_v1")
+    with pytest.raises(SettingsInvalid, match=r"the factory at .* return an instance"):
+        builder.build()
+
+
+def test_a_default_factory_that_makes_no_handler_is_refused_too() -> None:
+    builder = configured().set_default_handler(lambda: 3)
+    with pytest.raises(SettingsInvalid, match="return an instance of a Handler subclass"):
+        builder.build()
+
+
+def test_a_factory_makes_one_handler_and_one_that_cannot_yet_is_asked_again() -> None:
+    made: list[Silent] = []
+
+    def make() -> Any:
+        made.append(Silent())
+        return made[-1]
+
+    def fail_outside_of_a_loop() -> Any:
+        asyncio.get_running_loop()
+        return Silent()
+
+    service = (
+        configured()
+        .add_handler(make, "im.message.receive_v1")
+        .add_handler(fail_outside_of_a_loop, "im.message.recalled_v1")
+        .build()
+    )
+    assert service.registry.handler_of("im.message.receive_v1") is made[0]
+    assert len(made) == 1
+
+
+def test_single_handler_mode_holds_after_build_too() -> None:
+    service = configured().add_handler(Silent(), "im.message.receive_v1").build()
+    for pattern in ("im.message.receive_v1", "im.*", "*"):
+        with pytest.raises(RegistrationInvalid, match=r"use_multi_handler\(\) lets them share"):
+            service.registry.register(lambda event, context: None, pattern, name="second")
+    assert len(service.registry.lookup("im.message.receive_v1")) == 1
+    service.registry.register(Silent(), "im.message.recalled_v1", name="other")
+    assert service.registry.is_registered("im.message.recalled_v1")
+
+
+def test_a_build_that_failed_leaves_the_choice_of_several_handlers_open() -> None:
+    builder = Builder().add_handler(Silent(), "im.message.receive_v1", name="one")
+    with pytest.raises(SettingsInvalid):
+        builder.configure(app_id="cli_test", message_queue_capacity=-1).build()
+    builder.use_multi_handler().add_handler(Silent(), "im.message.receive_v1", name="two")

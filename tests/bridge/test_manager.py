@@ -460,6 +460,29 @@ class TestTheConnection:
                 assert await push.wait(2.0)
 
 
+class TestClient:
+    async def test_it_tells_of_the_connection_and_nothing_secret(
+        self, stage: Stage, eventually: Eventually
+    ) -> None:
+        manager = stage.manager()
+        assert not manager.client.is_connected
+        async with manager:
+            await manager.connected(PATIENCE)
+            pushed = stage.feishu.push(sample(TYPE, app_id=APP_ID))
+            assert await pushed.wait(PATIENCE)
+            client = manager.client
+            assert client.is_connected
+            assert client.id in stage.feishu.connections
+            assert client.url.startswith("ws://127.0.0.1:")
+            assert "?" not in client.url
+            assert client.connected_at is not None
+            assert abs(client.connected_at - time.time() * 1000) < 60_000
+            assert (client.connects, client.frames["event"]) == (1, 1)
+            assert client.outcomes == {"published": 1}
+        ended = manager.client
+        assert (ended.is_connected, ended.id, ended.connects) == (False, "", 1)
+
+
 class TestSubscribers:
     async def test_each_pong_is_told_with_its_round_trip(
         self, stage: Stage, eventually: Eventually

@@ -338,3 +338,19 @@ def test_what_would_count_all_events_takes_no_alias_that_means_some_only(
 ) -> None:
     with pytest.raises(RegistrationInvalid, match="look at body"):
         table.register(audit, "approval.approval.approved_v1", **options)
+
+
+def test_the_handler_of_a_type_is_the_users_own_object() -> None:
+    registry, made = Registry(), Greet()
+    registry.register(made, "im.message.receive_v1", name="made")
+    registry.register(Greet, "im.message.recalled_v1", name="class")
+    registry.register(audit, "im.chat.updated_v1")
+    assert registry.handler_of("im.message.receive_v1") is made
+    of_class = registry.handler_of("im.message.recalled_v1")
+    assert isinstance(of_class, Greet)
+    assert registry.handler_of("im.message.recalled_v1") is of_class
+    assert registry.handler_of("im.chat.updated_v1") is audit
+    assert type(registry.handler_of("custom.type_v1")).__name__ == "LogUnhandled"
+    registry.register(mirror, "im.message.*", name="second")
+    with pytest.raises(RegistrationInvalid, match="made, second; use lookup"):
+        registry.handler_of("im.message.receive_v1")
