@@ -112,6 +112,13 @@ def run(common: dict[str, Any], /, **flags: Any) -> None:
 )
 @click.option("--handlers", help="Modules with handlers, like myapp.feishu,myapp.audit.")
 @click.option("--group", help="Consumer group; each group gets every event.")
+@click.option(
+    "--from",
+    "start_from",
+    metavar="now|all|TIME",
+    help="Where a group that is new begins; 2h (ago), or RFC 3339.  "
+    "[default: with what no other group reads; else now]",
+)
 @click.option("--redis-url", help="Where the streams are.")
 @click.option("--name", help="Node name for Celery's control commands.")
 @click.pass_obj

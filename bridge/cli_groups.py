@@ -51,8 +51,8 @@ def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
 def forget(common: dict[str, Any], /, name: str, yes: bool, **flags: Any) -> None:
     """Remove a group from every stream, with the events it has not handled.
 
-    Trimming waits for every group. A worker of that group that starts later begins anew, with what
-    the streams still hold.
+    Trimming waits for every group. A worker of that group that starts later begins anew: without
+    what is there now, unless it is told so with --from.
     """
     from workers.groups import Groups
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from bridge import moments
 from bridge.backoff import LONGEST
 from bridge.environment import PREFIX
 from bridge.loopback import is_loopback
@@ -59,6 +60,16 @@ def _group(value: str) -> str:
             f"{PREFIX}GROUP is {value!r}, under which the bridge keeps its own dead letters; "
             "give the workers another name."
         )
+    return value
+
+
+def _start(value: str) -> str:
+    if value.lower() in {"auto", "now", "all"}:
+        return value.lower()
+    try:
+        moments.parse(value, 0)
+    except ValueError as error:
+        raise ValueError from error
     return value
 
 
@@ -149,6 +160,15 @@ Group = Annotated[
     Name,
     AfterValidator(_group),
     Field(description="give 1 to 64 letters, digits, - or _; each group gets every event"),
+]
+
+StartFrom = Annotated[
+    str,
+    AfterValidator(_start),
+    Field(
+        description="give now, all, a time like 2h (ago) or 2026-07-29T10:00:00Z, or auto: from "
+        "when a group that does not exist yet gets events"
+    ),
 ]
 
 RedisUrl = Annotated[

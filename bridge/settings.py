@@ -49,6 +49,7 @@ from bridge.setting_types import (
     RedisUrl,
     Retention,
     Seconds,
+    StartFrom,
     Switch,
     Unhandled,
 )
@@ -75,6 +76,7 @@ class WorkerSettings(BaseModel):
     broker_url: BrokerUrl = ""
     handlers: Modules = ()
     group: Group = "workers"
+    start_from: StartFrom = "auto"
     event_lease: float = Field(
         30.0,
         ge=1,

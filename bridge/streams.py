@@ -53,6 +53,11 @@ class Keys:
         """Set of what workers read, see `subscriber`: nothing is trimmed before they have it."""
         return f"{self.prefix}:subscriptions"
 
+    def starts(self, group: str) -> str:
+        """Hash: event stream -> entry id after which the group began to read it, where that was not
+        with its first entry; see `workers/lua/begin.lua`."""
+        return f"{self.prefix}:starts:{group}"
+
     def workers(self, group: str) -> str:
         """Zset of the group's workers: what one says of itself, a JSON object with `name`, `group`,
         `host`, `pid`, `started_at` (Unix ms) and `queues`, by Redis' Unix ms of its last sign."""

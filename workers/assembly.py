@@ -8,17 +8,20 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import redis
+from redis.exceptions import RedisError
 
 from bridge import redaction, telemetry
 from bridge.redis_client import sync_client
 from bridge.streams import Keys
 from bridge.topology import parse
 from workers import poison
+from workers.beginning import Beginning, moment
 from workers.bridges import Bridges
 from workers.business import BusinessKeys
 from workers.claims import Run
@@ -63,6 +66,18 @@ def consumer_name(worker: str) -> str:
     return f"{worker}.{os.getpid()}.{secrets.token_hex(4)}"
 
 
+def started(settings: WorkerSettings) -> int | None:
+    """The moment from which on what is published is for this worker's group, even for a new one.
+
+    It waits for Redis; None while that is away.
+    """
+    with closing(sync_client(settings.redis_url, app_id=settings.app_id)) as client:
+        try:
+            return moment(client)
+        except (RedisError, OSError):
+            return None
+
+
 def assemble(
     settings: WorkerSettings,
     registry: Registry,
@@ -71,6 +86,7 @@ def assemble(
     pool: HandOver,
     name: str,
     died: Callable[[], None],
+    started: int | None,
 ) -> Assembly:
     """Make the intake of one worker.
 
@@ -82,6 +98,7 @@ def assemble(
         pool: takes what was claimed.
         name: see `consumer_name`.
         died: see `Intake`.
+        started: see `started`.
     """
     redaction.keep_secret(settings.secrets)
     keys = Keys(settings.app_id)
@@ -90,7 +107,8 @@ def assemble(
     once = sync_client(settings.redis_url, app_id=settings.app_id, retries=0)
     spoilt = SpoiltKeys(client)
     consumer = Consumer(once, keys, settings.group, name, Ordering(registry).of, spoilt)
-    reader = StreamReader(consumer, settings.event_lease, settings.retention)
+    beginning = Beginning(client, keys, settings.group, settings.start_from, started)
+    reader = StreamReader(consumer, settings.event_lease, settings.retention, beginning)
     guard = Guard(
         client,
         keys,

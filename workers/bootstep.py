@@ -15,7 +15,7 @@ from celery.worker import state
 from bridge import telemetry
 from bridge.errors import EXIT_SETTINGS, EXIT_TASK
 from handlers.registry import registry
-from workers.assembly import assemble, consumer_name
+from workers.assembly import assemble, consumer_name, started
 from workers.celery_port import CeleryPort
 from workers.handover import HandOver
 from workers.selection import Share
@@ -95,6 +95,10 @@ class IntakeStep(bootsteps.StartStopStep):
     def _make_intake(self, consumer: Any) -> Intake:
         settings = self.settings
         name = consumer_name(consumer.hostname)
+        share = Share(self._queues, self._consumes)
+        made = assemble(
+            settings, registry, self.routing, share, self._pool, name, self._died, started(settings)
+        )
         log.info(
             "intake.started",
             group=settings.group,
@@ -102,8 +106,6 @@ class IntakeStep(bootsteps.StartStopStep):
             queues=" ".join(sorted(consumer.app.amqp.queues.consume_from)),
             handlers=" ".join(registration.name for registration in registry.list()),
         )
-        share = Share(self._queues, self._consumes)
-        made = assemble(settings, registry, self.routing, share, self._pool, name, self._died)
         self._pool.begin(made.intake, made.trace, made.isolate)
         return made.intake
 

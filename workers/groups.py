@@ -5,6 +5,7 @@ A group holds what it has not acknowledged; see `bridge.trimming`. It reads no e
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from bridge.lifetimes import UNSETTLED
 from bridge.streams import EVERYTHING, Keys, subscriber
 from handlers.types import domain
 from workers.counting import Count, count_after
 from workers.presence import AT_WORK, present
 from workers.scripts import Call, load, run_all
+from workers.stored import PAGE, scan
 
 LEFT = b"left"
 """The consumer that has what others left behind; no worker bears the name."""
@@ -103,14 +106,16 @@ class Groups:
         back, it begins there, or the retention back. Repeating the call is harmless.
         """
         keys, streams = self._keys, self._streams()
-        members: Any = self._redis.smembers(keys.subscriptions)
-        ours = [each for each in members if each.rpartition(b"|")[0] == name.encode()]
+        ours = [each for each in self._members(keys.subscriptions) if _group(each) == name]
         if ours:
             self._redis.srem(keys.subscriptions, *ours)
+        self._redis.delete(keys.starts(name))
         script, joined = load("leave_group"), keys.joined(name)
         calls = [Call(script, (stream, joined), (name,)) for stream in streams]
         left = sum(int(answer == 1) for answer in run_all(self._redis, calls))
         replays = [keys.replay(name, each) for each in self._members(keys.replays(name))]
+        for stream in replays:
+            self._expire_states(name, stream)
         found = [f"{keys.order(name)}:*", f"{keys.retries(name)}:*"]
         others = [key for each in found for key in self._redis.scan_iter(each, count=1000)]
         self._redis.delete(keys.replays(name), keys.retries(name), *replays, *others)
@@ -118,6 +123,15 @@ class Groups:
             fields: dict[Any, Any] = {"who": self._who, "action": "forget", "group": name}
             self._redis.xadd(keys.audit, fields, maxlen=10_000)
         return left
+
+    def _expire_states(self, name: str, stream: str) -> None:
+        """Have the states of replayed events that nobody will handle end: a replay sets no end."""
+        entries = scan(self._redis, stream)
+        while page := list(itertools.islice(entries, PAGE)):
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for entry in page:
+                    pipeline.expire(self._keys.state(name, entry.event_id), UNSETTLED, nx=True)
+                pipeline.execute()
 
     def _state(
         self, name: str, subscriptions: Iterable[str], standings: Iterable[Standing]

@@ -12,16 +12,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from bridge.errors import Misused
 from bridge.redis_client import check_server_sync, sync_client
+from workers.assembly import started
 from workers.following import Following
 from workers.shift import GRACE, Shift
 
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
     from handlers.registry import Registry
+
+
+T = TypeVar("T")
 
 
 class InlineWorker:
@@ -65,8 +69,8 @@ class InlineWorker:
                 raise Misused("This worker runs already; await stop() before another start().")
             parallel = self._settings.parallel_handlers
             following = Following(self._registry, parallel=parallel)
-            await _in_thread(self._check_redis)
-            self._shift = Shift(self._settings, self._registry, following, self._concurrency)
+            begun = await _in_thread(self._ask_redis)
+            self._shift = Shift(self._settings, self._registry, following, self._concurrency, begun)
             # A task that is cancelled before its first step never runs, not even to clean up.
             await asyncio.sleep(0)
 
@@ -111,16 +115,18 @@ class InlineWorker:
     ) -> None:
         await self.stop()
 
-    def _check_redis(self) -> None:
+    def _ask_redis(self) -> int | None:
+        """Whether it is fit, and what time it has."""
         settings = self._settings
         with closing(sync_client(settings.redis_url, app_id=settings.app_id)) as client:
             check_server_sync(client, settings.eviction)
+        return started(settings)
 
 
-async def _in_thread(work: Callable[[], None]) -> None:
+async def _in_thread(work: Callable[[], T]) -> T:
     """In a thread of its own: the loop's own threads may all be busy with the caller's work."""
     executor = ThreadPoolExecutor(1, "flybridge-inline")
     try:
-        await asyncio.get_running_loop().run_in_executor(executor, work)
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
     finally:
         executor.shutdown(wait=False)

@@ -13,6 +13,7 @@ import structlog
 from redis.exceptions import ResponseError
 
 from bridge.lifetimes import MARK_MARGIN, mark_ttl
+from workers.beginning import AUTO, Beginning
 from workers.claims import Pending
 from workers.consumer import NO_CAPS, Caps, Consumer, rotated, tell_missing
 from workers.coverage import NOTHING, Coverage, Sighting
@@ -36,9 +37,16 @@ class StreamReader:
         consumer: this one.
         event_lease: seconds; a consumer that is idle for ten of them may be swept.
         retention: seconds, as the guard has it.
+        beginning: subscribes the group, if it is new to what this worker reads.
     """
 
-    def __init__(self, consumer: Consumer, event_lease: float, retention: float = 86_400.0) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        event_lease: float,
+        retention: float = 86_400.0,
+        beginning: Beginning | None = None,
+    ) -> None:
         self._consumer = consumer
         self._redis = consumer.redis
         self._keys = consumer.keys
@@ -49,6 +57,10 @@ class StreamReader:
         self._presence = Presence(
             consumer.redis, consumer.keys, consumer.group, consumer.name, consumer.spoilt
         )
+        self._beginning = beginning or Beginning(
+            consumer.redis, consumer.keys, consumer.group, AUTO, None
+        )
+        self._covered: frozenset[str] = frozenset()
         self._grouped: set[str] = set()
         self._unreadable: set[str] = set()
         self._known: dict[str, set[str]] = {}
@@ -77,6 +89,8 @@ class StreamReader:
             covered: as they follow the group in `bridge.streams.subscriber`.
             coverage: what this worker handles.
         """
+        if covered != self._covered:
+            self._begin(covered)
         self._presence.tell(covered, coverage)
 
     def sightings(self) -> Sequence[Sighting]:
@@ -111,6 +125,7 @@ class StreamReader:
 
     def forget_groups(self) -> None:
         """Make the groups anew: Redis lost them (flushed, or failed over)."""
+        self._beginning.again(self._covered)
         self._presence.beat()
         with self._following:
             self._grouped.clear()
@@ -168,6 +183,18 @@ class StreamReader:
                 names = " ".join(name.decode(errors="replace") for name in removed)
                 log.debug("consumers.swept", stream=stream, consumers=names)
 
+    def _begin(self, covered: frozenset[str]) -> None:
+        keys = self._keys
+        try:
+            self._beginning.begin(covered)
+        except ResponseError as error:
+            if not is_spoilt(error):
+                raise
+            # Asked again a second later; what the group has joined already is read meanwhile.
+            self._consumer.spoilt.tell({keys.subscriptions: "set", keys.types: "set"}, error)
+        else:
+            self._covered = covered
+
     def _names(self, key: str) -> set[str]:
         """The members of a set of type names; of a spoilt one, those that were there before."""
         try:
@@ -200,9 +227,10 @@ class StreamReader:
         return [stream for stream in in_turn if caps.get(stream, 1) > 0]
 
     def _make_groups(self, streams: Sequence[str]) -> None:
-        script, joined = load("group"), self._keys.joined(self._group)
+        script = load("group")
+        joined, starts = self._keys.joined(self._group), self._keys.starts(self._group)
         calls = [
-            Call(script, (stream, joined), (self._group, self._marks_of(stream)))
+            Call(script, (stream, joined, starts), (self._group, self._marks_of(stream)))
             for stream in streams
         ]
         for stream, answer in zip(streams, run_all(self._redis, calls), strict=True):

@@ -47,6 +47,7 @@ class Shift:
         registry: its handlers.
         following: their routes.
         concurrency: events in work at once.
+        started: see `workers.assembly.started`.
     """
 
     def __init__(
@@ -55,8 +56,10 @@ class Shift:
         registry: Registry,
         following: Following,
         concurrency: int,
+        started: int | None,
     ) -> None:
         self._settings = settings
+        self._started = started
         self._registry = registry
         self._following = following
         self._loop = asyncio.get_running_loop()
@@ -81,8 +84,7 @@ class Shift:
 
     def _assemble(self, consumer: str) -> Assembly:
         handlers = " ".join(registration.name for registration in self._registry.list())
-        log.info("inline.started", group=self._settings.group, consumer=consumer, handlers=handlers)
-        return assemble(
+        made = assemble(
             self._settings,
             self._registry,
             self._following.routing,
@@ -90,7 +92,10 @@ class Shift:
             self._pool,
             consumer,
             self._died,
+            self._started,
         )
+        log.info("inline.started", group=self._settings.group, consumer=consumer, handlers=handlers)
+        return made
 
     def _queues(self) -> Collection[str]:
         """All that there are now; asked every second, by the thread that reads."""

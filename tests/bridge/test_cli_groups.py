@@ -9,6 +9,7 @@ import pytest
 from click.testing import Result
 from redis import Redis
 
+from bridge.lifetimes import UNSETTLED
 from bridge.streams import Keys
 from workers import counting, groups
 from workers.counting import Count, count_after
@@ -153,6 +154,17 @@ def test_a_forgotten_group_holds_nothing_any_more(flybridge: Flybridge, redis: R
     assert redis.xlen(KEYS.audit) == 1
     assert flybridge("forget", "audit", "--yes").exit_code == 0
     assert not redis.exists(KEYS.subscriptions)
+
+
+def test_what_was_replayed_to_a_forgotten_group_leaves_nothing_behind_for_ever(
+    flybridge: Flybridge, redis: Redis
+) -> None:
+    redis.hset(KEYS.state("workers", "ev9"), mapping={"state": "retry", "due": 0})
+    redis.xadd(KEYS.replay("workers", TYPE), {"event_id": "ev8"})
+    redis.set(KEYS.state("workers", "ev8"), "has an end already", ex=100)
+    assert flybridge("forget", "workers", "--yes").exit_code == 0
+    assert 0 < redis.ttl(KEYS.state("workers", "ev9")) <= UNSETTLED
+    assert 0 < redis.ttl(KEYS.state("workers", "ev8")) <= 100
 
 
 def test_a_group_that_is_none_is_named(flybridge: Flybridge) -> None:

@@ -82,6 +82,14 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     assert WorkerSettings.load(app_id="cli_a1").group == "workers"
 
 
+@pytest.mark.parametrize("given", ["now", "ALL", "auto", "2h", "2026-07-29T10:00:00Z"])
+def test_a_new_group_may_begin_at_any_moment(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("FLYBRIDGE_START_FROM", given)
+
+    start_from = WorkerSettings.load(app_id="cli_a1").start_from
+    assert start_from == (given.lower() if given.isalpha() else given)
+
+
 def test_all_problems_are_reported_at_once_by_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLYBRIDGE_REDIS_URL", "http://redis")
     monkeypatch.setenv("FLYBRIDGE_OPS_PORT", "http")
@@ -121,6 +129,8 @@ def test_what_is_missing_is_said_with_where_to_find_it() -> None:
         {"app_id": "x" * 65},
         {"group": "a:b"},
         {"group": ""},
+        {"start_from": "tomorrow"},
+        {"start_from": "2026-07-29T10:00:00"},
         {"event_lease": 0.5},
         {"event_lease": "nan"},
         {"retention": 1e16},

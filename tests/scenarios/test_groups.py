@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -85,8 +86,9 @@ async def both_groups(stage: Stage, retention: float) -> Actor:
     return auditor
 
 
-def auditing(stage: Stage, name: str) -> Actor:
-    return stage.worker(name, *THREADS, "--queues", "im", group="audit", handlers="auditing")
+def auditing(stage: Stage, name: str, *arguments: str) -> Actor:
+    told = (*THREADS, "--queues", "im", *arguments)
+    return stage.worker(name, *told, group="audit", handlers="auditing")
 
 
 async def begun(stage: Stage, auditor: Actor) -> None:
@@ -187,7 +189,7 @@ async def test_a_group_that_is_away_misses_nothing_until_it_is_forgotten(stage: 
     assert subscriptions(stage) == {"workers|*"}
 
 
-async def test_a_forgotten_group_that_comes_back_is_given_what_the_streams_still_hold(
+async def test_a_forgotten_group_that_comes_back_is_given_what_it_is_told_to_begin_with(
     stage: Stage,
 ) -> None:
     """And does not handle again what it had handled."""
@@ -203,9 +205,55 @@ async def test_a_forgotten_group_that_comes_back_is_given_what_the_streams_still
     later = stage.push(message())
     await stage.settled(later)
 
-    await begun(stage, auditing(stage, "audit-2"))
+    auditor = auditing(stage, "audit-2", "--from", "all")
+    await begun(stage, auditor)
 
     await eventually(lambda: stage.states([*missed, *later], "audit") == {"done": 3})
     await eventually(lambda: not stage.pending(group="audit"))
     assert kept(stage) == dict.fromkeys([done, *missed, *later], 1)
     assert "audit|queue:im" in subscriptions(stage)
+    line = await auditor.logged("group.new")
+    assert (line["old_events"], line["left_out"], line["other_groups"]) == (4, 0, "workers")
+
+
+async def test_a_new_group_is_given_no_history_and_misses_nothing_that_comes(stage: Stage) -> None:
+    """The first one is given what waited for it; a second one begins now, in each kind of
+    worker, and all of a type that comes later; a window of the past is there for the asking."""
+    (stage.directory / "auditing.py").write_text(AUDITING)
+    await stage.leader(retention=LONG)
+    before = stage.push(message(), message())
+    await eventually(lambda: len(stage.entries()) == 2)
+    worker = stage.worker("worker-1", *THREADS)
+    line = await worker.logged("group.new", level="warning")
+    assert (line["old_events"], line["start_from"]) == (2, "auto")
+    await stage.settled(before)
+
+    celery = (sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-P", "threads", "-c")
+    notifiers = [
+        auditing(stage, "audit-1"),
+        stage.run("audit-2", *celery, "1", "-Q", "im", group="mail", handlers="auditing",
+                  start_from="now"),
+        stage.run("audit-3", *celery, "1", "-Q", "im", group="mail", handlers="auditing",
+                  start_from="now"),
+    ]  # fmt: skip
+    for each in notifiers:
+        await each.logged("intake.started")
+    after = stage.push(message(), of_type(UNHEARD_OF), of_type(QUIET))
+    for group in ("audit", "mail"):
+        await eventually(lambda group=group: stage.states(after, group) == {"done": 3})
+        assert stage.states(before, group) == {"": 2}
+    assert kept(stage) == dict.fromkeys(after, 2)
+    line = await notifiers[0].logged("group.new", level="warning")
+    assert (line["old_events"], line["left_out"]) == (0, 2)
+    told = [line for each in notifiers[1:] for line in each.lines("group.new")]
+    assert [(line["left_out"], line["start_from"]) for line in told] == [(2, "now")]
+
+    window = "flybridge replay --from 2h --group audit"
+    assert window in line["hint"]
+    ended = await asyncio.to_thread(
+        subprocess.run, [FLYBRIDGE, *window.split()[1:]], cwd=stage.directory,
+        env=stage.environment(), capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    await eventually(lambda: stage.states(before, "audit") == {"done": 2})
+    assert stage.states(before, "mail") == {"": 2}

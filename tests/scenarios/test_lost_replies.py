@@ -27,6 +27,7 @@ from tests.scenarios.stage import eventually
 from tests.scenarios.test_business_key import edited
 from tests.scenarios.test_ordering import attempts, out_of_order, said
 from workers import poison
+from workers.beginning import Beginning
 from workers.claims import Pending, Run
 from workers.consumer import Consumer
 from workers.reader import StreamReader
@@ -93,6 +94,16 @@ def send_garbage(pair: Pair) -> None:
 
 def hold_an_event(pair: Pair) -> None:
     pair.push("slow 2.2")
+
+
+def hold_past_the_retention(pair: Pair) -> None:
+    pair.push("slow 2.2")
+    pair.push_some()
+
+
+def hold_past_the_retention_without_scripts(pair: Pair) -> None:
+    hold_past_the_retention(pair)
+    forget_scripts(pair)
 
 
 def fail_one(pair: Pair) -> None:
@@ -167,6 +178,9 @@ BRIDGE = [
     Loss("SMEMBERS"),
     Loss("EVALSHA trim"),
     Loss("EVAL trim", forget_scripts),
+    Loss("XRANGE", hold_past_the_retention),
+    Loss("EVALSHA trim_behind", hold_past_the_retention),
+    Loss("EVAL trim_behind", hold_past_the_retention_without_scripts),
     Loss("CLIENT SETINFO", cut_bridge),
 ]
 
@@ -224,7 +238,7 @@ CELERY = [
 
 STARTS = {
     "bridge": ["PING", "INFO", "CONFIG GET"],
-    "worker": ["INFO", "CONFIG GET", "SET"],
+    "worker": ["INFO", "CONFIG GET", "SET", "TIME"],
 }
 """Command sent at a start only; each loses its reply once."""
 
@@ -234,7 +248,7 @@ STOPS = {
 }
 """What is sent at a stop."""
 
-OF_THE_COMMAND_LINE = {"replay", "purge", "scan"}
+OF_THE_COMMAND_LINE = {"replay", "purge", "scan", "leave_group"}
 """Scripts that neither a bridge nor a worker runs."""
 
 WITHIN_OTHERS = {"MULTI", "EXEC"}
@@ -243,8 +257,9 @@ WITHIN_OTHERS = {"MULTI", "EXEC"}
 HOUSEKEEPING = {"ZRANGE", "EVALSHA lock.release", "SCRIPT EXISTS", "EVALSHA kombu.sweep"}
 """kombu's, of one worker at a time, every so many seconds."""
 
-RARE = {"EVALSHA sweep", "EVALSHA isolate"}
-"""Sent once in minutes, or for an event that kills its process; here called by hand."""
+RARE = {"EVALSHA sweep", "EVALSHA isolate", "EVALSHA begin", "EVALSHA count", "XLEN"}
+"""Sent once in minutes, by the first worker of a group, or for an event that kills its process;
+here called by hand."""
 
 LISTED = {
     *(str(loss.match) for loss in BRIDGE + WORKER + ORDERED),
@@ -357,9 +372,13 @@ async def test_scripts_that_are_rarely_run_bear_lost_replies(pair: Pair) -> None
     await asyncio.to_thread(reader.follow, [keys.stream(TYPE)])
     await asyncio.to_thread(reader.sweep)
     assert await asyncio.to_thread(poison.isolate, client, keys, "workers", suspect) == 2
+    beginning = Beginning(client, keys, "by-hand", "1h", None)
+    await asyncio.to_thread(beginning.begin, frozenset({"*"}))
     assert not proxy.armed
     await asyncio.to_thread(client.close)
     with pair.stage.redis() as redis:
+        assert redis.hgetall(keys.starts("by-hand"))
+        redis.srem(keys.subscriptions, "by-hand|*")
         redis.delete(keys.state("workers", "e"))
 
 

@@ -502,11 +502,11 @@ async def test_two_of_them_share_a_process_and_do_not_disturb_each_other(stage):
 
     stage.publish("ev1")
     stage.publish("ev2", app="cli_other")
-    audit = stage.worker(registry("audit"), group="audit")
+    audit = stage.worker(registry("audit"), group="audit", start_from="all")
     other_app = stage.worker(registry("other app"), app_id="cli_other")
     await audit.start()
     await other_app.start()
-    async with stage.worker(registry("workers")):
+    async with stage.worker(registry("workers"), start_from="all"):
         await eventually(lambda: len(handled) == 3)
     await audit.stop()
     stage.publish("ev3", app="cli_other")
@@ -541,7 +541,7 @@ async def test_def_handlers_that_hang_leave_threads_for_the_other_workers(stage)
     stage.registry.register(lambda event, context: release.wait(10), MESSAGE, name="hangs")
     stage.publish(*events)
     try:
-        async with stage.worker(), stage.worker(audit, group="audit"):
+        async with stage.worker(), stage.worker(audit, group="audit", start_from="all"):
             await eventually(lambda: all(stage.state(each) == "running" for each in events))
             await eventually(lambda: stage.done(*events, group="audit"))
             release.set()
