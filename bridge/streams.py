@@ -117,6 +117,10 @@ class Keys:
         """The stream of replayed events of a type, read by this group only."""
         return f"{self.prefix}:replay:{group}:{self.stream(event_type).rpartition(':')[2]}"
 
+    def clock(self, group: str) -> str:
+        """Hash of what the group's workers saw of Redis' clock; see `workers/lua/clock.lua`."""
+        return f"{self.prefix}:clock:{group}"
+
     def joined(self, group: str) -> str:
         """Hash of the event streams that the group has been in: up to which id it had been given
         their entries when it was forgotten, else empty; see `workers/lua/group.lua`."""

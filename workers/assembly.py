@@ -29,9 +29,11 @@ from workers.consumer import Consumer
 from workers.group_watch import GroupWatch
 from workers.guard import Guard
 from workers.intake import Intake
+from workers.mending import Mending
 from workers.ordering import Ordering
 from workers.pending_list import PendingList
 from workers.reader import StreamReader
+from workers.redis_clock import RedisClock
 from workers.selection import Selection, Share
 from workers.spans import IntakeSpans
 from workers.spoilt import SpoiltKeys
@@ -109,6 +111,7 @@ def assemble(
     consumer = Consumer(once, keys, settings.group, name, Ordering(registry).of, spoilt)
     beginning = Beginning(client, keys, settings.group, settings.start_from, started)
     reader = StreamReader(consumer, settings.event_lease, settings.retention, beginning)
+    clock = RedisClock(client, keys, settings.group, Mending(consumer, settings.event_lease))
     guard = Guard(
         client,
         keys,
@@ -119,6 +122,7 @@ def assemble(
         business=BusinessKeys(registry, keys, settings.group).of,
         spoilt=spoilt,
         unhandled_limit=settings.unhandled_limit,
+        clock=clock,
     )
     spans = IntakeSpans(
         telemetry.span_exporter(), telemetry.resource(telemetry.WORKER), settings.group
@@ -135,6 +139,7 @@ def assemble(
         reader,
         PendingList(consumer, settings.event_lease),
         guard,
+        clock,
         Selection(
             reader, keys, settings.group, registry, routing, share, unhandled, watch, bridges
         ).streams,

@@ -187,7 +187,7 @@ def _case(
         return Outcome.unhandled(event.type, item.event_type)
     waiting = runner.unmarked(registrations, item.marks)
     around = None if all(each.batch for each in waiting) else trace([item])
-    attempt = Attempt(event, item.attempt, around, item.since, parallel, threads)
+    attempt = Attempt(event, item.attempt, around, item.born, parallel, threads)
     return _Case(item, attempt, waiting, runner.too_old(waiting, attempt))
 
 

@@ -38,6 +38,8 @@ class Run(Struct, frozen=True, gc=False):
     """Handlers marked just now because they have succeeded for the business key already."""
     fresh: bool = False
     """Claimed in bulk: nobody had met the event before, and its state says no more than that."""
+    born: float | None = None
+    """Monotonic seconds, on this host, from which the event's age counts; None: nobody knows."""
 
 
 class Duplicate(Struct, frozen=True, gc=False):

@@ -28,6 +28,7 @@ from workers.claims import Busy, Claim, Duplicate, Pending, Queued, Run, Settlem
 from workers.failures import MAX_ERROR
 from workers.ordering import advancing, line_member
 from workers.outcomes import UNHANDLED, Outcome
+from workers.redis_clock import RedisClock
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 
@@ -81,6 +82,7 @@ class Guard:
         business: gives the business keys of an event.
         spoilt: tells of spoilt keys.
         unhandled_limit: dead letters kept of a type that no worker of the group has a handler for.
+        clock: tells how old an event is; None: one of its own.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Guard:
         business: Callable[[Entry], Sequence[BusinessKey]] = lambda _: (),
         spoilt: SpoiltKeys | None = None,
         unhandled_limit: int = 1_000,
+        clock: RedisClock | None = None,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -106,6 +109,7 @@ class Guard:
         self._business = business
         self._spoilt = spoilt or SpoiltKeys(redis)
         self._unhandled_limit = unhandled_limit
+        self._clock = clock or RedisClock(redis, keys, group)
         self._bulk = Bulk(redis, keys, group, self._mark_ttl)
         self.displaced = 0
         """Dead letters of unhandled types that made room for newer ones."""
@@ -124,6 +128,7 @@ class Guard:
         Raises:
             redis.RedisError: nothing is known to be claimed; ask again.
         """
+        self._clock.know()
         tokens = [self._token_for(item) for item in pending]
         business = [self._business(item.entry) for item in pending]
         plain = [n for n, item in enumerate(pending) if not (item.line or business[n])]
@@ -136,7 +141,7 @@ class Guard:
             self._remember(pending, tokens)
             raise
         return [
-            self._claimed(item, token, answers[n]) if n in answers else _fresh(item, token)
+            self._claimed(item, token, answers[n]) if n in answers else self._fresh(item, token)
             for n, (item, token) in enumerate(zip(pending, tokens, strict=True))
         ]
 
@@ -231,10 +236,14 @@ class Guard:
         for item, token in zip(pending, tokens, strict=True):
             self._unanswered[item.stream, item.entry_id] = token
 
+    def _fresh(self, item: Pending, token: str) -> Run:
+        born = self._clock.born(item.entry.since)
+        return Run(item, token, 1, NO_MARKS, fresh=True, born=born)
+
     def _claimed(self, item: Pending, token: str, answer: Any) -> Claim:
         if isinstance(answer, Exception):
             keys = self._claim_call(item, token, self._business(item.entry)).keys
-            types = ("hash", "string", "zset", *(("zset",) if item.line else ()))
+            types = ("hash", "string", "hash", "zset", *(("zset",) if item.line else ()))
             expected = dict(
                 zip(keys, (*types, *itertools.repeat("string", len(keys))), strict=False)
             )
@@ -246,7 +255,10 @@ class Guard:
                 name.decode(errors="replace"): mark.decode(errors="replace")
                 for name, mark in zip(answer[4::2], answer[5::2], strict=True)
             }
-            return Run(item, token, answer[1], marks, crashes=answer[2], skipped=answer[3])
+            born = self._clock.born(item.entry.since)
+            return Run(
+                item, token, answer[1], marks, crashes=answer[2], skipped=answer[3], born=born
+            )
         if kind == b"duplicate":
             return Duplicate(item)
         if kind == b"queued":
@@ -256,7 +268,8 @@ class Guard:
         return Busy(item, left / 1000)
 
     def _claim_call(self, item: Pending, token: str, business: Sequence[BusinessKey]) -> Call:
-        script, keys = load("claim"), self._state_and_lock(item)
+        script = load("claim")
+        keys = (*self._state_and_lock(item), self._keys.clock(self._group))
         args = (token, self._lease_ms, UNSETTLED)
         if not item.line and not business:
             return Call(script, keys, args)
@@ -337,10 +350,6 @@ class Guard:
 def _is_unhandled(outcome: Outcome) -> bool:
     """Whether it becomes a dead letter of the kind whose number is bounded."""
     return outcome.verdict == "dead" and outcome.failed[0].reason == UNHANDLED
-
-
-def _fresh(item: Pending, token: str) -> Run:
-    return Run(item, token, 1, NO_MARKS, fresh=True)
 
 
 def _recorded(answer: Any) -> bool | None:

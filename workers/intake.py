@@ -26,6 +26,7 @@ from workers.settler import Settler
 if TYPE_CHECKING:
     from workers.pending_list import PendingList
     from workers.reader import StreamReader
+    from workers.redis_clock import RedisClock
     from workers.spans import IntakeSpans
     from workers.unhandled import Unhandled
     from workers.waiting import Waiting
@@ -49,6 +50,7 @@ class Intake:
         reader: gives what is new.
         pending: gives what was delivered before; used by all of the threads, as `reader` is.
         guard: claims and settles.
+        clock: Redis'.
         streams: gives the streams to read; called every second.
         event_lease: seconds; a third of it is the period of renewal.
         waiting: where claimed events wait; the owner of the pool takes them out.
@@ -64,6 +66,7 @@ class Intake:
         reader: StreamReader,
         pending: PendingList,
         guard: Guard,
+        clock: RedisClock,
         streams: Callable[[], Iterable[str]],
         event_lease: float,
         waiting: Waiting,
@@ -87,7 +90,15 @@ class Intake:
         self._held = Held(waiting)
         self._outages = Outages(reader, disconnect, complete)
         self._keeper = Keeper(
-            reader, pending, guard, self._held, waiting, self._outages, event_lease, self._accept
+            reader,
+            pending,
+            guard,
+            clock,
+            self._held,
+            waiting,
+            self._outages,
+            event_lease,
+            self._accept,
         )
         self._settler = Settler(
             guard,

@@ -19,8 +19,8 @@ class Item(NamedTuple):
     """1 for the first."""
     marks: Mapping[str, str]
     """Handler -> "" if it succeeded earlier, "reason\\nerror" if it was given up."""
-    since: int
-    """Unix ms from which the event's age counts; 0 when nobody knows."""
+    born: float | None
+    """Monotonic seconds, on this host, from which the event's age counts; None: nobody knows."""
     traceparent: str
     tracestate: str
 
@@ -34,7 +34,7 @@ def item_of(run: Run, traceparent: str) -> Item:
         entry.envelope,
         run.attempt,
         run.marks,
-        entry.since,
+        run.born,
         traceparent,
         entry.tracestate,
     )

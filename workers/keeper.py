@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from workers.outages import Outages
     from workers.pending_list import PendingList
     from workers.reader import StreamReader
+    from workers.redis_clock import RedisClock
     from workers.waiting import Waiting
 
 DUE_PERIOD = 0.25
@@ -42,6 +43,7 @@ class Keeper:
         reader: tells that this worker is there, and sweeps.
         pending: renews too, and gives what waits elsewhere.
         guard: renews.
+        clock: Redis', looked at before anything that goes by it.
         held: what is renewed, and how much more there is room for.
         waiting: caps what is taken of a stream.
         outages: of this worker.
@@ -54,6 +56,7 @@ class Keeper:
         reader: StreamReader,
         pending: PendingList,
         guard: Guard,
+        clock: RedisClock,
         held: Held,
         waiting: Waiting,
         outages: Outages,
@@ -63,6 +66,7 @@ class Keeper:
         self._reader = reader
         self._pending = pending
         self._guard = guard
+        self._clock = clock
         self._held = held
         self._waiting = waiting
         self._outages = outages
@@ -70,6 +74,7 @@ class Keeper:
         self._accept = accept
         self._early: dict[tuple[str, str], Pending] = {}
         self._fetching = threading.Lock()
+        self._calm_at = 0.0
         self._stopping = threading.Event()
         self._closing = threading.Event()
 
@@ -81,6 +86,10 @@ class Keeper:
             more = False
             with self._outages.ride_out("keep"):
                 now = time.monotonic()
+                if not self._clock.look():
+                    # What is idle or free by that is held all the same: its holder must renew it
+                    # first, as we do.
+                    renewed, self._calm_at = 0.0, now + self._event_lease / 2
                 if now - renewed >= self._event_lease / 3:
                     self._renew()
                     renewed = now
@@ -132,6 +141,8 @@ class Keeper:
         """Claim what a source has for us; True if it may have more."""
         with self._fetching:
             if self._stopping.is_set():
+                return False
+            if time.monotonic() < self._calm_at:
                 return False
             room = self._held.room_beside_reads()
             if room <= 0 or not self._reader.streams:

@@ -139,7 +139,9 @@ class Presence:
 def present(redis: Redis, keys: Keys, group: str) -> list[Worker]:
     """The workers of a group that are there, by name."""
     now: Any = redis.time()
-    records: Any = redis.zrangebyscore(keys.workers(group), (now[0] - AT_WORK) * 1000, "+inf")
+    # Later ones were said while Redis' clock was ahead, and not since.
+    first, last = (now[0] - AT_WORK) * 1000, (now[0] + AT_WORK) * 1000
+    records: Any = redis.zrangebyscore(keys.workers(group), first, last)
     # Of two records of one worker the later one holds.
     found = {worker.name: worker for worker in map(_worker, records)}
     return [found[name] for name in sorted(found)]

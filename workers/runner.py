@@ -42,16 +42,16 @@ class Attempt(Struct, frozen=True):
     event: Event
     number: int
     around: Around | None
-    since: int
-    """Unix ms from which the event's age counts; 0 when nobody knows."""
+    born: float | None
+    """Monotonic seconds from which the event's age counts; None: nobody knows."""
     parallel: bool = True
     """Handlers run at once; else each begins when the one before has ended."""
     threads: HandlerThreads | None = None
     """For `def` handlers on a running loop; None: the threads of this process."""
 
     def age(self) -> float:
-        """Seconds; 0 when the clock of who stamped the event is ahead of ours."""
-        return max(0.0, time.time() - self.since / 1000) if self.since else 0.0
+        """Seconds; 0 when the clock of who stamped the event is ahead of Redis'."""
+        return 0.0 if self.born is None else max(0.0, time.monotonic() - self.born)
 
     def context(self, registration: Registration) -> Context:
         """What a handler is told, from now on."""
@@ -80,7 +80,7 @@ def run(
     *,
     event_id: str = "",
     event_type: str = "",
-    since: int = 0,
+    born: float | None = None,
     around: Around | None = None,
     parallel: bool = True,
 ) -> Outcome:
@@ -93,7 +93,7 @@ def run(
         marks: handler -> "" if it succeeded earlier, "reason\\nerror" if it was given up.
         event_id: of the entry, for envelopes that carry none.
         event_type: of the entry.
-        since: Unix ms from which the event's age counts; 0 when nobody knows.
+        born: monotonic seconds from which the event's age counts; None when nobody knows.
         around: makes a context manager that encloses each handler.
         parallel: several handlers at once; else in the order of their registration, each when the
             one before has ended, however that was.
@@ -108,7 +108,7 @@ def run(
         event = Event.from_json(envelope, event_id)
     except EventInvalid as error:
         return undecodable(error)
-    this = Attempt(event, attempt, around, since, parallel)
+    this = Attempt(event, attempt, around, born, parallel)
     registrations = registry.lookup(event.type)
     if registrations[0].stands_for_none:
         return Outcome.unhandled(event.type, event_type)
@@ -125,7 +125,7 @@ async def run_async(
     marks: Mapping[str, str],
     *,
     event_id: str = "",
-    since: int = 0,
+    born: float | None = None,
     around: Around | None = None,
     parallel: bool = True,
 ) -> Outcome:
@@ -138,7 +138,7 @@ async def run_async(
         event = Event.from_json(envelope, event_id)
     except EventInvalid as error:
         return undecodable(error)
-    this = Attempt(event, attempt, around, since, parallel)
+    this = Attempt(event, attempt, around, born, parallel)
     registrations = registry.lookup(event.type)
     if registrations[0].stands_for_none:
         return Outcome.unhandled(event.type, "")

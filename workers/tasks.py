@@ -63,7 +63,7 @@ def _run_bundle(registry: Registry, items: Sequence[Item], *, parallel: bool) ->
             item.marks,
             event_id=item.event_id,
             event_type=item.event_type,
-            since=item.since,
+            born=item.born,
             around=handler_spans([item]),
             parallel=parallel,
         )

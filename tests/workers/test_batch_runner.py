@@ -42,7 +42,7 @@ def no_trace(items: Sequence[Item]) -> None:
 def item(event_id: str, attempt: int = 1, **more: Any) -> Item:
     header = {"event_id": event_id, "event_type": ROW, "app_id": "app", "tenant_key": "tk"}
     envelope = {"schema": "2.0", "header": header, "event": {"name": event_id}}
-    given = {"envelope": json.dumps(envelope).encode(), "marks": {}, "since": 0, **more}
+    given = {"envelope": json.dumps(envelope).encode(), "marks": {}, "born": None, **more}
     return Item(event_id, ROW, attempt=attempt, traceparent="", tracestate="", **given)
 
 
@@ -199,7 +199,7 @@ def test_marks_of_earlier_attempts_keep_an_event_out_of_the_batch(run: Run) -> N
 def test_an_event_that_is_too_old_or_unreadable_does_not_spoil_the_batch(run: Run) -> None:
     save = Save()
     registry = registry_of(save, max_age=60.0)
-    items = [item("a"), item("b", since=1), item("c", envelope=b"no json")]
+    items = [item("a"), item("b", born=time.monotonic() - 61), item("c", envelope=b"no json")]
     outcomes = run(registry, items, no_trace)
     assert save.calls == [["a"]]
     assert [outcome.verdict for outcome in outcomes] == ["done", "dead", "dead"]

@@ -127,8 +127,9 @@ class Stage:
 
     def strategy(self, task: str) -> SimpleNamespace:
         def take_on(runs: Sequence[Run], trace: Any, finish: Callable[..., None]) -> Request:
-            self.requests.append(Request(task, runs, finish))
-            return self.requests[-1]
+            request = Request(task, runs, finish)
+            self.requests.append(request)
+            return request
 
         return SimpleNamespace(take_on=take_on)
 

@@ -130,6 +130,17 @@ class Reader:
         return [argument for called, argument in list(self.calls) if called == name]
 
 
+class Clock:
+    """Redis', as the test says."""
+
+    steady = True
+    looks = 0
+
+    def look(self) -> bool:
+        self.looks += not self.steady
+        return self.steady
+
+
 class Guard:
     """Grants every claim that `answers` does not answer otherwise."""
 
@@ -208,13 +219,24 @@ def table() -> Registry:
 
 
 @pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
 def intake(
-    reader: Reader, guard: Guard, waiting: Waiting, calls: list[str], table: Registry
+    reader: Reader,
+    guard: Guard,
+    clock: Clock,
+    waiting: Waiting,
+    calls: list[str],
+    table: Registry,
 ) -> Iterator[Intake]:
     intake = Intake(
         reader,  # type: ignore[arg-type]
         reader,  # type: ignore[arg-type]
         guard,  # type: ignore[arg-type]
+        clock,  # type: ignore[arg-type]
         lambda: [STREAM],
         0.15,
         waiting,
@@ -339,6 +361,23 @@ def test_duplicates_are_acknowledged_and_busy_ones_left_for_later(intake, waitin
     assert reader.called("postpone") == [("busy", 0.7)]
     assert ready(waiting) == ["ev1"]
     assert intake.duplicates == 1
+
+
+def test_nothing_is_taken_over_and_no_retry_begun_just_after_redis_clock_went_ahead(
+    intake, clock, reader, guard, waiting
+):
+    """Locks have ended by that, and everything seems idle: each holder must renew first."""
+    reader.new.append([item("held")])
+    until(lambda: waiting.ready)
+    clock.steady = False
+    until(lambda: clock.looks > 1)
+    reader.calls.clear()
+    reader.abandoned, reader.retries = [item("ev1")], [item("ev2")]
+    until(lambda: reader.called("renew"))
+    assert (reader.abandoned, reader.retries) != ([], [])
+    assert ready(waiting) == ["held"]
+    clock.steady = True
+    until(lambda: len(ready(waiting)) == 3)
 
 
 def test_a_worker_that_is_full_still_says_that_it_is_there(intake, waiting, reader, monkeypatch):

@@ -52,7 +52,7 @@ class Stage:
 
     def take_on(self, *attempts: int) -> EventRequest:
         runs = [
-            Run(Pending("s", "1-1", entry(f"ev{number}")), f"t{number}", attempt, {})
+            Run(Pending("s", "1-1", entry(f"ev{number}")), f"t{number}", attempt, {}, born=2.5)
             for number, attempt in enumerate(attempts)
         ]
         return Strategy(self.task, self.app, self).take_on(runs, lambda run: "", self.finish)
@@ -143,7 +143,7 @@ def test_the_pool_is_told_how_old_an_event_is(stage):
     request = stage.take_on(1)
     request.execute_using_pool(stage)
     ((_, (*_, (items,))),) = stage.applied
-    assert items[0].since == entry("ev0").since == 1
+    assert items[0].born == request.runs[0].born == 2.5
 
 
 def test_a_soft_time_limit_leaves_the_outcome_to_the_handler(stage):

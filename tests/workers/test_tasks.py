@@ -17,10 +17,10 @@ from workers.routing import Routing
 TYPE = "im.message.receive_v1"
 
 
-def item(event_id: str, text: str = "", since: int = 0) -> Item:
+def item(event_id: str, text: str = "", born: float | None = None) -> Item:
     header = {"event_id": event_id, "event_type": TYPE, "app_id": "app", "tenant_key": "tk"}
     envelope = {"schema": "2.0", "header": header, "event": {"text": text}}
-    return Item(event_id, TYPE, json.dumps(envelope).encode(), 1, {}, since, "", "")
+    return Item(event_id, TYPE, json.dumps(envelope).encode(), 1, {}, born, "", "")
 
 
 class Clock:
@@ -69,9 +69,9 @@ def test_events_behind_a_slow_one_are_left_for_others(task: EventTask, handled: 
 
 
 async def test_a_task_tells_the_runner_how_old_an_event_is(task: EventTask) -> None:
-    ((outcome,), _) = task.run([item("a", since=1)])
+    ((outcome,), _) = task.run([item("a", born=-1e9)])
     assert outcome.failed[0].reason == "age"
-    ((outcome,), _) = await task.run_async([item("a", since=1)])
+    ((outcome,), _) = await task.run_async([item("a", born=-1e9)])
     assert outcome.failed[0].reason == "age"
 
 

@@ -151,11 +151,12 @@ def handler(request: pytest.FixtureRequest) -> type[Handler]:
     return request.param  # type: ignore[no-any-return]
 
 
-def since(envelope: bytes) -> int:
-    """The time from which a worker counts the event's age: what the bridge reads from it."""
+def born(envelope: bytes) -> float | None:
+    """From when a worker counts the event's age: from the time that the bridge reads from it."""
     if envelope == UNREADABLE:
-        return 0
-    return int(json.loads(envelope)["header"]["create_time"])
+        return None
+    age = time.time() - int(json.loads(envelope)["header"]["create_time"]) / 1000
+    return time.monotonic() - age
 
 
 def agree(result: Result, outcome: Outcome) -> None:
@@ -179,7 +180,7 @@ def registered(handler: type[Handler]) -> Registry:
 
 def test_the_kit_and_the_runner_agree(handler: type[Handler], attempted: tuple[bytes, int]) -> None:
     envelope, attempt = attempted
-    outcome = runner.run(registered(handler), envelope, attempt, {}, since=since(envelope))
+    outcome = runner.run(registered(handler), envelope, attempt, {}, born=born(envelope))
     agree(run(handler, envelope, attempt=attempt), outcome)
 
 
@@ -188,7 +189,7 @@ async def test_they_agree_on_a_running_loop(
 ) -> None:
     envelope, attempt = attempted
     registry = registered(handler)
-    outcome = await runner.run_async(registry, envelope, attempt, {}, since=since(envelope))
+    outcome = await runner.run_async(registry, envelope, attempt, {}, born=born(envelope))
     agree(await run_async(handler, envelope, attempt=attempt), outcome)
 
 
@@ -222,7 +223,7 @@ class SaysNothing(Handler):
 def test_they_agree_on_batches(batcher: type[Handler], attempt: int) -> None:
     envelopes = [GOOD, GOOD, UNREADABLE, GOOD, GOOD]
     items = [
-        Item(f"ev{number}", MESSAGE, envelope, attempt, {}, since(envelope), "", "")
+        Item(f"ev{number}", MESSAGE, envelope, attempt, {}, born(envelope), "", "")
         for number, envelope in enumerate(envelopes)
     ]
     outcomes = batch_runner.run(registered(batcher), items, lambda items: None)

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- Claim an event for one attempt, or say why not. Repeating the call with the same token repeats the answer.
 -- KEYS[1] state of the event (hash)   KEYS[2] lock of the event (string, python-redis-lock's)
+-- KEYS[3] what is known of Redis' clock (hash, see clock.lua)
 -- ARGV[1] token of this claim   ARGV[2] event lease, ms   ARGV[3] seconds an unsettled state is kept; what it needs, too
 -- Only for an event that stands in a line or has business keys:
--- KEYS[3] retries of its stream (zset)   KEYS[4...] its line, if it has one (zset, see line_up.lua); then its business keys (strings:
+-- KEYS[4] retries of its stream (zset)   KEYS[5...] its line, if it has one (zset, see line_up.lua); then its business keys (strings:
 -- the state key of the event that holds it)
 -- ARGV[4] its member of the line, '' without   ARGV[5] "stream|entry id"   ARGV[6] group
 -- ARGV[7...] the handlers of the business keys, in their order
@@ -11,7 +12,7 @@
 -- | {'waiting', ms left} | {'queued'}: others of the line or of the business key come first, it will become due
 -- Crashes are the earlier attempts of which nobody said how they ended.
 local BUSINESS_WAIT = 1000 -- ms between looks whether another event has done what this one asks for
-local line = ARGV[4] and ARGV[4] ~= '' and KEYS[4]
+local line = ARGV[4] and ARGV[4] ~= '' and KEYS[5]
 
 -- Whether an entry, "stream|id", comes behind another in a line.
 local function is_behind(name, entry)
@@ -46,8 +47,8 @@ local function number(text, limit)
 end
 
 local token = ARGV[1]
-local state, owner, attempts, due, crashes = unpack(
-  redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts', 'due', 'crashes'))
+local state, owner, attempts, due, crashes, wait = unpack(
+  redis.call('HMGET', KEYS[1], 'state', 'token', 'attempts', 'due', 'crashes', 'wait'))
 attempts, crashes, due = number(attempts, 1e6), number(crashes, 1e6), number(due, 2 ^ 53)
 if state == 'done' or state == 'dead' then
   return {'duplicate'}
@@ -60,22 +61,32 @@ if line then
   end
 end
 local holder = redis.call('GET', KEYS[2])
-if holder and holder ~= token then
-  return {'busy', redis.call('PTTL', KEYS[2])}
-end
 local now = 0
-if state == 'retry' or ARGV[7] then
+if holder or state == 'retry' or ARGV[7] then
   now = redis.call('TIME')
   now = now[1] * 1000 + math.floor(now[2] / 1000)
 end
+if holder and holder ~= token then
+  local left, lease = redis.call('PTTL', KEYS[2]), tonumber(ARGV[2])
+  if left > lease and (tonumber(redis.pcall('HGET', KEYS[3], 'ahead') or 0) or 0) > now then
+    -- Set while Redis' clock was ahead. Its holder renews it, if it is alive.
+    redis.call('PEXPIRE', KEYS[2], lease)
+    left = lease
+  end
+  return {'busy', left}
+end
 if state == 'retry' and due > now then
+  if wait and due - now > number(wait, 2 ^ 53) then
+    due = now + number(wait, 2 ^ 53) -- noted while Redis' clock was ahead
+    redis.call('HSET', KEYS[1], 'due', due)
+  end
   return {'waiting', due - now}
 end
 
 -- All of the business keys or none: who waits for one must not keep another from running.
 local free, skipped = {}, {}
 for i = 7, #ARGV do
-  local key, handler = KEYS[(line and 5 or 4) + i - 7], 'h:' .. ARGV[i]
+  local key, handler = KEYS[(line and 6 or 5) + i - 7], 'h:' .. ARGV[i]
   local other = redis.call('GET', key)
   if not other or other == KEYS[1] then
     free[#free + 1] = key
@@ -85,7 +96,7 @@ for i = 7, #ARGV do
     if mark == '' then
       skipped[#skipped + 1] = handler
     elseif (others == 'running' or others == 'retry') and not mark and holds(lock, entry, its_line) then
-      redis.call('ZADD', KEYS[3], now + BUSINESS_WAIT, string.match(ARGV[5], '[^|]*$'))
+      redis.call('ZADD', KEYS[4], now + BUSINESS_WAIT, string.match(ARGV[5], '[^|]*$'))
       return {'queued'}
     else
       free[#free + 1] = key

@@ -78,7 +78,7 @@ else
   elseif verdict == 'crash' then
     redis.pcall('HINCRBY', KEYS[1], 'crashes', 1)
   end
-  redis.call('HSET', KEYS[1], 'state', 'retry', 'due', now + ARGV[5], 'error', ARGV[7])
+  redis.call('HSET', KEYS[1], 'state', 'retry', 'due', now + ARGV[5], 'wait', ARGV[5], 'error', ARGV[7])
   redis.pcall('ZADD', KEYS[5], now + ARGV[5], id)
 end
 local kept = ARGV[10] + math.ceil(ARGV[5] / 1000)

@@ -1,0 +1,207 @@
+"""Redis' clock: what it tells of an event's age, and what is put right when it went back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import Redis
+from structlog.testing import capture_logs
+
+from bridge.streams import Entry, Keys
+from tests.workers.follower import IM, follower, ids
+from workers.claims import Busy, Pending, Run, Settlement
+from workers.consumer import Consumer
+from workers.guard import Guard
+from workers.mending import Mending
+from workers.outcomes import Outcome
+from workers.presence import present
+from workers.redis_clock import RedisClock
+
+LEASE = 2.0
+HOURS = 2 * 3_600_000
+"""Ms that the clock was ahead."""
+
+
+@pytest.fixture
+def clock(redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> RedisClock:
+    monkeypatch.setattr("workers.mending.PAGE", 2)
+    consumer = Consumer(redis, keys, "workers", "c1")
+    consumer.follow((keys.stream(IM),))
+    return RedisClock(redis, keys, "workers", Mending(consumer, LEASE))
+
+
+def went_back(redis: Redis, keys: Keys) -> None:
+    """As if the last look had been made two hours from now."""
+    redis.hset(keys.clock("workers"), "last", now_ms(redis) + HOURS)
+
+
+def now_ms(redis: Redis) -> int:
+    seconds, micros = redis.time()
+    return seconds * 1000 + micros // 1000
+
+
+def claimed(redis: Redis, keys: Keys, guard: Guard, publish: Callable[..., str]) -> Run:
+    publish("ev1")
+    (run,) = guard.claim(follower(redis, keys, "c1").read(1))
+    assert isinstance(run, Run)
+    return run
+
+
+def test_age_goes_by_redis_and_not_by_the_clock_of_this_host(redis, keys, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    guard = Guard(redis, keys, "workers", LEASE, "w1")
+    created = now_ms(redis) - 60_000
+    entry = Entry("ev1", IM, "app", "tk", "2.0", created, 2, 3, "", "", b"{}")
+    for token in ("fresh", "again"):
+        redis.delete("lock:" + keys.lock_name("workers", "ev1"))
+        (run,) = guard.claim([Pending(keys.stream(IM), "1-1", entry)])
+        assert 59 < time.monotonic() - run.born < 61, token
+
+
+def test_a_clock_that_goes_ahead_is_noticed_and_told_of(redis, keys):
+    own = iter([0.0, 0.1, 5.0, 5.1, 6.0, 6.1])
+    clock = RedisClock(redis, keys, "workers", monotonic=lambda: next(own))
+    assert clock.look()
+    with capture_logs() as logs:
+        assert clock.look(), "it seems to have stood still, for a test is quick"
+        assert [round(line["seconds"]) for line in logs] == [-5]
+    own = iter([-3600.0, -3600.0])
+    clock._monotonic = lambda: next(own)
+    assert not clock.look()
+
+
+def test_a_slow_answer_is_no_jump(redis, keys):
+    own = iter([0.0, 0.1, 0.2, 30.0, 30.1, 30.1])
+    clock = RedisClock(redis, keys, "workers", monotonic=lambda: next(own))
+    assert clock.look()
+    with capture_logs() as logs:
+        assert clock.look()
+    assert logs == []
+
+
+@pytest.mark.parametrize(("asked", "state"), [(1.0, True), (3600.0, True), (0.0, False)])
+def test_no_retry_comes_later_than_was_asked_for(redis, keys, guard, publish, clock, asked, state):
+    run = claimed(redis, keys, guard, publish)
+    guard.settle([Settlement(run, Outcome(retry_after=asked, error="E"))])
+    retries = keys.retries_of("workers", keys.stream(IM))
+    redis.zincrby(retries, HOURS, run.pending.entry_id)
+    if state:
+        redis.hincrby(keys.state("workers", "ev1"), "due", HOURS)
+    else:
+        redis.delete(keys.state("workers", "ev1"))
+    went_back(redis, keys)
+    clock.look()
+    left = redis.zscore(retries, run.pending.entry_id) - now_ms(redis)
+    assert asked * 1000 - 2000 < left <= asked * 1000
+    clock.look()
+    assert redis.zscore(retries, run.pending.entry_id) - now_ms(redis) == pytest.approx(
+        left, abs=500
+    )
+
+
+def test_a_retry_that_was_noted_by_a_right_clock_stays(redis, keys, guard, publish, clock):
+    run = claimed(redis, keys, guard, publish)
+    guard.settle([Settlement(run, Outcome(retry_after=10_000, error="E"))])
+    retries = keys.retries_of("workers", keys.stream(IM))
+    before = redis.zscore(retries, run.pending.entry_id)
+    went_back(redis, keys)
+    clock.look()
+    assert redis.zscore(retries, run.pending.entry_id) == before
+
+
+def test_the_claim_of_a_retry_does_not_wait_longer_than_was_asked_for(
+    redis, keys, guard, other_guard, publish
+):
+    run = claimed(redis, keys, guard, publish)
+    guard.settle([Settlement(run, Outcome(retry_after=1.0, error="E"))])
+    redis.hincrby(keys.state("workers", "ev1"), "due", HOURS)
+    (answer,) = other_guard.claim([run.pending])
+    assert isinstance(answer, Busy)
+    assert 0 < answer.left <= 1
+
+
+def test_what_a_dead_worker_held_is_taken_over_after_an_event_lease(redis, keys, publish, clock):
+    publish("ev1", "ev2", "ev3")
+    items = follower(redis, keys, "dead").read(10)
+    guard = Guard(redis, keys, "workers", 0.05, "w1")
+    guard.claim(items)
+    other = follower(redis, keys, "alive", event_lease=0.05)
+    delivered_ahead(redis, keys, [item.entry_id for item in items])
+    for item in items:
+        redis.pexpire("lock:" + keys.lock_name("workers", item.entry.event_id), HOURS)
+    time.sleep(0.06)
+    assert other.pending.take_over(10) == []
+    went_back(redis, keys)
+    clock.look()
+    time.sleep(0.06)
+    found = other.pending.take_over(10)
+    assert ids(found) == ["ev1", "ev2", "ev3"]
+    (busy, *_) = guard_of(redis, keys).claim(found)
+    assert isinstance(busy, Busy)
+    assert busy.left <= LEASE
+
+
+def delivered_ahead(redis: Redis, keys: Keys, entry_ids: list[str]) -> None:
+    """Have Redis note that they were delivered two hours from now, which no command can do."""
+    noted: Any = now_ms(redis) - 1000
+    redis.xclaim(keys.stream(IM), "workers", "dead", 0, entry_ids, time=noted, justid=True)
+    dump = redis.dump(keys.stream(IM))[:-8]
+    assert dump.count(noted.to_bytes(8, "little")) == len(entry_ids)
+    dump = dump.replace(noted.to_bytes(8, "little"), (noted + HOURS).to_bytes(8, "little"))
+    redis.restore(keys.stream(IM), 0, dump + crc64(dump).to_bytes(8, "little"), replace=True)
+
+
+def crc64(data: bytes) -> int:
+    """Of Redis' dumps."""
+    crc = 0
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x95AC9329AC4BC9B5 if crc & 1 else 0)
+    return crc
+
+
+def guard_of(redis: Redis, keys: Keys) -> Guard:
+    return Guard(redis, keys, "workers", LEASE, "w2")
+
+
+def test_a_lock_is_not_cut_short_while_the_clock_is_right(redis, keys, guard, publish):
+    run = claimed(redis, keys, guard, publish)
+    redis.pexpire("lock:" + keys.lock_name("workers", "ev1"), HOURS)
+    (busy,) = guard_of(redis, keys).claim([run.pending])
+    assert isinstance(busy, Busy)
+    assert busy.left > 3600
+
+
+def test_it_is_mended_once_for_each_time_the_clock_went_back(redis, keys, clock, monkeypatch):
+    pages: list[str] = []
+    whole = Mending._do
+    monkeypatch.setattr(
+        Mending, "_do", lambda self, page: pages.append(page.script) or whole(self, page)
+    )
+    clock.look()
+    assert pages == []
+    for _ in range(2):
+        went_back(redis, keys)
+        clock.look()
+        clock.look()
+    assert pages == ["mend_retries", "mend_pending"] * 2
+    redis.hset(keys.clock("workers"), "ahead", 1)
+    clock.look()
+    assert redis.hget(keys.clock("workers"), "ahead") == b"0"
+
+
+def test_a_clock_key_of_another_type_stops_nothing(redis, keys, clock, guard, publish):
+    redis.set(keys.clock("workers"), "by hand")
+    assert clock.look()
+    run = claimed(redis, keys, guard, publish)
+    redis.pexpire("lock:" + keys.lock_name("workers", "ev1"), HOURS)
+    assert isinstance(guard_of(redis, keys).claim([run.pending])[0], Busy)
+
+
+def test_a_dead_worker_is_not_taken_for_one_at_work_by_a_sign_from_the_future(redis, keys):
+    redis.zadd(keys.workers("workers"), {"dead": now_ms(redis) + HOURS})
+    assert present(redis, keys, "workers") == []
