@@ -58,6 +58,11 @@ class Keys:
         with its first entry; see `workers/lua/begin.lua`."""
         return f"{self.prefix}:starts:{group}"
 
+    @property
+    def ages(self) -> str:
+        """Hash of the streams whose ids do not tell how old an entry is; see `lua/trim.lua`."""
+        return f"{self.prefix}:ages"
+
     def workers(self, group: str) -> str:
         """Zset of the group's workers: what one says of itself, a JSON object with `name`, `group`,
         `host`, `pid`, `started_at` (Unix ms) and `queues`, by Redis' Unix ms of its last sign."""

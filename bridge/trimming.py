@@ -196,22 +196,24 @@ class Trimmer:
     ) -> tuple[list[Group], int]:
         """Trim one stream, step by step; its groups, and Redis' time in Unix ms."""
         before, more = self.trimmed, True
-        keys, told = (stream, self._keys.retries("")), (round(retention * 1000), STEP, *readers)
+        keys = (stream, self._keys.retries(""), self._keys.ages)
+        told = (round(retention * 1000), STEP, *readers)
         while more:
-            removed, more, now, *rows = await self._run(_TRIM, keys, told)
+            removed, more, now, aged, *rows = await self._run(_TRIM, keys, told)
             self.trimmed += removed
         groups = [_group(*row) for row in rows]
-        if any(group.holds_pending(now - retention * 1000) for group in groups):
-            await self._trim_behind(stream, retention, readers)
+        if any(group.holds_pending(_ms(aged.decode()) + 1) for group in groups):
+            await self._trim_behind(stream, aged, readers)
         if self.trimmed > before:
             log.debug("stream.trimmed", stream=stream, count=self.trimmed - before)
         return groups, now
 
-    async def _trim_behind(self, stream: str, retention: float, readers: Sequence[str]) -> None:
-        """Remove finished entries behind held ones, from where the last look has ended."""
+    async def _trim_behind(self, stream: str, aged: bytes, readers: Sequence[str]) -> None:
+        """Remove finished entries behind held ones that are older than this id, from where the
+        last look has ended."""
         start, fruitless = self._looked.pop(stream, b"-"), 0
         while start and fruitless < FRUITLESS:
-            told = (round(retention * 1000), start, *readers)
+            told = (aged, start, *readers)
             removed, start = await self._run(_BEHIND, (stream,), told)
             self.trimmed += removed
             fruitless = 0 if removed else fruitless + 1

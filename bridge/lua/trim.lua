@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- Removes old entries that every group has acknowledged, one step of them. Anyone may call it at any time.
--- KEYS     stream, what the names of the retries begin with: `<group>:<stream>` follows
+-- KEYS     stream, what the names of the retries begin with: `<group>:<stream>` follows, ages (see `aged`)
 -- ARGV     retention (ms), entries to remove at most, then the groups that will read this stream, joined or not yet
--- returns  {removed, 1 if there may be more, now (ms), group, …}, a group as {name, pending, lag or -1, its oldest
+-- returns  {removed, 1 if there may be more, now (ms), the id before which entries are old enough, group, …}, a group as {name, pending, lag or -1, its oldest
 --          pending entry or '', ms at which its retry is due or -1, its oldest unread entry or ''}
 -- A stream that no group reads loses nothing; all of it is unread by a group named ''.
 
@@ -20,6 +20,35 @@ local function older(one, other)  -- of two entry ids or ''; as numbers ids woul
   return (#a < #b or #a == #b and a < b) and one or other
 end
 
+-- The id before which entries have been here for the retention. Ids that Redis gave while its clock was ahead do not tell
+-- how old an entry is: then what is in the stream now is old enough when the retention has gone. What that will be, and
+-- what it is meanwhile, is kept in the hash of ages: stream -> "since ms|will be|is".
+local function aged()
+  local retention, last = tonumber(ARGV[1]), redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+  local bound = string.format('%.0f-0', math.max(0, now - retention))
+  local ms, seq = string.match(last and last[1] or '0-0', '(%d+)-(%d+)')
+  if tonumber(ms) <= now + 60000 then
+    redis.pcall('HDEL', KEYS[3], KEYS[1])
+    return bound
+  end
+  local all = ms .. '-' .. string.format('%.0f', seq + 1)
+  if retention == 0 then
+    return all
+  end
+  local noted = redis.pcall('HGET', KEYS[3], KEYS[1])
+  local since, will, is = string.match(type(noted) == 'string' and noted or '', '^(%d+)|(.*)|(.*)$')
+  since = tonumber(since)
+  if not since then
+    since, will, is = now, all, '0-0'
+  elseif since > now then
+    since = now
+  elseif now - since >= retention then
+    since, will, is = now, all, will
+  end
+  redis.pcall('HSET', KEYS[3], KEYS[1], string.format('%.0f|%s|%s', since, will, is))
+  return older(bound, is) == bound and is or bound
+end
+
 local function standing(group)
   local pending = redis.call('XPENDING', KEYS[1], group['name'], '-', '+', 1)[1]
   -- An error when nothing can follow, the last id being the greatest there is.
@@ -32,11 +61,11 @@ end
 
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
 if groups.err then
-  return {0, 0, now}
+  return {0, 0, now, '0-0'}
 end
 
-local bound = string.format('%.0f-0', math.max(0, now - ARGV[1]))
-local answer, joined = {0, 0, now}, {}
+local bound = aged()
+local answer, joined = {0, 0, now, bound}, {}
 for _, fields in ipairs(groups) do
   local group = {}
   for i = 1, #fields, 2 do

@@ -1,12 +1,10 @@
 #!lua flags=allow-oom
 -- Removes old entries that every group has acknowledged although one before them is still held, one page of them.
 -- KEYS     stream
--- ARGV     retention (ms), where to go on: '-' or '(' and an id, then the groups that will read it, joined or not yet
+-- ARGV     the id before which entries are old enough, where to go on: '-' or '(' and an id, then the groups that will read it, joined or not yet
 -- returns  {removed, where to go on: '(' and an id, or '' at the end}
 -- It stays below the last entry that each group was given: nothing that one has yet to read, and Redis knows their lag.
 local MOST, LARGE = 200, 1048576 -- entries and bytes in a page, about: Redis serves nobody else for a millisecond
-local now = redis.call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
 
 local function older(one, other)  -- of two entry ids; as numbers they would lose their last digits
   local a, b = string.match(one, '%d+'), string.match(other, '%d+')
@@ -20,7 +18,7 @@ local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
 if groups.err or #groups == 0 then
   return {0, ''}
 end
-local bound, names = string.format('%.0f-0', math.max(0, now - ARGV[1])), {}
+local bound, names = ARGV[1], {}
 for n, fields in ipairs(groups) do
   for i = 1, #fields, 2 do
     if fields[i] == 'name' then

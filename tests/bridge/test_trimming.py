@@ -24,6 +24,9 @@ RETENTION = 3600.0
 OLD, YOUNG = 7200, 60
 """Seconds since an entry was published; the retention lies between."""
 
+AHEAD = -30 * 86_400
+"""The same by a clock that was ahead for a month."""
+
 IM = "im.message.receive_v1"
 EVENT = {"event_id": "ev", "envelope": "{}"}
 
@@ -84,6 +87,55 @@ class TestWhatGoes:
         await trimmer.trim(RETENTION)
         assert await left(any_redis, stream) == ids[3:]
         assert trimmer.trimmed == 3
+
+    async def test_ids_of_a_clock_that_was_ahead_keep_nothing_for_ever(
+        self, any_redis: Redis, keys: Keys, stream: str, trimmer: Trimmer
+    ) -> None:
+        """Their entries go when they have been there for the retention, or soon after."""
+
+        async def pass_by() -> None:
+            since, _, rest = (await any_redis.hget(keys.ages, stream)).partition(b"|")
+            earlier = int(since) - int(RETENTION * 1000)
+            await any_redis.hset(keys.ages, stream, b"%d|%s" % (earlier, rest))
+            await trimmer.trim(RETENTION)
+
+        ids = await publish(any_redis, keys, YOUNG, *[AHEAD] * 3)
+        await read(any_redis, stream, "workers", acknowledge=4)
+        await trimmer.trim(RETENTION)
+        assert await left(any_redis, stream) == ids
+        later = [(await any_redis.xadd(stream, EVENT)) for _ in range(2)]
+        await read(any_redis, stream, "workers", acknowledge=1)
+        await pass_by()
+        assert await left(any_redis, stream) == later
+        await pass_by()
+        assert await left(any_redis, stream) == later[1:], "it is pending"
+
+    async def test_short_of_memory_they_go_at_once(
+        self, any_redis: Redis, keys: Keys, stream: str, trimmer: Trimmer
+    ) -> None:
+        await publish(any_redis, keys, YOUNG, *[AHEAD] * 3)
+        await read(any_redis, stream, "workers", acknowledge=4)
+        await trimmer.trim(0.0)
+        assert await left(any_redis, stream) == []
+
+    async def test_what_waits_among_them_keeps_only_itself(
+        self, any_redis: Redis, keys: Keys, stream: str, trimmer: Trimmer
+    ) -> None:
+        ids = await publish(any_redis, keys, *[AHEAD] * 4)
+        await read(any_redis, stream, "workers")
+        await any_redis.xack(stream, "workers", ids[1], ids[2])
+        await trimmer.trim(0.0)
+        assert await left(any_redis, stream) == [ids[0], ids[3]]
+
+    async def test_what_the_right_clock_says_counts_again_when_it_has_caught_up(
+        self, any_redis: Redis, keys: Keys, stream: str, trimmer: Trimmer
+    ) -> None:
+        await any_redis.hset(keys.ages, stream, "1|9-9|8-8")
+        ids = await publish(any_redis, keys, OLD, YOUNG)
+        await read(any_redis, stream, "workers", acknowledge=2)
+        await trimmer.trim(RETENTION)
+        assert await left(any_redis, stream) == ids[1:]
+        assert not await any_redis.exists(keys.ages)
 
     async def test_pending_entries_stay_and_what_is_done_behind_them_goes(
         self, any_redis: Redis, keys: Keys, stream: str, trimmer: Trimmer
