@@ -191,7 +191,7 @@ def replay(
     Nothing is handled twice unless --again says so: what is done, in work or dead is left out, and
     so is what is so old that nobody knows any more.
     """
-    from workers.replay import Window, marks_since
+    from workers.replay import Window, marks_kept, marks_since
 
     with open_desk(common, flags, changes=True) as desk:
         now = desk.now()
@@ -201,7 +201,7 @@ def replay(
             raise click.UsageError("--from is later than --to; exchange them")
         window = Window(desk.redis, desk.keys, desk.group, start, end, event_type)
         window.check()
-        since = marks_since(now, desk.settings.retention)
+        since = marks_since(now, marks_kept(desk.redis, desk.keys, desk.group))
         replayer = desk.replayer(rate, dry_run=dry_run)
         done = "would re-feed" if dry_run else "re-fed"
         with Report(done, desk, accepted=LEFT_OUT, changes=not dry_run) as report:

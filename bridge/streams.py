@@ -73,6 +73,11 @@ class Keys:
         that handles just that; see `workers.coverage`."""
         return f"{self.prefix}:handled:{group}"
 
+    def marks(self, group: str) -> str:
+        """Zset: seconds for which a worker of the group keeps marks of what it has done, by the
+        Redis' Unix ms at which such a worker was last there."""
+        return f"{self.prefix}:marks:{group}"
+
     @property
     def lease(self) -> str:
         return f"{self.prefix}:lease"

@@ -17,6 +17,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from bridge.lifetimes import mark_ttl
 from bridge.streams import Keys
 from workers.coverage import Coverage, Sighting
 from workers.scripts import Call, load, run_all
@@ -55,10 +56,21 @@ class Presence:
         group: consumer group.
         name: of the worker's consumer.
         spoilt: tells of spoilt keys.
+        retention: seconds, as the guard has it.
     """
 
-    def __init__(self, redis: Redis, keys: Keys, group: str, name: str, spoilt: SpoiltKeys) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        group: str,
+        name: str,
+        spoilt: SpoiltKeys,
+        retention: float = 86_400.0,
+    ) -> None:
         self._redis = redis
+        self._marks = keys.marks(group)
+        self._mark_ttl = mark_ttl(retention)
         self._spoilt = spoilt
         self._subscriptions = keys.subscriptions
         self._workers = keys.workers(group)
@@ -109,8 +121,8 @@ class Presence:
         group = self._worker.group
         members = (f"{group}|{each}" for each in sorted(covered))
         waits = (int(AT_WORK * 1000), int(REMEMBERED * 1000))
-        told: tuple[str | bytes | int, ...] = (record, coverage, *waits, *members)
-        keys = (self._subscriptions, self._workers, self._handled)
+        told: tuple[str | bytes | int, ...] = (record, coverage, *waits, self._mark_ttl, *members)
+        keys = (self._subscriptions, self._workers, self._handled, self._marks)
         (answer,) = run_all(self._redis, [Call(load("subscribe"), keys, told)])
         if self._judge(answer):
             self._saw(answer)
@@ -125,7 +137,9 @@ class Presence:
 
     def _judge(self, answer: Any) -> bool:
         """Whether Redis has done it; a key of a wrong type is told of."""
-        keys = {self._subscriptions: "set", self._workers: "zset", self._handled: "zset"}
+        kinds = ("set", "zset", "zset", "zset")
+        names = (self._subscriptions, self._workers, self._handled, self._marks)
+        keys = dict(zip(names, kinds, strict=True))
         if is_spoilt(answer):
             self._spoilt.tell(keys, answer)
             return False

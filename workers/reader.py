@@ -55,7 +55,7 @@ class StreamReader:
         self._marks_ms = (mark_ttl(retention) - MARK_MARGIN) * 1000
         self._sweep_ms = int(max(10 * event_lease, SWEEP_AFTER) * 1000)
         self._presence = Presence(
-            consumer.redis, consumer.keys, consumer.group, consumer.name, consumer.spoilt
+            consumer.redis, consumer.keys, consumer.group, consumer.name, consumer.spoilt, retention
         )
         self._beginning = beginning or Beginning(
             consumer.redis, consumer.keys, consumer.group, AUTO, None

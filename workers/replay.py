@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from redis import Redis
 
 from bridge.errors import BridgeError
-from bridge.lifetimes import mark_ttl
+from bridge.lifetimes import MARKER_TTL
 from bridge.streams import OTHER, Keys
 from handlers.registry import Registry
 from handlers.types import matches
@@ -270,11 +270,19 @@ class Window:
         ]
 
 
-def marks_since(now: int, retention: float) -> int:
+def marks_since(now: int, kept: Mapping[int, int]) -> int:
     """Unix ms: of an event that came later, a done or dead mark is still there.
 
     Args:
         now: Unix ms.
-        retention: seconds, as the workers have it.
+        kept: seconds for which workers keep marks -> Unix ms when one of them was last there.
     """
-    return now - mark_ttl(retention) * 1000
+    known = kept or {MARKER_TTL: now}
+    return max(min(seen, now - seconds * 1000) for seconds, seen in known.items())
+
+
+def marks_kept(redis: Redis, keys: Keys, group: str) -> dict[int, int]:
+    """What `marks_since` wants to know of a group. It is what its workers said: the command may run
+    with another retention than they do."""
+    said: Any = redis.zrange(keys.marks(group), 0, -1, withscores=True)
+    return {int(seconds): int(seen) for seconds, seen in said if seconds.isdigit()}

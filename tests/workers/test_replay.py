@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -13,10 +14,12 @@ from bridge.streams import Entry, Keys
 from handlers import Registry
 from workers import replay
 from workers.claims import Duplicate, Pending, Run, Settlement
+from workers.consumer import Consumer
 from workers.guard import Guard
 from workers.letters import Letters, Selection
 from workers.outcomes import Failure, Outcome
-from workers.replay import Answer, Pace, Replayer, Window, WindowEmpty, marks_since
+from workers.reader import StreamReader
+from workers.replay import Answer, Pace, Replayer, Window, WindowEmpty, marks_kept, marks_since
 from workers.stored import StreamSpoilt
 
 TYPE = "im.message.receive_v1"
@@ -340,9 +343,36 @@ def test_what_is_older_than_the_marks_is_unknown_and_left_out_unless_asked_for(
     assert refeed(replayer, window(), since=born + 1, again=True) == {"moved": 1}
 
 
-def test_marks_outlive_the_retention_by_an_hour():
-    assert marks_since(10**12, 7 * 86_400) == 10**12 - (7 * 86_400 + 3600) * 1000
-    assert marks_since(10**12, 60) == 10**12 - 86_400 * 1000
+HOUR, DAY = 3_600, 86_400
+
+
+@pytest.mark.parametrize(
+    ("kept", "known_for"),
+    [
+        ({}, 24 * HOUR),
+        ({25 * HOUR: 0}, 25 * HOUR),
+        ({7 * DAY: 0}, 7 * DAY),
+        ({7 * DAY: 0, 25 * HOUR: 0}, 25 * HOUR),
+        ({7 * DAY: 0, 25 * HOUR: 3 * DAY}, 3 * DAY),
+        ({7 * DAY: 0, 25 * HOUR: 9 * DAY}, 7 * DAY),
+        ({7 * DAY: 2 * HOUR, 25 * HOUR: 0}, 25 * HOUR),
+    ],
+)
+def test_what_is_done_is_known_as_long_as_every_worker_has_kept_its_marks(kept, known_for):
+    """The group's workers may have, or have had, different retentions; `kept`: seconds -> how
+    long ago the last of them was there."""
+    now = 10**12
+    seen = {seconds: now - ago * 1000 for seconds, ago in kept.items()}
+    assert marks_since(now, seen) == now - known_for * 1000
+
+
+def test_workers_say_for_how_long_they_keep_marks(redis, keys):
+    for name, retention in (("w1", 60.0), ("w2", 7.0 * DAY)):
+        consumer = Consumer(redis, keys, "workers", name)
+        StreamReader(consumer, 30.0, retention).subscribe(frozenset({"*"}))
+    kept = marks_kept(redis, keys, "workers")
+    assert kept.keys() == {DAY, 7 * DAY + HOUR}
+    assert all(abs(seen - time.time() * 1000) < 5_000 for seen in kept.values())
 
 
 def test_a_window_has_the_entries_of_its_time_and_type(redis, keys, window):

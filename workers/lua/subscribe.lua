@@ -4,8 +4,9 @@
 -- allow-oom: a worker that starts must be able to drain a full Redis.
 -- KEYS[1] subscriptions (set)  KEYS[2] the group's workers (zset: record -> ms of the last sign of life)
 -- KEYS[3] what they handle (zset: coverage -> ms of the last sign of life of a worker that has it)
+-- KEYS[4] for how long they keep marks (zset: seconds -> ms of the last sign of life of a worker that does)
 -- ARGV[1] record of the worker  ARGV[2] its coverage  ARGV[3] ms after which a record goes that is silent
--- ARGV[4] ms after which a coverage goes  ARGV[5...] members of the subscriptions
+-- ARGV[4] ms after which a coverage goes  ARGV[5] seconds of marks  ARGV[6...] members of the subscriptions
 -- Returns each coverage, and its age in ms; or the error of a key of a wrong type: the others are written all the same.
 local spoilt = {}
 local function try(...)
@@ -15,11 +16,12 @@ local function try(...)
   end
   return answer
 end
-if ARGV[5] then
-  try('SADD', KEYS[1], unpack(ARGV, 5))
+if ARGV[6] then
+  try('SADD', KEYS[1], unpack(ARGV, 6))
 end
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
+try('ZADD', KEYS[4], now, ARGV[5])
 for i = 1, 2 do
   local key, kept = KEYS[i + 1], ARGV[i + 2]
   try('ZADD', key, now, ARGV[i])
