@@ -30,7 +30,7 @@ from bridge.streams import Keys
 from bridge.subscribers import Subscribers
 from bridge.supervisor import Supervisor
 from bridge.text_dialect import TextDialect
-from bridge.web import listen, serving
+from bridge.web import listen, serving_strangers
 
 log = structlog.get_logger("bridge.assembly")
 
@@ -152,6 +152,6 @@ async def _serve_ops(
         lease_duration=settings.lease_duration,
         patience=supervisor.pace.patience,
     )
-    cure = "set FLYBRIDGE_OPS_PORT to another port"
-    port = await listen(stack, serving(app, *where), *where, cure=cure)
+    cure = "set FLYBRIDGE_OPS_PORT to another port, or FLYBRIDGE_OPS_HOST to an address of ours"
+    port = await listen(stack, serving_strangers(app, *where), *where, cure=cure)
     log.info("ops.started", host=settings.ops_host, port=port)

@@ -14,15 +14,19 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
 
+from bridge.acceptor import Acceptor
 from bridge.errors import BridgeError
 
 STOP_TIMEOUT = 1
 """Seconds that requests in work have when the server stops; uvicorn takes whole ones."""
+
+MOST_HEADERS = 16_384
+"""Bytes that the head of a request may have."""
 
 _T = TypeVar("_T")
 
@@ -63,9 +67,24 @@ async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
     Raises:
         OSError: the address is taken, or not ours.
     """
+    async with _served(_Server(_config(app)), host, port) as bound:
+        yield bound
+
+
+@asynccontextmanager
+async def serving_strangers(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
+    """As `serving`, with bounds: see `acceptor`; each connection is good for one small request."""
+    config = _config(
+        app, headers=[("Connection", "close")], h11_max_incomplete_event_size=MOST_HEADERS
+    )
+    async with _served(_BoundedServer(config), host, port) as bound:
+        yield bound
+
+
+@asynccontextmanager
+async def _served(server: _Server, host: str, port: int) -> AsyncIterator[int]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, port), family=family, backlog=128) as listener:
-        server = _Server(_config(app))
         task = asyncio.create_task(server.serve([listener]), name="web")
         try:
             yield listener.getsockname()[1]
@@ -82,7 +101,27 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(app: Starlette) -> uvicorn.Config:
+class _BoundedServer(_Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=[])
+        (listener,) = sockets or []
+        listener.setblocking(False)
+        self._accepting = asyncio.create_task(
+            Acceptor(listener, self._protocol).run(), name="web-acceptor"
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._accepting.cancel()
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+
+def _config(app: Starlette, **bounds: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_config=None,
@@ -92,4 +131,5 @@ def _config(app: Starlette) -> uvicorn.Config:
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=STOP_TIMEOUT,
+        **bounds,
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import socket
+from contextlib import ExitStack
 
 from tests.scenarios.ops_port import OpsPort
 from tests.scenarios.stage import Stage, eventually, message
@@ -63,3 +66,24 @@ async def test_without_redis_nobody_is_ready_but_nobody_is_to_be_restarted(stage
     finally:
         os.kill(stage.redis_server.pid, signal.SIGCONT)
     await eventually(lambda: ops.code("/leaderz") == ops.code("/readyz") == 200)
+
+
+async def test_half_sent_requests_cost_no_event_and_hardly_a_log_line(stage: Stage) -> None:
+    ops = OpsPort()
+    leader = await stage.leader(ops_port=ops.port)
+    resource.prlimit(leader.pid, resource.RLIMIT_NOFILE, (100, 100))
+    lines = len(leader.log.read_text().splitlines())
+
+    with ExitStack() as stack:
+        for _ in range(300):
+            half = stack.enter_context(socket.create_connection(("127.0.0.1", ops.port)))
+            half.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Half: ")
+        stage.feishu.faults.cut()
+        push = stage.feishu.push(message())
+        await eventually(lambda: push.acked)
+        await eventually(lambda: ops.code("/readyz") == 200)
+        assert ops.code("/livez") == 200
+
+    told = leader.log.read_text().splitlines()[lines:]
+    assert len(leader.lines("web.crowded")) == 1
+    assert len(told) < 10, told
