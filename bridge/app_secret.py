@@ -8,9 +8,10 @@ from pathlib import Path
 import structlog
 
 from bridge.redaction import keep_secret
+from bridge.text_files import FileUnreadable, read_text
 
 LARGEST = 4096
-"""Bytes; what is larger is no secret."""
+"""Characters; what is longer is no secret."""
 
 log = structlog.get_logger("bridge.app_secret")
 
@@ -40,15 +41,27 @@ class AppSecret:
 
     def _read(self, file: Path) -> str:
         """The file's content; empty when there is none, which is logged once."""
+        secret = trouble = ""
         try:
-            with file.open("rb") as opened:
-                content = opened.read(LARGEST + 1)
-            secret = content.decode("utf-8-sig").strip()
-            trouble = "" if secret and len(content) <= LARGEST else "it is empty or too large"
-        except (OSError, UnicodeDecodeError) as error:
-            secret, trouble = "", getattr(error, "strerror", None) or "it is not text"
+            secret = read_secret(file)
+        except FileUnreadable as error:
+            trouble = str(error)
         if trouble not in ("", self._trouble):
             cure = "give it back its secret; the last one is used meanwhile"
             log.warning("secret.unreadable", file=str(file), reason=trouble, cure=cure)
         self._trouble = trouble
-        return "" if trouble else secret
+        return secret
+
+
+def read_secret(file: Path) -> str:
+    """The secret that a file holds, without what surrounds it.
+
+    Raises:
+        FileUnreadable: it holds none.
+    """
+    secret = read_text(file).strip()
+    if not secret:
+        raise FileUnreadable("is empty; write the App Secret into it")
+    if len(secret) > LARGEST or len(secret.splitlines()) > 1:
+        raise FileUnreadable("holds more than a secret; write the App Secret alone into it")
+    return secret

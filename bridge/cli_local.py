@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import sys
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -106,10 +107,7 @@ def trigger(
 @click.command()
 @click.option(
     "--handlers",
-    envvar="FLYBRIDGE_HANDLERS",
-    default="handlers.builtin",
-    show_default=True,
-    help="Your modules.",
+    help="Your modules.  [default: FLYBRIDGE_HANDLERS, also in ./.env; else handlers.builtin]",
 )
 @click.option("--bridges", type=click.IntRange(1, 9), default=2, show_default=True)
 @click.option(
@@ -122,14 +120,26 @@ def trigger(
     "--port", type=PORT, default=LOCAL_PORT, show_default=True, help="Of the local Feishu; 0: any."
 )
 @click.pass_obj
-def dev(common: dict[str, Any], /, **options: Any) -> None:
-    """Run everything here: embedded Redis, local Feishu, bridges and a worker, until ^C."""
+def dev(common: dict[str, Any], /, handlers: str | None, **options: Any) -> None:
+    """Run everything here: embedded Redis, local Feishu, bridges and a worker, until ^C.
+
+    Of ./.env and the environment only FLYBRIDGE_HANDLERS counts.
+    """
     from bridge import logs
     from bridge.run import run_dev
 
+    modules = handlers or _handlers(common["env_file"]) or "handlers.builtin"
     level = common["log_level"] or "info"
     logs.configure(level, "console")
-    asyncio.run(run_dev(**options, log_level=level, say=click.echo))
+    asyncio.run(run_dev(**options, handlers=modules, log_level=level, say=click.echo))
+
+
+def _handlers(env_file: Path | None) -> str:
+    """What the environment says, or `.env`; empty if neither does."""
+    from bridge import environment
+
+    given = [each for layer in environment.layers(env_file) for each in layer]
+    return next((each.value for each in reversed(given) if each.name == "HANDLERS"), "")
 
 
 @click.command()

@@ -18,6 +18,7 @@ import yaml
 from bridge.errors import SettingsInvalid
 from bridge.layers import Written
 from bridge.seed_options import spelling
+from bridge.text_files import FileUnreadable, read_text
 
 SECTION = "Feishu"
 """Where the settings stand in a file, unless another section is named."""
@@ -75,17 +76,16 @@ def _parsed(path: Path) -> Any:
             [f"{path} is of no known kind; give a file whose name ends with {', '.join(_PARSERS)}."]
         )
     try:
-        if not path.is_file():
-            raise SettingsInvalid([f"{path} is not a file; give the path of one."])
-        return parse(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise SettingsInvalid(
-            [f"{path} cannot be read: {error.strerror}; give a readable file."]
-        ) from None
+        text = read_text(path)
+    except FileUnreadable as error:
+        raise SettingsInvalid([f"{path} {error}."]) from None
+    try:
+        return parse(text)
     # Not `from error`: the parsers quote what they stumbled over.
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        kind = "text in UTF-8" if isinstance(error, UnicodeDecodeError) else _KINDS[parse]
-        raise SettingsInvalid([f"{path} is no {kind}{_place(error)}; correct it."]) from None
+        raise SettingsInvalid(
+            [f"{path} is no {_KINDS[parse]}{_place(error)}; correct it."]
+        ) from None
 
 
 def _place(error: Exception) -> str:

@@ -9,10 +9,11 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from dotenv import dotenv_values
-
+from bridge.env_file import parse
+from bridge.errors import SettingsInvalid
 from bridge.layers import Written
 from bridge.seed_options import OPTIONS, meaning, nearest
+from bridge.text_files import FileUnreadable, read_text
 
 PREFIX = "FLYBRIDGE_"
 
@@ -23,8 +24,12 @@ def variable(setting: str) -> str:
 
 
 def layers(env_file: Path | None = None) -> tuple[tuple[Written, ...], ...]:
-    """What `.env` says, and what the environment says, which lies above it."""
-    return _written(dotenv_values(env_file or ".env")), _written(os.environ)
+    """What `.env` says, and what the environment says, which lies above it.
+
+    Raises:
+        SettingsInvalid: what is wrong with the file.
+    """
+    return _written(_values_of(env_file)), _written(os.environ)
 
 
 def unknown_variables(
@@ -38,14 +43,28 @@ def unknown_variables(
     neighbour may read it.
     """
     known = {*settings, *(option.setting for option in OPTIONS)}
-    given = {*environ, *dotenv_values(env_file or ".env")}
+    given = {*environ, *_values_of(env_file)}
     ours = sorted(name.removeprefix(PREFIX) for name in given if name.startswith(PREFIX))
     unknown = (name for name in ours if not meaning(name, known)[0])
     near = {name: nearest(name.lower(), known) for name in unknown}
     return {PREFIX + name: variable(found) if found else "" for name, found in near.items()}
 
 
-def _written(values: Mapping[str, str | None]) -> tuple[Written, ...]:
+def _values_of(env_file: Path | None) -> Mapping[str, str]:
+    file = env_file or Path(".env")
+    # A folder of this name is some tool's, as a virtual environment is.
+    if env_file is None and (not os.path.lexists(file) or os.path.isdir(file)):
+        return {}
+    try:
+        found = parse(read_text(file), str(file), os.environ, PREFIX)
+    except FileUnreadable as error:
+        raise SettingsInvalid([f"{file} {error}."]) from None
+    if found.problems:
+        raise SettingsInvalid(list(found.problems))
+    return found.values
+
+
+def _written(values: Mapping[str, str]) -> tuple[Written, ...]:
     """An empty variable counts as not set."""
     return tuple(
         Written(name[len(PREFIX) :], value, name)

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from bridge import environment
+from bridge.app_secret import read_secret
 from bridge.election import contradictions
 from bridge.environment import PREFIX, variable
 from bridge.errors import SettingsInvalid
@@ -53,6 +54,7 @@ from bridge.setting_types import (
     Switch,
     Unhandled,
 )
+from bridge.text_files import FileUnreadable
 from bridge.topology import parse
 from bridge.unwise import Unwise, unwise
 
@@ -299,9 +301,6 @@ class BridgeSettings(WorkerSettings):
 
 def _read_secret(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise Problem(
-            f"{PREFIX}APP_SECRET_FILE {file} cannot be read: {reason}; give a readable file."
-        ) from None
+        return read_secret(file)
+    except FileUnreadable as error:
+        raise Problem(f"{PREFIX}APP_SECRET_FILE {file} {error}.") from None

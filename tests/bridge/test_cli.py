@@ -155,6 +155,40 @@ def test_flags_beat_the_environment_and_the_env_file(
     assert (settings.log_level, settings.log_format) == ("debug", "json")
 
 
+# dev
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "env_file", "expected"),
+    [
+        ((), {}, "", "handlers.builtin"),
+        ((), {}, "FLYBRIDGE_HANDLERS=of_env_file\n", "of_env_file"),
+        ((), {"FLYBRIDGE_HANDLERS": "of_environment"}, "FLYBRIDGE_HANDLERS=x", "of_environment"),
+        (("--handlers", "of_flag"), {"FLYBRIDGE_HANDLERS": "x"}, "", "of_flag"),
+    ],
+)
+def test_dev_takes_the_handlers_that_a_worker_would_take(
+    flags: tuple[str, ...],
+    environ: dict[str, str],
+    env_file: str,
+    expected: str,
+    flybridge: Flybridge,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    async def remember(*, handlers: str, **_: object) -> None:
+        seen.append(handlers)
+
+    monkeypatch.setattr(bridge.run, "run_dev", remember)
+    Path(".env").write_text(env_file)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    assert flybridge("dev", *flags).exit_code == 0
+    assert seen == [expected]
+
+
 # worker
 
 

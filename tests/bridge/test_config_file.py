@@ -192,7 +192,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "missing.toml"
     assert problem(path) == f"{path} is not a file; give the path of one."
     (tmp_path / "folder.json").mkdir()
-    assert "is not a file" in problem(tmp_path / "folder.json")
+    assert "is a folder" in problem(tmp_path / "folder.json")
 
 
 def test_a_file_of_another_kind(file: File) -> None:
@@ -226,8 +226,11 @@ def test_a_file_that_cannot_be_parsed_is_told_with_the_line_but_not_with_what_st
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_bytes(b"\xff\xfe\x00")
-    assert problem(tmp_path / "a.json").endswith("is no text in UTF-8; correct it.")
+    for content in (b"\n\xd6\xd0", b"\n\x80"):
+        (tmp_path / "a.json").write_bytes(content)
+        assert problem(tmp_path / "a.json").endswith(
+            "is no text in UTF-8, see line 2; save it as UTF-8."
+        )
 
 
 def test_a_section_that_is_not_there_is_told_with_those_that_are(file: File) -> None:

@@ -113,7 +113,7 @@ def is_closed(url: str) -> bool:
 @pytest.mark.parametrize(
     ("code", "status", "said"),
     [
-        ("def f(:", errors.EXIT_PLUGIN, "play failed to import: SyntaxError"),
+        ("def f(:", errors.EXIT_PLUGIN, "play.py:1: SyntaxError: invalid syntax"),
         ("import no_such_package", errors.EXIT_PLUGIN, "'no_such_package', which is not installed"),
         (TWO_QUEUES, errors.EXIT_PLUGIN, "name different queues (one, two); give them the same"),
         ("x = 1", errors.EXIT_SETTINGS, "no handler in play ("),

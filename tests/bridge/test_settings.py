@@ -250,6 +250,24 @@ def test_the_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert settings.app_secret.get_secret_value() == "from-file"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xef\xbb\xbf\n", "is empty; write the App Secret into it."),
+        (b"FLYBRIDGE_APP_ID=x\nhush\n", "holds more than a secret; write the App Secret alone"),
+        ("hush\n".encode("utf-16"), "is UTF-16, not UTF-8; save it as UTF-8"),
+        (b"hush\0", "has a NUL byte in line 1"),
+    ],
+)
+def test_a_secret_file_that_holds_no_secret_is_told(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    found = problem(app_secret=None, app_secret_file=tmp_path / "secret")
+    assert found.startswith(f"FLYBRIDGE_APP_SECRET_FILE {tmp_path}/secret {said}")
+    assert "hush" not in found
+
+
 def test_secret_and_secret_file_together_are_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("from-file\n")
 
