@@ -24,7 +24,7 @@ class AppSecret:
 
     def __init__(self, secret: str, file: Path | None = None) -> None:
         self._secret = secret
-        self._file = file if file is not None and file.is_file() else None
+        self._file = file.absolute() if file is not None and file.is_file() else None
         self._trouble = ""
 
     def current(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from bridge.endpoint import Endpoint, discover
 from bridge.heartbeat import Heartbeat
 from bridge.lease import LeaseElector, new_identity
 from bridge.link import Connect
-from bridge.pace import PATIENCE, Pace
+from bridge.pace import Pace
 from bridge.redis_client import address, async_client, check_server
 from bridge.settings import BridgeSettings
 from bridge.streams import Keys
@@ -31,6 +32,9 @@ from bridge.subscribers import Subscribers
 from bridge.supervisor import Supervisor
 from bridge.text_dialect import TextDialect
 from bridge.web import listen, serving_strangers
+
+QUICK = 15.0
+"""Seconds. Where discovery or upgrade may take longer, a leader's patience grows in proportion."""
 
 log = structlog.get_logger("bridge.assembly")
 
@@ -115,7 +119,8 @@ def _discover(settings: BridgeSettings, secret: AppSecret) -> Discover:
 
 def _pace(settings: BridgeSettings) -> Pace:
     """With patience for two attempts, however long the operator lets one take."""
-    return Pace(patience=max(PATIENCE, 4 * settings.connection_timeout))
+    pace = Pace()
+    return replace(pace, patience=pace.patience * max(1.0, settings.connection_timeout / QUICK))
 
 
 def _connect(settings: BridgeSettings) -> Connect:

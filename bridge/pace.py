@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PATIENCE = 60.0
-"""Seconds. A leader without a connection for so long lets another host try."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Seconds."""
 
-    patience: float = PATIENCE
+    patience: float = 60.0
+    """A leader without a connection for so long lets another host try."""
     busy_retry: float = 30.0
     """Until Feishu is asked again after a refusal that may pass, and by a standby after a network
     that did not answer."""

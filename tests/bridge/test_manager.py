@@ -323,6 +323,12 @@ class TestFailures:
         with pytest.raises(ConnectionOver, match="FLYBRIDGE_AUTO_RECONNECT"):
             await stage.manager(auto_reconnect=False).start()
 
+    async def test_a_standby_with_a_wrong_secret_does_not_start(self, stage: Stage) -> None:
+        async with stage.manager() as leader:
+            with pytest.raises(FeishuRefused, match="FLYBRIDGE_APP_SECRET"):
+                await stage.manager(app_secret="not-the-secret").start()
+            assert leader.is_connected
+
     async def test_a_proxy_that_is_not_supported_is_refused_before_anything_starts(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -41,9 +41,10 @@ def scale() -> None:
     import bridge.liveness
 
     bridge.liveness.PONG_TIMEOUT = PONG_TIMEOUT
-    import bridge.link
+    import bridge.pace
 
-    bridge.link.Pace.__init__.__defaults__ = (PATIENCE, RETRY, 2 * RETRY, PATIENCE)
+    defaults = (PATIENCE, RETRY, 2 * RETRY, PATIENCE, 2 * RETRY, RETRY)
+    bridge.pace.Pace.__init__.__defaults__ = defaults
 
 
 def stall(number: int, frame: FrameType | None) -> None:
