@@ -191,7 +191,8 @@ class StreamReader:
             if not is_spoilt(error):
                 raise
             # Asked again a second later; what the group has joined already is read meanwhile.
-            self._consumer.spoilt.tell({keys.subscriptions: "set", keys.types: "set"}, error)
+            kinds = {keys.subscriptions: "set", keys.types: "set", keys.starts(self._group): "hash"}
+            self._consumer.spoilt.tell(kinds, error)
         else:
             self._covered = covered
 

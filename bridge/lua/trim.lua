@@ -24,7 +24,7 @@ end
 -- how old an entry is: then what is in the stream now is old enough when the retention has gone. What that will be, and
 -- what it is meanwhile, is kept in the hash of ages: stream -> "since ms|will be|is".
 local function aged()
-  local retention, last = tonumber(ARGV[1]), redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+  local retention, last = tonumber(ARGV[1]), redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
   local bound = string.format('%.0f-0', math.max(0, now - retention))
   local ms, seq = string.match(last and last[1] or '0-0', '(%d+)-(%d+)')
   if tonumber(ms) <= now + 60000 then

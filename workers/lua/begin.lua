@@ -6,8 +6,9 @@
 -- ARGV[1] how many members of the subscriptions follow; then stream and id, ...
 -- Returns how many of the members are new.
 local last = 1 + ARGV[1]
-local new = redis.call('SADD', KEYS[1], unpack(ARGV, 2, last))
 for i = last + 1, #ARGV, 2 do
-  redis.pcall('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1])
+  if not redis.call('HGET', KEYS[2], ARGV[i]) then
+    redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+  end
 end
-return new
+return redis.call('SADD', KEYS[1], unpack(ARGV, 2, last))
