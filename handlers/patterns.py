@@ -87,10 +87,16 @@ def _warn_of_alias(alias: str) -> None:
 
 
 def warn_of_misspelling(patterns: tuple[str, ...], where: str) -> None:
-    """Log types that Feishu is not known to send and that look much like one it sends."""
+    """Log types that Feishu is not known to send, and patterns that match none it sends."""
     for pattern in patterns:
-        if "*" in pattern or pattern in ALIASES or pattern in KNOWN_TYPES:
+        if any(matches(pattern, known) for known in KNOWN_TYPES):
             continue
-        near = difflib.get_close_matches(pattern, KNOWN_TYPES, n=1, cutoff=0.9)
-        if near:
-            log.warning("event_type.unknown", given=pattern, did_you_mean=near[0], where=where)
+        near = difflib.get_close_matches(pattern.replace("*", ""), KNOWN_TYPES, n=1, cutoff=0.9)
+        log.warning(
+            "event_type.unknown",
+            given=pattern,
+            where=where,
+            hint="Feishu is not known to send events of such a type, so the handler may never run; "
+            "flybridge events lists the types",
+            **({"did_you_mean": near[0]} if near else {}),
+        )

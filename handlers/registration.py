@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from handlers.batch import Batch
 from handlers.errors import RegistrationInvalid
+from handlers.key_paths import check_path
 from handlers.middleware import Layer, around
 from handlers.options import Options, complete
 from handlers.patterns import narrow, resolve
@@ -93,6 +94,12 @@ def entry_of(
         where=source.where,
         **complete(options, source.owner, source.where),
     )
+    for option, path in (
+        ("ordered_by", registration.ordered_by),
+        ("dedup_by", registration.dedup_by),
+    ):
+        if path:
+            check_path(option, path, registration.patterns, source.where)
     narrowed = [pattern for pattern in patterns if pattern in STATUS_OF_ALIAS]
     if narrowed and (registration.batch or registration.dedup_by):
         # Events of another status would be in its batches, and use its business keys up.

@@ -108,7 +108,8 @@ def assemble(
     # A read whose answer was lost must not be repeated unseen: the first one took entries.
     once = sync_client(settings.redis_url, app_id=settings.app_id, retries=0)
     spoilt = SpoiltKeys(client)
-    consumer = Consumer(once, keys, settings.group, name, Ordering(registry).of, spoilt)
+    ordering = Ordering(registry)
+    consumer = Consumer(once, keys, settings.group, name, ordering.of, spoilt, ordering.missed)
     beginning = Beginning(client, keys, settings.group, settings.start_from, started)
     reader = StreamReader(consumer, settings.event_lease, settings.retention, beginning)
     clock = RedisClock(client, keys, settings.group, Mending(consumer, settings.event_lease))

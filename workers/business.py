@@ -12,6 +12,7 @@ from bridge.streams import Entry, Keys
 from handlers.lenient_json import DAMAGED, decode
 from handlers.paths import location, value_at
 from handlers.registry import Registration, Registry
+from workers.missing_keys import MissingKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class BusinessKeys:
         self._registry = registry
         self._keys = keys
         self._group = group
+        self._missing = MissingKeys()
 
     def of(self, entry: Entry) -> tuple[BusinessKey, ...]:
         """One for each handler that has a `dedup_by`, where the envelope has a value."""
@@ -47,7 +49,9 @@ class BusinessKeys:
             path = location(each.dedup_by or "")
             value = value_at(envelope, path) if path else None
             # Two damaged values may have been different ones, and the second event would be lost.
-            if value is not None and DAMAGED not in value:
+            if value is None or DAMAGED in value:
+                self._missing.tell("dedup_by", each.dedup_by or "", entry.event_type)
+            else:
                 name = self._keys.business(self._group, _digest(each.name, entry.event_type, value))
                 found.append(BusinessKey(each.name, name))
         return tuple(found)

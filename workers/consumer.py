@@ -50,6 +50,7 @@ class Consumer:
         name: unique per boot, so that two workers never share pending entries.
         order_of: gives what a stream is ordered by, empty if by nothing; see `workers.ordering`.
         spoilt: tells of spoilt keys.
+        missed: called with the type of an event that lacks the key it should be ordered by.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class Consumer:
         name: str,
         order_of: Callable[[str], str] = lambda _: "",
         spoilt: SpoiltKeys | None = None,
+        missed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.redis = redis
+        self._missed = missed
         self.spoilt = spoilt or SpoiltKeys(redis)
         self.keys = keys
         self.group = group
@@ -106,6 +109,8 @@ class Consumer:
         """The same of an ordered stream; behind what was buried, its line goes on."""
         lines = {each.entry_id: each.line for each in firsts}
         found = self.pending(stream, [(each.entry_id, each.fields) for each in firsts], lines)
+        for event_type in {item.entry.event_type for item in found if not item.line}:
+            self._missed(event_type)
         spoilt = lines.keys() - {item.entry_id.encode() for item in found}
         self.lines.advance(lines[entry_id] for entry_id in spoilt)
         return found

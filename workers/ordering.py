@@ -16,6 +16,7 @@ from bridge.streams import OTHER
 from handlers.paths import location
 from handlers.registry import Registration, Registry
 from handlers.types import KNOWN_TYPES
+from workers.missing_keys import MissingKeys
 from workers.scripts import Call, load
 
 log = structlog.get_logger("workers.ordering")
@@ -49,6 +50,7 @@ class Ordering:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._ambiguous: set[str] = set()
+        self._missing = MissingKeys()
 
     def of(self, stream: str) -> str:
         """JSON of event type -> keys from the envelope to the value; empty if nothing is ordered.
@@ -62,6 +64,11 @@ class Ordering:
         types = KNOWN_TYPES.union(registry.event_types()) if name == OTHER else {name}
         found = {each: path for each in sorted(types) if (path := self._location(each))}
         return json.dumps(found) if found else ""
+
+    def missed(self, event_type: str) -> None:
+        """An event of an ordered stream has no key; told once, if its type should have one."""
+        for path in paths_of(self._registry.lookup(event_type))[:1]:
+            self._missing.tell("ordered_by", path, event_type)
 
     def _location(self, event_type: str) -> tuple[str, ...] | None:
         paths = paths_of(self._registry.lookup(event_type))

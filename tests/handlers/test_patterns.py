@@ -74,4 +74,14 @@ def test_narrowing_leaves_other_types_alone(event: Callable[..., Event], context
 def test_a_near_miss_of_a_known_type_is_pointed_out() -> None:
     with structlog.testing.capture_logs() as lines:
         warn_of_misspelling(("im.message.recieve_v1", "custom.event.example_v1", "im.*"), "here")
-    assert [line["did_you_mean"] for line in lines] == ["im.message.receive_v1"]
+    assert [(line["given"], line.get("did_you_mean")) for line in lines] == [
+        ("im.message.recieve_v1", "im.message.receive_v1"),
+        ("custom.event.example_v1", None),
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["im.mesage.*", "*.recieve_v1", "wheather.*"])
+def test_a_pattern_that_matches_no_known_type_is_pointed_out(pattern: str) -> None:
+    with structlog.testing.capture_logs() as lines:
+        warn_of_misspelling(("*", "im.*", pattern, "im.chat.member.user_added_v1"), "here")
+    assert [line["given"] for line in lines] == [pattern]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import ConnectionError
+from structlog.testing import capture_logs
 
 from bridge.lifetimes import mark_ttl
 from bridge.streams import Entry, Keys
@@ -407,3 +408,11 @@ def test_whatever_happens_a_key_is_handled_once_at_a_time_and_succeeds_once(
                 ended.add(number)
         assert sum("H" not in each.marks for each in running.values()) <= 1
     assert successes <= 1
+
+
+def test_an_event_without_its_key_is_told_of_once_a_type(world):
+    with capture_logs() as logs:
+        for number, message_id in enumerate((None, {"a": 1}, "om_1")):
+            run(world.a, world.push(f"e{number}", message_id))
+    (line,) = [line for line in logs if line["event"] == "key.missing"]
+    assert (line["option"], line["path"], line["event_type"]) == ("dedup_by", BY_MESSAGE, IM)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
+from structlog.testing import capture_logs
 
 from bridge.local.valkey import EmbeddedRedis
 from bridge.streams import OTHER, Entry, Keys
@@ -86,7 +87,7 @@ class Worker:
 
     def __init__(self, redis: Redis, keys: Keys, name: str, order: Ordering = ORDER) -> None:
         self.redis, self.keys, self.name = redis, keys, name
-        consumer = Consumer(redis, keys, "workers", name, order.of)
+        consumer = Consumer(redis, keys, "workers", name, order.of, missed=order.missed)
         self.reader = StreamReader(consumer, LEASE)
         self.pending = PendingList(consumer, LEASE)
         self.guard = Guard(redis, keys, "workers", LEASE, name)
@@ -250,6 +251,17 @@ def test_events_without_a_key_wait_for_nobody(a, streams, redis, keys, envelope)
         streams.add(f"e{number}", envelope)
     assert a.read() == ["e0", "e1", "e2"]
     assert lines_of(redis, keys) == []
+
+
+def test_an_event_without_its_key_is_told_of_once_a_type(redis, keys, streams):
+    a = Worker(redis, keys, "a", Ordering(registry()))
+    with capture_logs() as logs:
+        streams.add("e1", b"{}")
+        streams.add("e2", b"{}")
+        streams.push("x")
+        a.read()
+    (line,) = [line for line in logs if line["event"] == "key.missing"]
+    assert (line["option"], line["event_type"]) == ("ordered_by", IM)
 
 
 @pytest.mark.parametrize("damaged", [rb"order \ud83d", rb"\ude00", rb"\\ud83d \ud83d", b"\xe6\x9d"])

@@ -146,7 +146,9 @@ class Stage:
     @asynccontextmanager
     async def running(self, begins: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         """A worker, running already or to be started in the body."""
-        settings = WorkerSettings(app_id="cli_test", redis_url=self.url, event_lease=LEASE)
+        settings = WorkerSettings(
+            app_id="cli_test", redis_url=self.url, event_lease=LEASE, unhandled_after=0
+        )
         worker = InlineWorker(settings, registry(), concurrency=20)
         started = False
 
