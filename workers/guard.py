@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import redis_lock
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -39,33 +38,6 @@ DEAD_WAIT = 60.0
 
 UNANSWERED = 10_000
 """Claims without an answer that are remembered; who forgets one waits for an event lease."""
-
-
-class EventLock(redis_lock.Lock):
-    """The lock of one event for use outside the bulk path, owned by a given token.
-
-    Non-blocking on purpose: who does not get it leaves the event to its holder.
-
-    Args:
-        redis: a client.
-        keys: of the app.
-        group: consumer group.
-        event_id: of the event.
-        token: owner id; with the token of a claim it may extend that claim's lock. It must not
-            acquire it: the claim may be another's by then.
-        event_lease: seconds; rounded up, for the library counts whole seconds.
-    """
-
-    def __init__(
-        self, redis: Redis, keys: Keys, group: str, event_id: str, token: str, event_lease: float
-    ) -> None:
-        super().__init__(
-            redis,
-            keys.lock_name(group, event_id),
-            expire=max(1, -int(-event_lease // 1)),
-            id=token,
-            strict=False,
-        )
 
 
 class Guard:

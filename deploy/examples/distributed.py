@@ -14,7 +14,7 @@ from redis import Redis
 from bridge.builder import Builder
 from bridge.streams import Keys
 from handlers import Context, Event
-from workers.guard import EventLock
+from workers.locks import EventLock
 
 GROUP = "by-hand"
 
@@ -31,9 +31,8 @@ class DistributedEventProcessor:
         self.keys = Keys(app_id)
 
     def process(self, event_id: str, work: Callable[[], None]) -> str:
-        token = uuid.uuid4().hex
-        lock = EventLock(self.redis, self.keys, GROUP, event_id, token, event_lease=60)
-        if not lock.acquire(blocking=False):
+        lock = EventLock(self.redis, self.keys, GROUP, event_id, uuid.uuid4().hex, event_lease=60)
+        if not lock.acquire():
             return "another instance is at it"
         try:
             if self.redis.exists(f"done:{event_id}"):
@@ -42,7 +41,7 @@ class DistributedEventProcessor:
             self.redis.set(f"done:{event_id}", 1, ex=86_400)  # longer than Feishu's last retry
             return "done"
         finally:
-            lock.release()
+            lock.release()  # never raises, so that what came out of the work is what you see
 
 
 if __name__ == "__main__":

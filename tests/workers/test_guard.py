@@ -12,7 +12,8 @@ from bridge.lifetimes import mark_ttl
 from bridge.redaction import Redactor
 from bridge.streams import Entry, Keys
 from workers.claims import Busy, Duplicate, Pending, Run, Settlement
-from workers.guard import EventLock, Guard
+from workers.guard import Guard
+from workers.locks import EventLock
 from workers.outcomes import Failure, Outcome
 from workers.scripts import run_all
 
