@@ -15,6 +15,7 @@ from bridge.streams import Entry, Keys
 from workers.claims import Pending
 from workers.failures import describe
 from workers.lines import First, Lines
+from workers.read_size import ReadSizes
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 
@@ -66,10 +67,11 @@ class Consumer:
         self.redis = redis
         self._missed = missed
         self.spoilt = spoilt or SpoiltKeys(redis)
+        self.sizes = ReadSizes()
         self.keys = keys
         self.group = group
         self.name = name
-        self.lines = Lines(redis, keys, group, name, order_of)
+        self.lines = Lines(redis, keys, group, name, order_of, self.sizes)
         self.followed = Followed((), {})
         """Replaced as a whole: who asks for both streams and orders takes this once."""
 
@@ -132,9 +134,16 @@ class Consumer:
                           dead_letters=keys[1])  # fmt: skip
 
 
-def tell_missing(stream: str, entry_id: str) -> None:
-    """Log that a pending entry is no longer in its stream: nobody else will miss it."""
-    log.error("entry.missing", stream=stream, entry=entry_id,
+def largest(raw: Iterable[Raw]) -> int:
+    """Bytes of the largest envelope among these entries."""
+    return max((len(fields.get(b"envelope", b"")) for _, fields in raw), default=0)
+
+
+def tell_missing(stream: str, ids: Sequence[bytes]) -> None:
+    """Log that pending entries are no longer in their stream: nobody else will miss them."""
+    if not ids:
+        return
+    log.error("entry.missing", stream=stream, entry=ids[0].decode(), count=len(ids),
               hint="trimmed, deleted or acknowledged by hand before it was settled; "
               "leave trimming to the bridge")  # fmt: skip
 

@@ -233,8 +233,11 @@ class Intake:
                     followed = time.monotonic()
                 if self._outages.in_doubt.is_set():
                     self._outages.in_doubt.clear()
-                    self._accept(self._pending.own())
-                self._read_once(room)
+                    self._pending.doubt()
+                if lost := self._pending.own(room):
+                    self._accept(lost)
+                else:
+                    self._read_once(room)
 
     def _read_once(self, room: int) -> None:
         streams = self._reader.unordered

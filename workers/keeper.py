@@ -97,7 +97,7 @@ class Keeper:
                     self._reader.beat()
                     beaten = now
                 if now - looked >= self._event_lease / 3:
-                    more = self._fetch(self._pending.take_over)
+                    more = self._fetch(self._pending.take_over) or self._pending.unfinished
                     looked = looked if more else now
                 more = self._fetch(self._pending.due) or more
                 if now - swept >= SWEEP_PERIOD:

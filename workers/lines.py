@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from redis import Redis
 
 from bridge.lifetimes import UNSETTLED
 from bridge.streams import Keys
 from workers.ordering import advancing
+from workers.read_size import ReadSizes
 from workers.scripts import Call, load, pairs, run_all
 
 READ_AHEAD = 5_000
@@ -25,6 +27,14 @@ CROWDED_WAIT = 0.1
 
 PAGE = 100
 """Entries that one call lines up, at most: Redis decodes their envelopes."""
+
+DECODED = 2 * 1024 * 1024
+"""Bytes of the same, as far as they can be foreseen: Redis serves nobody else for some 20 ms."""
+
+LARGEST = 1024 * 1024
+"""Bytes of an envelope that is searched for its key; decoding a larger one would hold Redis up."""
+
+log = structlog.get_logger("workers.lines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +67,20 @@ class Lines:
         group: consumer group.
         consumer: name of this one.
         order_of: gives what a stream is ordered by, see `workers.ordering`.
+        sizes: of the entries of each stream.
     """
 
     def __init__(
-        self, redis: Redis, keys: Keys, group: str, consumer: str, order_of: Callable[[str], str]
+        self,
+        redis: Redis,
+        keys: Keys,
+        group: str,
+        consumer: str,
+        order_of: Callable[[str], str],
+        sizes: ReadSizes,
     ) -> None:
+        self._sizes = sizes
+        self._too_large: set[str] = set()
         self._redis = redis
         self._keys = keys
         self._group = group
@@ -82,24 +101,27 @@ class Lines:
     def read(self, stream: str, room: int) -> list[First]:
         """New entries that are first in their line, `room` at most."""
         found: list[First] = []
-        count = room
+        count = self._page(stream, room)
         while len(found) < room:
             taken = self._line_up(stream, room - len(found), count)
             found += taken.firsts
             if taken.read < count:
                 break
             # A long line of one key: nothing of it can run, so it takes no room.
-            count = room - len(found) if taken.firsts else min(PAGE, 2 * count)
+            count = self._page(stream, room - len(found) if taken.firsts else 2 * count)
         return found
 
     def take(self, stream: str, ids: Sequence[bytes | str], room: int) -> Taken:
         """Take these entries, whoever holds them; those that are not first wait in their line."""
         firsts: list[First] = []
         gone: list[bytes] = []
-        for start in range(0, len(ids), PAGE):
-            taken = self._line_up(stream, room - len(firsts), 0, ids[start : start + PAGE])
+        start = 0
+        while start < len(ids):
+            end = start + self._page(stream)
+            taken = self._line_up(stream, room - len(firsts), 0, ids[start:end])
             firsts += taken.firsts
             gone += taken.gone
+            start = end
         return Taken(0, gone, firsts)
 
     def listen(self, streams: Sequence[str], block: float) -> bool:
@@ -122,23 +144,35 @@ class Lines:
         if calls:
             run_all(self._redis, calls)
 
+    def _page(self, stream: str, most: int = PAGE) -> int:
+        return max(1, min(most, PAGE, self._sizes.most([stream], DECODED)))
+
     def _line_up(
         self, stream: str, most: int, count: int, ids: Sequence[bytes | str] = ()
     ) -> Taken:
         keys = (stream, self._keys.retries_of(self._group, stream), self._prefix)
         told = (self._group, self._consumer, self._order[stream], UNSETTLED)
-        call = Call(load("line_up"), keys, (*told, most, count, READ_AHEAD, *ids))
+        call = Call(load("line_up"), keys, (*told, most, count, READ_AHEAD, LARGEST, *ids))
         (answer,) = run_all(self._redis, [call])
         if isinstance(answer, Exception):
             # The stream is none any more; the reader tells of it, and leaves it out.
             raise answer
-        read, last, gone, behind, given = answer
+        read, last, gone, behind, given, largest = answer
+        self._note_size(stream, largest)
         if count:
             self._note(stream, read, last)
         # One that was deleted or acknowledged by hand must not block its key for ever.
         self.advance(line.decode() for line in behind)
         return Taken(read, gone, [First(line.decode(), id_, pairs(flat))
                                   for line, id_, flat in given])  # fmt: skip
+
+    def _note_size(self, stream: str, largest: int) -> None:
+        self._sizes.note(stream, largest)
+        if largest > LARGEST and stream not in self._too_large:
+            self._too_large.add(stream)
+            log.warning("event.unordered", stream=stream, bytes=largest,
+                        hint="an event above 1 MiB is not searched for the value of ordered_by: "
+                        "it runs at any time; keep such events small, or out of order")  # fmt: skip
 
     def _note(self, stream: str, read: int, last: bytes) -> None:
         """Where the doorbell listens; it would ring without end while too many are pending."""

@@ -6,14 +6,13 @@ Nothing new is read here, and nothing decided about events; the guard does that.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import structlog
 
 from workers.claims import Pending
-from workers.consumer import NO_CAPS, Caps, Consumer, Raw, rotated, tell_missing
+from workers.consumer import NO_CAPS, Caps, Consumer, Raw, largest, rotated, tell_missing
 from workers.lines import Taken
 from workers.scripts import Call, load, pairs, run_all
 from workers.spoilt import is_spoilt
@@ -22,6 +21,9 @@ log = structlog.get_logger("workers.reader")
 
 PAGE = 100
 """Pending entries that one call looks at, at most."""
+
+PAGES = 10
+"""Of them in one look at a stream: the others wait for it."""
 
 START = b"0-0"
 """Where a look through pending entries begins, and what it says at their end."""
@@ -41,21 +43,31 @@ class PendingList:
         self._group = consumer.group
         self._lines = consumer.lines
         self._lease_ms = int(event_lease * 1000)
-        self._full_at: dict[str, bytes] = {}
+        self._sizes = consumer.sizes
+        self._stopped_at: dict[tuple[str, str], bytes] = {}
         self._looks = 0
         self._turns = 0
 
-    def own(self) -> list[Pending]:
-        """What was delivered to this consumer and not acknowledged: the reply was lost.
+    def doubt(self) -> None:
+        """A reply was lost: have `own` look through all that was delivered to this consumer."""
+        self._stopped_at |= {("own", stream): START for stream in self._consumer.streams}
 
-        Entries whose retry is more than an event lease away are none of these.
+    def own(self, room: int) -> list[Pending]:
+        """What was delivered to this consumer and not acknowledged, since `doubt`.
+
+        Entries whose retry is more than an event lease away are none of these. If there are more
+        than fit, the next call goes on behind them.
         """
-        followed = self._consumer.followed
-        return [
-            item
-            for stream in followed.streams
-            for item in self._recover("own", stream, ordered=stream in followed.orders)
-        ]
+        found: list[Pending] = []
+        for whose, stream in list(self._stopped_at):
+            if whose == "own" and len(found) < room:
+                found += self._recover("own", stream, room - len(found))
+        return found
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether `take_over` has not come to the end of a stream."""
+        return any(whose == "idle" for whose, _ in list(self._stopped_at))
 
     def take_over(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
         """Entries whose worker has not renewed them for an event lease.
@@ -67,8 +79,7 @@ class PendingList:
         followed = self._consumer.followed
         for stream in rotated(followed.streams, self._looks):
             left = room - len(found)
-            most, ordered = min(left, caps.get(stream, left)), stream in followed.orders
-            found += self._recover("idle", stream, most, ordered=ordered)
+            found += self._recover("idle", stream, min(left, caps.get(stream, left)))
         return found
 
     def due(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
@@ -114,7 +125,7 @@ class PendingList:
         if not streams:
             return {}
         retries = tuple(map(self._retries_of, streams))
-        most = [caps.get(stream, room) for stream in streams]
+        most = [min(caps.get(stream, room), self._sizes.most([stream])) for stream in streams]
         (answers,) = run_all(
             self._redis, [Call(load("due"), retries, (room, self._lease_ms, *most))]
         )
@@ -136,43 +147,39 @@ class PendingList:
     def _retries_of(self, stream: str) -> str:
         return self._consumer.keys.retries_of(self._group, stream)
 
-    def _recover(
-        self,
-        whose: Literal["own", "idle"],
-        stream: str,
-        room: int = sys.maxsize,
-        *,
-        ordered: bool,
-    ) -> list[Pending]:
-        """Pending entries of a stream once more, `room` at most."""
+    def _recover(self, whose: Literal["own", "idle"], stream: str, room: int) -> list[Pending]:
+        """Pending entries of a stream once more, `room` at most, from where the last look ended."""
         found: list[Pending] = []
-        cursor = self._full_at.pop(stream, START) if whose == "idle" else START
-        while (left := room - len(found)) > 0:
+        ordered = stream in self._consumer.followed.orders
+        cursor = self._stopped_at.pop((whose, stream), START)
+        for _ in range(PAGES):
+            left = room - len(found)
+            if left <= 0:
+                break
             # Most of an ordered stream waits in lines and takes no room.
+            most = PAGE if ordered else min(left, self._sizes.most([stream]))
             told = (self._group, self._consumer.name, self._lease_ms, PAGE, whose, cursor,
-                    PAGE if ordered else left, int(ordered))  # fmt: skip
+                    most, int(ordered))  # fmt: skip
             call = Call(load("recover"), (stream, self._retries_of(stream)), told)
             (answer,) = run_all(self._redis, [call])
             if isinstance(answer, Exception):
                 # The stream is none any more; the reader tells of it, and leaves it out.
                 raise answer
             cursor, gone, entries = answer
-            for entry_id in gone:
-                tell_missing(stream, entry_id.decode())
+            tell_missing(stream, gone)
             if ordered:
                 found += self._taken(stream, self._lines.take(stream, entries, left))
             else:
                 raw = [(entry_id, pairs(flat)) for entry_id, flat in entries]
+                self._sizes.note(stream, largest(raw))
                 found += self._consumer.pending(stream, raw)
             if cursor == START:
                 return found
-        if whose == "idle":
-            self._full_at[stream] = cursor
+        self._stopped_at[whose, stream] = cursor
         return found
 
     def _taken(self, stream: str, taken: Taken) -> list[Pending]:
-        for entry_id in taken.gone:
-            tell_missing(stream, entry_id.decode())
+        tell_missing(stream, taken.gone)
         return self._consumer.lined_up(stream, taken.firsts)
 
     def _claim(self, ids: dict[str, list[str]]) -> list[Pending]:
@@ -185,16 +192,20 @@ class PendingList:
             ]
         found: list[Pending] = []
         for (stream, wanted), raw in zip(ids.items(), answers, strict=True):
+            self._sizes.note(stream, largest(raw))
             found += self._consumer.pending(stream, raw)
             given = {entry_id.decode() for entry_id, _ in raw}
             self._forget(stream, [each for each in wanted if each not in given])
         return found
 
-    def _forget(self, stream: str, gone: Iterable[str]) -> None:
-        for entry_id in gone:
-            # Who settles an entry, or acknowledges it, removes its retry; else it was nobody.
-            if self._redis.zrem(self._retries_of(stream), entry_id):
-                tell_missing(stream, entry_id)
+    def _forget(self, stream: str, gone: Sequence[str]) -> None:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for entry_id in gone:
+                pipeline.zrem(self._retries_of(stream), entry_id)
+            removed = _execute(pipeline)
+        # Who settles an entry, or acknowledges it, removes its retry; else it was nobody.
+        missing = [each.encode() for each, n in zip(gone, removed, strict=True) if n == 1]
+        tell_missing(stream, missing)
 
 
 def _execute(pipeline: Any) -> list[Any]:

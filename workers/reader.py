@@ -6,6 +6,7 @@ What was delivered before is not read again here; see `pending_list.py`.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from redis.exceptions import ResponseError
 from bridge.lifetimes import MARK_MARGIN, mark_ttl
 from workers.beginning import AUTO, Beginning
 from workers.claims import Pending
-from workers.consumer import NO_CAPS, Caps, Consumer, rotated, tell_missing
+from workers.consumer import NO_CAPS, Caps, Consumer, largest, rotated, tell_missing
 from workers.coverage import NOTHING, Coverage, Sighting
 from workers.presence import Presence
 from workers.scripts import Call, load, run_all
@@ -25,6 +26,14 @@ log = structlog.get_logger("workers.reader")
 
 FULL_READ_EVERY = 4
 """Every so many reads take in the quiet streams too while others are busy."""
+
+NO_HASH = ResponseError("WRONGTYPE of what the group has been in; it is taken for new there")
+
+SPOILT = 2
+"""What `group.lua` says of a key that is no hash."""
+
+LEAVE = 5.0
+"""Seconds for handing on what this consumer still holds, when it leaves."""
 
 SWEEP_AFTER = 3_600.0
 """Seconds, at least, of idleness after which a consumer's worker counts as gone."""
@@ -52,6 +61,7 @@ class StreamReader:
         self._keys = consumer.keys
         self._group = consumer.group
         self._lines = consumer.lines
+        self._sizes = consumer.sizes
         self._marks_ms = (mark_ttl(retention) - MARK_MARGIN) * 1000
         self._sweep_ms = int(max(10 * event_lease, SWEEP_AFTER) * 1000)
         self._presence = Presence(
@@ -137,7 +147,8 @@ class StreamReader:
         if not streams:
             return []
         focused = len(streams) < sum(caps.get(stream, 1) > 0 for stream in self.unordered)
-        most = min(room // len(streams), *(caps.get(stream, room) for stream in streams))
+        capped = (caps.get(stream, room) for stream in streams)
+        most = min(room // len(streams), self._sizes.most(streams), *capped)
         answer: Any = self._redis.xreadgroup(
             self._group,
             self._consumer.name,
@@ -145,9 +156,13 @@ class StreamReader:
             count=max(1, most),
             block=None if focused else max(1, int(block * 1000)),
         )
-        batches = [(stream.decode(), raw) for stream, raw in answer or []]
-        self._busy = [stream for stream, _ in batches]
-        return [item for stream, raw in batches for item in self._consumer.pending(stream, raw)]
+        batches = {stream.decode(): raw for stream, raw in answer or []}
+        self._busy = list(batches)
+        for stream in streams:
+            self._sizes.note(stream, largest(batches.get(stream, ())))
+        return [
+            item for stream, raw in batches.items() for item in self._consumer.pending(stream, raw)
+        ]
 
     def read_ordered(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
         """New entries of the ordered streams that are first in their line; does not wait."""
@@ -170,15 +185,28 @@ class StreamReader:
 
     def leave(self) -> None:
         """Remove this consumer from every group; what it holds is for others to take over."""
-        for stream, gone in self._on_each_stream("leave", self._group, self._consumer.name):
-            for entry_id in gone:
-                tell_missing(stream, entry_id.decode())
+        streams, ends = self.streams, time.monotonic() + LEAVE
+        while streams and time.monotonic() < ends:
+            answers = self._on_each_stream("leave", streams, self._group, self._consumer.name)
+            more = []
+            for stream, (removed, gone) in answers:
+                tell_missing(stream, gone)
+                if not removed:
+                    more.append(stream)
+            streams = tuple(more)
+        if streams:
+            log.info(
+                "consumer.stays",
+                consumer=self._consumer.name,
+                streams=" ".join(streams),
+                hint="it holds very much; others take that over and then remove it",
+            )
         self._presence.withdraw()
 
     def sweep(self) -> None:
         """Remove the consumers of workers that are gone, once all they held was taken over."""
         told = (self._group, self._consumer.name, self._sweep_ms)
-        for stream, removed in self._on_each_stream("sweep", *told):
+        for stream, removed in self._on_each_stream("sweep", self.streams, *told):
             if removed:
                 names = " ".join(name.decode(errors="replace") for name in removed)
                 log.debug("consumers.swept", stream=stream, consumers=names)
@@ -209,9 +237,9 @@ class StreamReader:
             self._consumer.spoilt.well(key)
         return self._known.get(key, set())
 
-    def _on_each_stream(self, script: str, *args: str | int) -> Iterator[tuple[str, list[bytes]]]:
-        # Once, for another thread may follow others meanwhile.
-        streams = self.streams
+    def _on_each_stream(
+        self, script: str, streams: Sequence[str], *args: str | int
+    ) -> Iterator[tuple[str, Any]]:
         calls = [Call(load(script), (stream,), args) for stream in streams]
         for stream, answer in zip(streams, run_all(self._redis, calls), strict=True):
             if not isinstance(answer, Exception):
@@ -241,6 +269,8 @@ class StreamReader:
                               hint="it is no stream; delete this key by hand")  # fmt: skip
                 self._unreadable.add(stream)
             else:
+                if answer == SPOILT:
+                    self._consumer.spoilt.tell({joined: "hash"}, NO_HASH)
                 self._grouped.add(stream)
                 self._unreadable.discard(stream)
 

@@ -27,9 +27,21 @@ class Follower:
     reader: StreamReader
     pending: PendingList
 
+    def own(self, room: int = 100) -> list[Pending]:
+        """What a lost reply left with it, however many looks it takes."""
+        self.pending.doubt()
+        return [item for _ in range(20) for item in self.pending.own(room)]
+
     def read(self, room: int) -> list[Pending]:
         """What is new, and no wait for it."""
         return self.reader.read(room, 0.01)
+
+    def read_all(self) -> list[Pending]:
+        """All that is new, however many reads it takes."""
+        found: list[Pending] = []
+        while new := self.read(2000):
+            found += new
+        return found
 
 
 def follower(redis: Redis, keys: Keys, name: str, event_lease: float = 30.0) -> Follower:

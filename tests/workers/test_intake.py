@@ -67,6 +67,8 @@ class Reader:
         self.new_ordered: deque[list[Pending]] = deque()
         self.new: deque[list[Pending]] = deque()
         self.lost: list[Pending] = []
+        self.doubted = False
+        self.unfinished = False
         self.abandoned: list[Pending] = []
         self.retries: list[Pending] = []
         self.failures: deque[Exception] = deque()
@@ -96,8 +98,12 @@ class Reader:
         time.sleep(0.005)
         return bool(self.ordered)
 
-    def own(self) -> list[Pending]:
-        return self.lost
+    def doubt(self) -> None:
+        self.doubted = True
+
+    def own(self, room: int) -> list[Pending]:
+        found, self.doubted = self.lost if self.doubted else [], False
+        return found[:room]
 
     def take_over(self, room: int, caps: Mapping[str, int]) -> list[Pending]:
         taken, self.abandoned = self.abandoned, []

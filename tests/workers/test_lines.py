@@ -104,6 +104,10 @@ class Worker:
     def due(self, room: int = 100) -> list[str]:
         return self.take(self.pending.due(room))
 
+    def own(self) -> list[str]:
+        self.pending.doubt()
+        return self.take(self.pending.own(100))
+
     def take_over(self, room: int = 100) -> list[str]:
         return self.take(self.pending.take_over(room))
 
@@ -289,9 +293,14 @@ def test_a_long_key_makes_no_long_name_and_no_line_stays_behind(a, streams, redi
 
 def test_an_event_that_is_too_large_to_look_into_is_unordered(a, streams):
     padding = b" " * 1_048_577
-    for number in range(2):
+    for number in range(3):
         streams.add(f"e{number}", b'{"event": {"message": {"chat_id": "x"}}}' + padding)
-    assert len(a.read()) == 2
+    streams.push("x", "x")
+    with capture_logs() as logs:
+        assert a.read() == ["e0", "e1", "e2", "x-0"], "beside each other, and beside its line"
+    assert [(each["event"], each["bytes"]) for each in logs] == [
+        ("event.unordered", 1_048_577 + 40)
+    ]
 
 
 def test_a_long_line_keeps_nobody_of_another_key_out(a, streams):
@@ -370,7 +379,7 @@ def test_waiting_in_line_is_no_attempt_however_often_it_is_taken_over(a, b, stre
 def test_a_reply_that_was_lost_leaves_the_first_with_its_reader(a, b, streams):
     streams.push("x", "x")
     a.reader.read_ordered(10)
-    assert a.take(a.pending.own()) == ["x-0"]
+    assert a.own() == ["x-0"]
 
 
 def test_a_worker_that_dies_between_settling_and_telling_costs_a_lease(a, b, streams, monkeypatch):
@@ -569,7 +578,7 @@ class Watch:
                 worker.die()
             case "lose_read":
                 worker.reader.read_ordered(3)
-                worker.take(worker.pending.own())
+                worker.own()
             case "unclaimed":
                 worker.reader.read_ordered(3)
                 worker.die()

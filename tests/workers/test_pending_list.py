@@ -40,10 +40,9 @@ def far_retries(redis: Redis, keys: Keys, items: list[Any]) -> None:
 
 def test_a_read_whose_reply_was_lost_is_found_again(redis, keys, publish):
     publish(*(f"ev{number}" for number in range(1200)))
-    lost = follower(redis, keys, "c1").read(2000)
-    assert len(lost) == 1000, "for there are two streams"
-    assert ids(follower(redis, keys, "c1").pending.own()) == ids(lost)
-    assert follower(redis, keys, "c2").pending.own() == []
+    lost = follower(redis, keys, "c1").read_all()
+    assert ids(follower(redis, keys, "c1").own()) == ids(lost)
+    assert follower(redis, keys, "c2").own() == []
 
 
 def test_entries_are_taken_over_only_from_workers_that_renew_them_no_more(redis, keys, publish):
@@ -55,14 +54,14 @@ def test_entries_are_taken_over_only_from_workers_that_renew_them_no_more(redis,
     worker = follower(redis, keys, "c1")
     assert ids(worker.pending.take_over(10)) == ["dead"]
     assert worker.pending.take_over(10) == []
-    assert ids(other.pending.own()) == ["alive"]
+    assert ids(other.own()) == ["alive"]
 
 
 def test_no_more_is_taken_over_than_about_the_room(redis, keys, publish):
     for number in range(250):
         publish(f"ev{number}")
     other = follower(redis, keys, "c2", SOON)
-    other.read(1000)
+    other.read_all()
     worker = follower(redis, keys, "c1", event_lease=0.001)
     taken = worker.pending.take_over(150)
     assert len(taken) == 150
@@ -219,8 +218,8 @@ class TestEntriesThatAreMissing:
         item, other = worker.read(10)
         redis.xdel(item.stream, item.entry_id)
         with capture_logs() as logs:
-            assert ids(worker.pending.own()) == [other.entry.event_id]
-            assert ids(worker.pending.own()) == [other.entry.event_id]
+            assert ids(worker.own()) == [other.entry.event_id]
+            assert ids(worker.own()) == [other.entry.event_id]
         assert missing(logs) == [item.entry_id]
         assert redis.xpending(keys.stream(IM), "workers")["pending"] == 1
 
@@ -287,7 +286,7 @@ class TestEntriesThatWaitForAFarRetry:
     @pytest.fixture
     def waiting(self, redis, keys, publish) -> list[Any]:
         publish(*(f"ev{number}" for number in range(self.COUNT)))
-        held = follower(redis, keys, "c1").read(2 * self.COUNT)
+        held = follower(redis, keys, "c1").read_all()
         assert len(held) == self.COUNT
         far_retries(redis, keys, held)
         return held
@@ -296,7 +295,7 @@ class TestEntriesThatWaitForAFarRetry:
         publish("lost")
         worker = follower(redis, keys, "c1")
         worker.read(10)
-        assert ids(worker.pending.own()) == ["lost"]
+        assert ids(worker.own()) == ["lost"]
 
     def test_they_are_not_taken_over(self, redis, keys, waiting, publish):
         dead = publish("dead")
@@ -317,7 +316,7 @@ class TestEntriesThatWaitForAFarRetry:
 def test_far_retries_cost_a_look_no_more_for_little_room(redis, keys, publish):
     publish(*(f"ev{number}" for number in range(1000)))
     dead = follower(redis, keys, "dead")
-    held = dead.read(2000)
+    held = dead.read_all()
     for each in held:
         long_ago(redis, keys, "dead", each.entry_id)
     far_retries(redis, keys, held)

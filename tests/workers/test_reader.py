@@ -181,7 +181,7 @@ def test_a_worker_that_starts_on_a_full_redis_can_drain_it(redis, keys, publish,
     first, *others = worker.read(10)
     assert len(others) == 3
     worker.pending.acknowledge([first])
-    assert ids(worker.pending.own()) == ids(others)
+    assert ids(worker.own()) == ids(others)
     long_ago(redis, keys, "c1", others[0].entry_id)
     other = follower(redis, keys, "c2")
     assert ids(other.pending.take_over(10)) == [others[0].entry.event_id]
@@ -193,7 +193,7 @@ def test_a_worker_that_starts_on_a_full_redis_can_drain_it(redis, keys, publish,
 def test_who_leaves_is_removed_and_what_it_held_is_for_others(redis, keys, publish):
     publish(*(f"ev{number}" for number in range(250)))
     leaver, stayer = follower(redis, keys, "c1"), follower(redis, keys, "c2")
-    held = leaver.read(1000)
+    held = leaver.read_all()
     long_ago(redis, keys, "c1", held[0].entry_id)
     leaver.reader.leave()
     names = [each["name"] for each in redis.xinfo_consumers(keys.stream(IM), "workers")]
@@ -258,7 +258,7 @@ class TestSweeping:
         assert consumers(redis, keys) == {"dead": 1}
         assert ids(worker.pending.take_over(10)) == ["ev1"]
         self.swept(redis, keys, worker, "dead")
-        assert ids(worker.pending.own()) == [item.entry.event_id]
+        assert ids(worker.own()) == [item.entry.event_id]
 
     @pytest.mark.parametrize("event_lease", [0.0, 3600.0])
     def test_one_that_was_there_a_moment_ago_stays(self, redis, keys, publish, event_lease):

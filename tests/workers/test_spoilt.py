@@ -206,6 +206,8 @@ OF_ALL = (
     KEYS.replays(GROUP),
     KEYS.subscriptions,
     KEYS.workers(GROUP),
+    KEYS.handled(GROUP),
+    KEYS.joined(GROUP),
     *(KEYS.retries_of(GROUP, KEYS.stream(each)) for each in (PLAIN, ONCE)),
 )
 
@@ -283,7 +285,6 @@ ODD_EVENTS: tuple[dict[bytes, bytes], ...] = (
     {b"event_id": b"o4", b"envelope": b'{"event": {"key": "\\ud800"}}'},
     {b"event_id": b"o5", b"envelope": b'{"event": {"key": 1e999}}'},
     {b"event_id": b"o6", b"envelope": b'{"event": {"key": {"a": []}}}'},
-    {b"event_id": b"o7", b"event_type": b"no type of ours \n", b"envelope": b"{}"},
     {b"event_id": b"o8", b"traceparent": b"00-x", b"tracestate": b"=", b"envelope": b"{}"},
     {b"event_id": b"o9" * 500, b"envelope": b"{}"},
     {b"event_id": "𓃰\n|:{}".encode(), b"envelope": b"{}"},
@@ -299,9 +300,10 @@ async def test_odd_entries_and_members_stop_nothing(stage: Stage) -> None:
     redis: Any = stage.redis
     sets = (TYPES, KEYS.replays(GROUP), KEYS.subscriptions)
     lines = [f"{KEYS.order(GROUP)}:{ORDERED}:{ORDERED}-{name}" for name in ("first", "later")]
-    zsets = [KEYS.workers(GROUP), *lines]
+    zsets = [KEYS.workers(GROUP), KEYS.handled(GROUP), *lines]
     zsets += [KEYS.retries_of(GROUP, KEYS.stream(each)) for each in (PLAIN, ORDERED)]
     with capture_logs() as logs:
+        redis.hset(KEYS.joined(GROUP), KEYS.stream(PLAIN), "x")
         async with stage.running("while"):
             for name in ("first", "later"):
                 for key in sets:

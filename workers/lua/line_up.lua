@@ -4,13 +4,15 @@
 -- KEYS[1] stream  KEYS[2] its retries (zset: due ms -> entry id)  KEYS[3] what the names of lines begin with
 -- ARGV[1] group  [2] consumer  [3] JSON: event type -> the names that lead from the envelope to the key
 -- ARGV[4] seconds a line is kept  [5] how many to give at most; what is too much becomes due
--- ARGV[6] new entries at most, 0 to take those of the ids  [7] pending entries beyond which nothing new is read  [8...] ids
+-- ARGV[6] new entries at most, 0 to take those of the ids  [7] pending entries beyond which nothing new is read
+-- ARGV[8] bytes of an envelope that is searched for its key  [9...] ids
 -- A line is a zset of "padded entry id|stream", which sort as their stream does; score 0: has begun, 1: waits.
 -- Returns {new entries read, -1 if too many are pending; the last id delivered to the group; ids of entries that are
--- no longer in the stream; lines in which another one is first; {line or '', id, fields} of those that may run}
-local LARGEST = 1048576 -- bytes of an envelope that is searched for its key; decoding a larger one would hold Redis up
+-- no longer in the stream; lines in which another one is first; {line or '', id, fields} of those that may run;
+-- bytes of the largest envelope}
 local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
 local paths, most, room = cjson.decode(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local searched, largest = tonumber(ARGV[8]), 0
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 
@@ -19,8 +21,9 @@ local function line_of(fields)
   for i = 1, #fields, 2 do
     value[fields[i]] = fields[i + 1]
   end
-  local path = paths[value.event_type or '']
-  if not path or not value.envelope or #value.envelope > LARGEST then
+  local path, size = paths[value.event_type or ''], #(value.envelope or '')
+  largest = math.max(largest, size)
+  if not path or size == 0 or size > searched then
     return ''
   end
   local read, key = pcall(cjson.decode, value.envelope)
@@ -58,7 +61,7 @@ end
 
 local entries, gone, read, last = {}, {}, 0, '0-0'
 if room == 0 then
-  local ids, found = {unpack(ARGV, 8)}, {}
+  local ids, found = {unpack(ARGV, 9)}, {}
   entries = redis.call('XCLAIM', stream, group, consumer, 0, unpack(ids))
   for _, entry in ipairs(entries) do
     found[entry[1]] = true
@@ -104,4 +107,4 @@ for _, entry in ipairs(entries) do
     redis.pcall('ZADD', KEYS[2], now, id)
   end
 end
-return {read, last, gone, behind, given}
+return {read, last, gone, behind, given, largest}
