@@ -161,6 +161,8 @@ ROWS = (
     Row("feishu_stream_lagging_groups", lambda status: status.lagging,
         "Pairs of stream and group that hold back entries older than the retention;"
         " `flybridge groups list` shows which.", leading=True),
+    Row("feishu_groups_without_workers", lambda status: status.groups_without_workers,
+        "Groups with events that wait, and no worker at work; the log says which.", leading=True),
     Row("feishu_stream_unread_streams", lambda status: status.unread,
         "Streams whose events no group reads, so that they are kept; the log says which.",
         leading=True),

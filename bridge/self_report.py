@@ -61,7 +61,7 @@ class SelfReport:
             memory_used=headroom.memory.used,
             memory_limit=headroom.memory.limit,
             trimmed=trimmer.trimmed,
-            lagging=trimmer.lagging,
+            lagging=trimmer.backlog.lagging,
             durability=self.durability,
             redis_age=_age(elector.answered_at),
             renew_seconds=elector.renew_seconds,
@@ -75,7 +75,8 @@ class SelfReport:
             leaderships=tally.leaderships,
             connects=tally.connects,
             heartbeat=tally.heartbeat.statistics(time.monotonic(), now_ms()),
-            unread=trimmer.unread,
+            unread=trimmer.backlog.unread,
+            groups_without_workers=trimmer.backlog.without_workers,
             spans_lost=telemetry.spans_lost(),
         )
 

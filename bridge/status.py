@@ -111,6 +111,8 @@ class Status:
     heartbeat: HeartbeatStatistics
     unread: int = 0
     """Streams with entries that no group reads."""
+    groups_without_workers: int = 0
+    """Groups with unread events and no worker at work."""
     spans_lost: int = 0
     """Spans for which there was no room, or which the collector did not take."""
 

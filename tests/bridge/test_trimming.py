@@ -260,19 +260,19 @@ class TestWhatGoes:
         assert (line["stream"], line["count"], line["oldest"]) == (stream, 2, ids[0].decode())
         assert "start a worker whose queues have this type" in line["cure"]
         assert f"redis-cli XTRIM {stream} MAXLEN 0" in line["cure"]
-        assert (trimmer.unread, trimmer.lagging) == (1, 0)
+        assert (trimmer.backlog.unread, trimmer.backlog.lagging) == (1, 0)
         await read(any_redis, stream, "workers", acknowledge=2)
         with capture_logs() as logs:
             await trimmer.trim(0)
         assert [line["event"] for line in logs if line["log_level"] == "info"] == ["stream.read"]
-        assert trimmer.unread == 0
+        assert trimmer.backlog.unread == 0
 
     async def test_a_stream_that_was_made_a_moment_ago_may_be_unread(
         self, any_redis: Redis, keys: Keys, trimmer: Trimmer
     ) -> None:
         await publish(any_redis, keys, YOUNG)
         await trimmer.trim(RETENTION)
-        assert trimmer.unread == 0
+        assert trimmer.backlog.unread == 0
 
     @pytest.mark.parametrize("covered", ["*", "queue:im", f"type:{IM}"])
     async def test_a_group_that_subscribed_and_has_not_joined_yet_holds_everything(
@@ -398,7 +398,7 @@ class TestLaggingGroups:
         assert line["holds"] == "unsettled"
         assert OLD <= line["age"] < OLD + 60
         assert line["cure"].endswith("flybridge groups forget audit")
-        assert trimmer.lagging == 1
+        assert trimmer.backlog.lagging == 1
 
     async def test_what_waits_for_its_retry_is_named_and_hides_no_group_that_lags_behind_it(
         self, any_redis: Redis, keys: Keys, stream: str, trimmer: Trimmer
@@ -417,7 +417,53 @@ class TestLaggingGroups:
         assert "its handler asked for" in retry["cure"]
         assert (behind["holds"], behind["oldest"]) == ("unread", unread.decode())
         assert "start more workers" in behind["cure"]
-        assert trimmer.lagging == 1
+        assert trimmer.backlog.lagging == 1
+
+    async def test_a_group_that_lags_in_many_streams_is_told_of_in_one_line(
+        self, any_redis: Redis, keys: Keys, trimmer: Trimmer
+    ) -> None:
+        types = [f"im.number_{number}_v1" for number in range(30)]
+        for number, event_type in enumerate(types):
+            await publish(any_redis, keys, OLD - number, event_type=event_type)
+        with capture_logs() as logs:
+            await trimmer.trim(RETENTION)
+        (line,) = events(logs, "stream.unread")
+        assert (line["stream"], line["streams"]) == (keys.stream(types[0]), 30)
+        assert line["types"].split() == types[:10]
+        await any_redis.sadd(keys.subscriptions, "workers|*")
+        with capture_logs() as logs:
+            await trimmer.trim(RETENTION)
+        (line,) = events(logs, "group.lagging")
+        assert (line["stream"], line["streams"]) == (keys.stream(types[0]), 30)
+        assert (trimmer.backlog.lagging, trimmer.backlog.unread) == (30, 0)
+        for event_type in types:
+            await read(any_redis, keys.stream(event_type), "workers", acknowledge=1)
+        with capture_logs() as logs:
+            await trimmer.trim(RETENTION)
+        (line,) = events(logs, "group.caught_up")
+        assert line["streams"] == 30
+
+    async def test_events_that_wait_while_no_worker_is_there_are_told_of_long_before_they_lag(
+        self, any_redis: Redis, keys: Keys, stream: str, trimmer: Trimmer
+    ) -> None:
+        await any_redis.sadd(keys.subscriptions, "workers|*")
+        await publish(any_redis, keys, YOUNG - 10)
+        with capture_logs() as logs:
+            await trimmer.trim(RETENTION)
+        assert not logs, "a worker may be starting anew"
+        await publish(any_redis, keys, YOUNG + 10, event_type="im.another_v1")
+        with capture_logs() as logs:
+            await trimmer.trim(RETENTION)
+            await trimmer.trim(RETENTION)
+        (line,) = events(logs, "workers.missing")
+        assert (line["group"], line["streams"]) == ("workers", 1)
+        assert YOUNG < line["oldest_age"] < YOUNG + 60
+        assert trimmer.backlog.without_workers == 1
+        await any_redis.zadd(keys.workers("workers"), {"{}": 1})
+        with capture_logs() as logs:
+            await trimmer.trim(RETENTION)
+        assert [line["event"] for line in logs] == ["workers.found"]
+        assert trimmer.backlog.without_workers == 0
 
     async def test_it_is_told_when_the_group_has_caught_up_and_told_anew_when_it_lags_anew(
         self, any_redis: Redis, keys: Keys, stream: str, trimmer: Trimmer
@@ -428,7 +474,7 @@ class TestLaggingGroups:
             await trimmer.trim(RETENTION)
             await any_redis.xack(stream, "workers", first)
             await trimmer.trim(RETENTION)
-            assert trimmer.lagging == 0
+            assert trimmer.backlog.lagging == 0
             await publish(any_redis, keys, OLD - 1)
             await trimmer.trim(RETENTION)
         told = [line["event"] for line in logs if line["event"].startswith("group.")]
@@ -458,10 +504,10 @@ class TestLaggingGroups:
         await publish(any_redis, keys, OLD)
         await read(any_redis, stream, "audit")
         await trimmer.trim(RETENTION)
-        assert trimmer.lagging == 1
+        assert trimmer.backlog.lagging == 1
         await any_redis.xgroup_destroy(stream, "audit")
         await trimmer.trim(RETENTION)
-        assert trimmer.lagging == 0
+        assert trimmer.backlog.lagging == 0
 
     async def test_a_lag_that_redis_does_not_know_is_called_unknown(
         self, real_redis: Redis, keys: Keys, stream: str
@@ -587,7 +633,7 @@ class TestRun:
         trimmer.relieve()
         await eventually(lambda: trimmer.trimmed == 2)
         assert await left(real_redis, stream) == ids[2:]
-        assert trimmer.lagging == 0
+        assert trimmer.backlog.lagging == 0
         relieved = len(rounds)
         await eventually(lambda: len(rounds) > relieved + 3)
         assert rounds.count(0.0) == 1
