@@ -18,14 +18,14 @@ from handlers.base import Context
 from handlers.errors import RegistrationInvalid, Reject, Retry
 from handlers.event import Event
 from handlers.source import PerProcess, Run, accepts, check_callable
-from handlers.threads import HandlerThreads, in_thread
+from handlers.threads import HandlerThreads, in_thread, of_caller
 
 HOOKS = ("before", "after", "error")
 
 Call = Callable[..., Any]
 
 _threads = PerProcess(HandlerThreads)
-"""For `def` handlers between `async def` hooks."""
+"""For `def` handlers between `async def` hooks, where no worker is the caller."""
 
 
 class Middleware:
@@ -175,7 +175,7 @@ def _in_thread(run: Run) -> Run:
     """A `def` handler that does not block the event loop."""
 
     async def run_in_thread(event: Event, context: Context) -> Any:
-        result = await in_thread(_threads.get(), run, event, context)
+        result = await in_thread(of_caller.get() or _threads.get(), run, event, context)
         return await result if inspect.isawaitable(result) else result
 
     return run_in_thread

@@ -1,7 +1,7 @@
 """The asyncio pool: a Celery pool whose requests are coroutines on one event loop.
 
-Thousands of handlers that wait for the network run in one process; a time limit cancels the
-coroutine. It is not for handlers that compute: those want processes.
+Thousands of handlers that wait for the network run in one process. It has no time limits of its
+own: each handler has its timeout. It is not for handlers that compute: those want processes.
 
 Use it by `flybridge worker --pool asyncio`, or with `CELERY_CUSTOM_WORKER_POOL` set to
 `workers.aio_pool:TaskPool` by `celery -A workers.app worker -P custom`.
@@ -24,24 +24,29 @@ import structlog
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool, apply_target
 
+from workers import watch
+
 log = structlog.get_logger("workers.pool")
 
 STOP_PATIENCE = 5.0
 """Seconds that cancelled coroutines have to end in a cold shutdown."""
 
 
-class Overdue(Exception):
-    """A request has taken longer than its time limit."""
+LOOK = 0.5
+"""Seconds between looks whether what still runs in a warm shutdown may ever end."""
+
+
+def _all_lost() -> bool:
+    return watch.here().all_lost(time.monotonic())
 
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Whom Celery wants told of a request; exactly one of the last three hears of its end."""
+    """Whom Celery wants told of a request; one of the last two hears of its end."""
 
     accepted: Callable[..., Any] | None
     ended: Callable[..., Any] | None
     failed: Callable[..., Any] | None
-    overdue: Callable[..., Any] | None
 
 
 class Running:
@@ -52,18 +57,16 @@ class Running:
         loop: asyncio.AbstractEventLoop,
         target: Callable[[], Coroutine[Any, Any, Any]],
         callbacks: Callbacks,
-        timeout: float | None,
     ) -> None:
         self._loop = loop
         self._target = target
         self._callbacks = callbacks
-        self._timeout = timeout
         self._task: asyncio.Task[Any] | None = None
         self._began = 0.0
 
     def begin(self) -> asyncio.Task[Any]:
         """Start it; called on the loop."""
-        self._task = self._loop.create_task(self._limited())
+        self._task = self._loop.create_task(self._run())
         # Not at the end of the coroutine: one that is cancelled in time has no beginning, either.
         self._task.add_done_callback(self._tell)
         return self._task
@@ -76,25 +79,15 @@ class Running:
         if self._task is not None:
             self._task.cancel()
 
-    async def _limited(self) -> Any:
+    async def _run(self) -> Any:
         self._began = time.monotonic()
         if self._callbacks.accepted:
             self._callbacks.accepted(threading.get_ident(), self._began)
-        limit = asyncio.timeout(self._timeout)
-        try:
-            async with limit:
-                return await self._target()
-        except TimeoutError as error:
-            if limit.expired():
-                raise Overdue from error
-            raise
+        return await self._target()
 
     def _tell(self, task: asyncio.Task[Any]) -> None:
         try:
             result = task.result()
-        except Overdue:
-            if self._callbacks.overdue:
-                self._callbacks.overdue(soft=False, timeout=self._timeout)
         # Whatever ended it, Celery must hear of it, or the event would be held for ever.
         except BaseException:
             if self._callbacks.failed:
@@ -123,7 +116,7 @@ class TaskPool(BasePool):
         self._thread.start()
 
     def on_stop(self) -> None:
-        """Warm shutdown: let everything in work end."""
+        """Warm shutdown: let everything in work end that may end."""
         self._threads.shutdown()
         self._end(cancel=False)
 
@@ -140,8 +133,6 @@ class TaskPool(BasePool):
         callback: Callable[..., Any] | None = None,
         accept_callback: Callable[..., Any] | None = None,
         error_callback: Callable[..., Any] | None = None,
-        timeout_callback: Callable[..., Any] | None = None,
-        timeout: float | None = None,
         **_: Any,
     ) -> Running | None:
         """Start a request; a coroutine function goes on the loop, anything else to a thread."""
@@ -150,8 +141,8 @@ class TaskPool(BasePool):
                 apply_target, target, args, kwargs or {}, callback, accept_callback
             )
             return None
-        callbacks = Callbacks(accept_callback, callback, error_callback, timeout_callback)
-        running = Running(self._loop, partial(target, *args), callbacks, timeout)
+        callbacks = Callbacks(accept_callback, callback, error_callback)
+        running = Running(self._loop, partial(target, *args), callbacks)
         self._inbox.append(running)
         # To wake the loop for each of many would cost more than to run them.
         if not self._rung:
@@ -180,11 +171,13 @@ class TaskPool(BasePool):
     def _end(self, *, cancel: bool) -> None:
         async def finish() -> None:
             tasks = set(self._tasks)
-            if cancel:
+            if cancel and tasks:
                 for task in tasks:
                     task.cancel()
-            if tasks:
-                await asyncio.wait(tasks, timeout=STOP_PATIENCE if cancel else None)
+                await asyncio.wait(tasks, timeout=STOP_PATIENCE)
+            # A handler's thread that never ends must not keep the worker from its end.
+            while not (cancel or all(map(asyncio.Task.done, tasks)) or _all_lost()):
+                await asyncio.wait(tasks, timeout=LOOK)
 
         asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
         self._stopping = True

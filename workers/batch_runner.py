@@ -12,9 +12,8 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-
-from msgspec import Struct
 
 from handlers.batch import BatchContext
 from handlers.errors import EventInvalid
@@ -26,7 +25,7 @@ from workers.calls import Around
 from workers.items import Item
 from workers.loops import threads_of
 from workers.outcomes import Outcome
-from workers.runner import Attempt, Result
+from workers.runner import Attempt, Case, Cases
 
 Trace = Callable[[Sequence[Item]], Around | None]
 """Gives what wraps a handler of these events in a span; None where nothing is traced."""
@@ -37,24 +36,13 @@ UNFIT = (
 )
 
 
-class _Case(Struct, frozen=True):
-    """One event on its way through its handlers."""
-
-    item: Item
-    attempt: Attempt
-    waiting: tuple[Registration, ...]
-    results: dict[str, Result]
-
-    def outcome(self) -> Outcome:
-        return runner.outcome(self.waiting, self.results, self.item.marks)
-
-
 @dataclass(frozen=True, slots=True)
 class _Call:
     """One call of a batch handler."""
 
     registration: Registration
-    cases: Sequence[_Case]
+    items: Sequence[Item]
+    cases: Sequence[Case]
 
     def events(self) -> list[Event]:
         return [case.attempt.event for case in self.cases]
@@ -103,7 +91,12 @@ def _instance(verdict: Any) -> Any:
 
 
 def run(
-    registry: Registry, items: Sequence[Item], trace: Trace, *, parallel: bool = True
+    registry: Registry,
+    items: Sequence[Item],
+    trace: Trace,
+    *,
+    parallel: bool = True,
+    cases: Cases | None = None,
 ) -> list[Outcome]:
     """Run the handlers of some events; for processes, threads and solo.
 
@@ -112,6 +105,7 @@ def run(
         items: the events.
         trace: makes the handlers' spans.
         parallel: see `runner.run`; of the handlers that take one event.
+        cases: where to note the events, for who asks meanwhile how far they have come.
 
     Returns:
         The outcomes in the order of the items.
@@ -119,13 +113,13 @@ def run(
     Raises:
         KeyboardInterrupt, SystemExit: a signal told the process to end.
     """
-    cases = [_case(registry, item, trace, parallel=parallel) for item in items]
-    known = [case for case in cases if isinstance(case, _Case)]
-    for call in _calls(known):
+    cases = [] if cases is None else cases
+    cases += [_case(registry, item, trace, parallel=parallel) for item in items]
+    for call in _calls(items, cases):
         _run_call(call, trace)
-    for case in _unfinished(known):
-        runner.run_waiting(case.waiting, case.attempt, case.results)
-    return [case.outcome() if isinstance(case, _Case) else case for case in cases]
+    for case in _unfinished(cases):
+        runner.run_waiting(case)
+    return _outcomes(cases)
 
 
 async def run_async(
@@ -144,16 +138,16 @@ async def run_async(
     Raises:
         asyncio.CancelledError: the caller was cancelled; async handlers were cancelled first.
     """
-    cases = [_case(registry, item, trace, parallel=parallel, threads=threads) for item in items]
-    known = [case for case in cases if isinstance(case, _Case)]
-    await _at_once([_await_call(call, trace, threads) for call in _calls(known)])
-    await _at_once(
-        [
-            runner.await_waiting(case.waiting, case.attempt, case.results)
-            for case in _unfinished(known)
-        ]
-    )
-    return [case.outcome() if isinstance(case, _Case) else case for case in cases]
+    cases: Cases = [
+        _case(registry, item, trace, parallel=parallel, threads=threads) for item in items
+    ]
+    await _at_once([_await_call(call, trace, threads) for call in _calls(items, cases)])
+    await _at_once([runner.await_waiting(case) for case in _unfinished(cases)])
+    return _outcomes(cases)
+
+
+def _outcomes(cases: Cases) -> list[Outcome]:
+    return [case.outcome() if isinstance(case, Case) else case for case in cases]
 
 
 async def _at_once(running: Sequence[Coroutine[Any, Any, None]]) -> None:
@@ -176,7 +170,7 @@ def _case(
     *,
     parallel: bool,
     threads: HandlerThreads | None = None,
-) -> _Case | Outcome:
+) -> Case | Outcome:
     """An event ready for its handlers; its outcome if it cannot be read, or has none here."""
     try:
         event = Event.from_json(item.envelope, item.event_id)
@@ -188,28 +182,36 @@ def _case(
     waiting = runner.unmarked(registrations, item.marks)
     around = None if all(each.batch for each in waiting) else trace([item])
     attempt = Attempt(event, item.attempt, around, item.born, parallel, threads)
-    return _Case(item, attempt, waiting, runner.too_old(waiting, attempt))
+    return Case(attempt, waiting, item.marks, runner.too_old(waiting, attempt))
 
 
-def _calls(cases: Sequence[_Case]) -> Iterator[_Call]:
-    wanted: dict[str, tuple[Registration, list[_Case]]] = {}
-    for case in cases:
-        for each in case.waiting:
-            if each.batch and each.name not in case.results:
-                wanted.setdefault(each.name, (each, []))[1].append(case)
-    for registration, members in wanted.values():
-        size = registration.batch.size if registration.batch else len(members)
-        for start in range(0, len(members), size):
-            yield _Call(registration, members[start : start + size])
+def _calls(items: Sequence[Item], cases: Cases) -> list[_Call]:
+    wanted: dict[str, tuple[Registration, list[tuple[Item, Case]]]] = {}
+    for item, case in zip(items, cases, strict=True):
+        if isinstance(case, Outcome):
+            continue
+        for each in case.left():
+            if each.batch:
+                wanted.setdefault(each.name, (each, []))[1].append((item, case))
+    return [call for each, members in wanted.values() for call in _split(each, members)]
 
 
-def _unfinished(cases: Sequence[_Case]) -> Iterator[_Case]:
+def _split(registration: Registration, members: list[tuple[Item, Case]]) -> Iterator[_Call]:
+    size = registration.batch.size if registration.batch else len(members)
+    for start in range(0, len(members), size):
+        items, cases = zip(*members[start : start + size], strict=True)
+        yield _Call(registration, items, cases)
+
+
+def _unfinished(cases: Cases) -> Iterator[Case]:
     """Those with handlers that take one event."""
-    return (case for case in cases if len(case.results) < len(case.waiting))
+    for case in cases:
+        if isinstance(case, Case) and case.left():
+            yield case
 
 
 def _run_call(call: _Call, trace: Trace) -> None:
-    around = trace([case.item for case in call.cases])
+    around = trace(call.items)
     try:
         value = calls.directly(call.registration, call.events(), call.context(), around)
     except BaseException as error:  # a handler may raise anything, and no event must be lost
@@ -219,11 +221,13 @@ def _run_call(call: _Call, trace: Trace) -> None:
 
 
 async def _await_call(call: _Call, trace: Trace, threads: HandlerThreads | None) -> None:
-    around = trace([case.item for case in call.cases])
+    around = trace(call.items)
     threads = threads or threads_of(os.getpid())
     registration, events, context = call.registration, call.events(), call.context()
     try:
-        value = await calls.on_loop(registration, events, context, around, threads)
+        value = await calls.on_loop(
+            registration, events, context, around, threads, partial(call.returned, None)
+        )
     except GeneratorExit:
         raise
     except BaseException as error:  # a handler may raise anything, and no event must be lost

@@ -10,14 +10,18 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
-from typing import Any
+from typing import Any, cast
 
 from handlers.registry import Registration
-from handlers.threads import HandlerThreads, in_thread
+from handlers.threads import HandlerThreads, in_thread, of_caller
 from workers.loops import drive
+from workers.watch import here
 
 Around = Callable[[Registration], AbstractContextManager[Any]]
 """Makes the context in which a handler runs; its failures pass through it. For tracing."""
+
+AGAIN = 15.0
+"""Seconds after which a coroutine that was cancelled and goes on is cancelled once more."""
 
 
 def directly(registration: Registration, given: Any, context: Any, around: Around | None) -> Any:
@@ -34,12 +38,20 @@ def _alone(registration: Registration, given: Any, context: Any) -> Any:
 
 
 def _directly(registration: Registration, given: Any, context: Any) -> Any:
-    result = registration.run(given, context)
+    watch, returned = here(), False
+    call = watch.begin(registration, given, context)
+    try:
+        result = registration.run(given, context)
+        returned = result is None
+    finally:
+        # By itself and first: the soft time limit may strike in whatever Python comes next.
+        watch.calls.discard(call)
+        watch.ended(call, returned=returned)
     if result is None:
         return None
     # A decorator or a factory may hide an async handler behind a plain function.
     if inspect.isawaitable(result):
-        result = drive(_within(result, registration.timeout))
+        result = drive(_within(result, registration, given, context))
     return _ran(result)
 
 
@@ -49,16 +61,39 @@ async def on_loop(
     context: Any,
     around: Around | None,
     threads: HandlerThreads,
+    succeeded: Callable[[], None],
 ) -> Any:
-    """Call a handler from the running loop; a `def` runs in one of the threads."""
+    """Call a handler from the running loop; a `def` runs in one of the threads.
+
+    Args:
+        succeeded: called by that thread: the loop, which another may block, may hear of it late.
+    """
     with around(registration) if around else nullcontext():
         if registration.is_async:
+            # For `def` handlers within middleware that is async.
+            of_caller.set(threads)
             result = registration.run(given, context)
         else:
-            result = await in_thread(threads, registration.run, given, context)
+            result = await in_thread(threads, _watched, registration, given, context, succeeded)
         if result is not None and inspect.isawaitable(result):
-            result = await _within(result, registration.timeout)
+            result = await _within(result, registration, given, context)
         return _ran(result)
+
+
+def _watched(
+    registration: Registration, given: Any, context: Any, succeeded: Callable[[], None]
+) -> Any:
+    watch, returned = here(), False
+    call = watch.begin(registration, given, context)
+    try:
+        result = registration.run(given, context)
+        returned = result is None
+        if returned:
+            succeeded()
+        return result
+    finally:
+        watch.calls.discard(call)
+        watch.ended(call, returned=returned)
 
 
 def _ran(result: Any) -> Any:
@@ -67,15 +102,55 @@ def _ran(result: Any) -> Any:
     return result
 
 
-async def _within(awaitable: Awaitable[Any], timeout: float) -> Any:
-    limit = asyncio.timeout(timeout)
+async def _within(
+    awaitable: Awaitable[Any], registration: Registration, given: Any, context: Any
+) -> Any:
+    """Await it within the handler's timeout; a success that comes later is one all the same."""
+    task = cast("asyncio.Task[Any]", asyncio.current_task())
+    watch, returned = here(), False
+    call = watch.begin(registration, given, context, task)
+    limit = _Limit(task, registration.timeout)
     try:
-        async with limit:
-            return await awaitable
-    except TimeoutError as error:
-        if limit.expired():
-            raise TimeoutError(f"still running after {timeout:g} s; raise its timeout") from error
+        result = await awaitable
+        returned = True
+        return result
+    except asyncio.CancelledError as error:
+        if limit.lift():
+            seconds = f"{registration.timeout:g} s"
+            raise TimeoutError(f"still running after {seconds}; raise its timeout") from error
         raise
+    finally:
+        limit.lift()
+        watch.calls.discard(call)
+        watch.ended(call, returned=returned)
+
+
+class _Limit:
+    """Cancels a task when its time is up, and again as long as it does not end by that.
+
+    Args:
+        task: the current one.
+        seconds: from now on.
+    """
+
+    def __init__(self, task: asyncio.Task[Any], seconds: float) -> None:
+        self._task = task
+        self._before = task.cancelling()
+        self._struck = 0
+        self._next = task.get_loop().call_later(seconds, self._strike)
+
+    def lift(self) -> bool:
+        """Let the task go on; True if it was cancelled, and by nobody but this."""
+        self._next.cancel()
+        struck, self._struck = self._struck, 0
+        for _ in range(struck):
+            self._task.uncancel()
+        return struck > 0 and self._task.cancelling() <= self._before
+
+    def _strike(self) -> None:
+        self._struck += 1
+        self._next = self._task.get_loop().call_later(AGAIN, self._strike)
+        self._task.cancel()
 
 
 def is_being_cancelled() -> bool:

@@ -9,8 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
+from celery.worker import state
 
 from workers.bell import Bell
+from workers.child import LAST_WORDS
+from workers.requests import EventRequest
+from workers.tasks import Results
 
 if TYPE_CHECKING:
     from workers.claims import Run
@@ -33,6 +37,9 @@ class CeleryPort:
         """Go on with a consumer that was made, or made anew."""
         self._consumer = consumer
         self._bell.hang(consumer.hub)
+        if not self.shares_process:
+            handlers = consumer.pool._pool._result_handler.state_handlers
+            handlers[LAST_WORDS] = _hear_last_words
 
     @property
     def is_open(self) -> bool:
@@ -94,6 +101,13 @@ class CeleryPort:
     def ring(self) -> None:
         """Callable from any thread."""
         self._bell.ring()
+
+
+def _hear_last_words(request_id: str, results: Results) -> None:
+    """A child that is about to kill itself says what its request has come to."""
+    request = state.requests.get(request_id)
+    if isinstance(request, EventRequest):
+        request.on_last_words(*results)
 
 
 def slots(pool: Any) -> int:

@@ -27,9 +27,13 @@ def crashed(run: Run, max_attempts: int, error: str, *, alone: bool = True) -> O
     """
     if alone and run.attempt >= max_attempts:
         return Outcome(failed=(Failure("", "crash_loop", error),))
-    longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2.0 ** min(run.attempt - 1, 64))
-    jitter = random.uniform(0.5, 1)  # noqa: S311  # spreads load, hides nothing
-    return Outcome(retry_after=longest * jitter, error=error, crashed=True)
+    return Outcome(retry_after=crash_delay(run.attempt), error=error, crashed=True)
+
+
+def crash_delay(attempt: int) -> float:
+    """Seconds until the next attempt after one whose process died."""
+    longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2.0 ** min(attempt - 1, 64))
+    return longest * random.uniform(0.5, 1)  # noqa: S311  # spreads load, hides nothing
 
 
 def overdue(seconds: float) -> str:

@@ -47,7 +47,7 @@ def judge(
     Raises:
         BaseException: `error` itself, when it is meant for the process and not about the handler.
     """
-    if _is_order_to_exit(error):
+    if is_order_to_exit(error):
         raise error
     verdict = _verdict(error, registration, context.attempt)
     if isinstance(verdict, Again) and is_too_old(registration, age + verdict.after):
@@ -115,7 +115,7 @@ def _cause(error: BaseException, *, with_traceback: bool) -> dict[str, Any]:
     return {"exc_info": (type(error), error, users_frames(error))}
 
 
-def _is_order_to_exit(error: BaseException) -> bool:
+def is_order_to_exit(error: BaseException) -> bool:
     """Whether an exit is meant for the process, rather than raised by a handler's own code.
 
     Orders come by signals, and so in the main thread. Celery orders by subclasses of its own;

@@ -191,7 +191,7 @@ class Intake:
         self.give_back(self._waiting.drain())
 
     def close(self) -> None:
-        """Settle what ended, and leave the groups; attempts cut off are for retry at once."""
+        """Settle what ended, and leave the groups; attempts cut off are for retry soon."""
         if not self._threads:
             return
         self._stopping.set()

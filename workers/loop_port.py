@@ -15,7 +15,7 @@ import structlog
 
 from handlers.options import per_second
 from workers.bucket import TokenBucket
-from workers.crashes import CRASHED, crashed, overdue
+from workers.crashes import CRASHED, crashed
 from workers.items import Item, item_of
 from workers.outcomes import Outcome
 
@@ -159,20 +159,14 @@ class LoopPort:
         self, request: LoopRequest, items: Sequence[Item]
     ) -> tuple[Sequence[Outcome], str]:
         """The outcomes, or why there are none."""
-        # A handler's own timeout comes first; this is for what nothing else can stop.
-        seconds = self._routing.time_limit_of(request.task_name)
-        limit = asyncio.timeout(seconds)
         try:
-            async with limit:
-                return await self._process(items), ""
+            return await self._process(items), ""
         except asyncio.CancelledError:
             # A loop that ends cancels everything at once: let our worker hear of it, too.
             await asyncio.sleep(0)
             if not self.is_open:
                 raise
             return (), "CancelledError: something cancelled its task"
-        except TimeoutError as error:
-            return (), overdue(seconds) if limit.expired() else repr(error)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | SystemExit) or not self._loop.is_running():
                 raise

@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from handlers.threads import HandlerThreads
+from workers.failures import is_order_to_exit
 
 ResultT = TypeVar("ResultT")
 
@@ -21,7 +22,10 @@ _local = threading.local()
 
 
 def drive(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """Run on this thread's loop, and leave nothing running there if it is interrupted."""
+    """Run on this thread's loop, and leave nothing running if it is interrupted.
+
+    Then it returns when the last has ended, a call in a thread too; at once if the process ends.
+    """
     loops = _loops()
     runner = loops.get(os.getpid())
     if runner is None:
@@ -29,7 +33,9 @@ def drive(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
     try:
         # What one event leaves in its context must not be found by the next.
         return runner.run(coroutine, context=contextvars.copy_context())
-    except BaseException:
+    except BaseException as error:
+        if is_order_to_exit(error):
+            threads_of(os.getpid()).let_go()
         runner.run(_cancel_all())
         raise
 

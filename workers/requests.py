@@ -6,7 +6,11 @@ Everything here that touches Celery beyond its documentation is named in
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -20,6 +24,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready, task_reserved
 
 from handlers.errors import HandlerError
+from workers import child
 from workers.changes import NONE_MADE, Made
 from workers.crashes import CRASHED, crashed, overdue
 from workers.failures import describe
@@ -91,6 +96,9 @@ class EventRequest(Request):
         self._given = False
         self._work: Any = None
         self._error = ""
+        self._revoked = False
+        self._dying = False
+        self._last_words: tuple[Sequence[Outcome], float] | None = None
 
     @property
     def ended(self) -> bool:
@@ -135,6 +143,13 @@ class EventRequest(Request):
             self._apply_result = ref(work)
         return work
 
+    def on_last_words(self, outcomes: Sequence[Outcome], longest: float) -> None:
+        """Its child is to be killed, and has said what the events have come to."""
+        self._last_words = outcomes, longest
+        if self.worker_pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.worker_pid, signal.SIGKILL)
+
     def on_success(self, failed__retval__runtime: tuple[int, Any, float], **_: Any) -> None:
         """The task returned: its outcome says how the handlers fared."""
         failed, result, runtime = failed__retval__runtime
@@ -152,24 +167,49 @@ class EventRequest(Request):
         self._error = f"{type(error).__name__}: {error}"
         if isinstance(error, TimeLimitExceeded):
             self._error = overdue(*error.args)
+        # Billiard tells of these before the child is dead.
+        self._dying = isinstance(error, TimeLimitExceeded | SystemExit | KeyboardInterrupt)
         super().on_failure(exc_info, **options)
-        self.reject()
+        self._reject_when_dead()
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # Celery's signature
         """The time limit has passed; at the hard one the pool kills the child."""
         self._error = overdue(timeout)
+        self._dying = not soft
         super().on_timeout(soft, timeout)
+        if not soft:
+            self._reject_when_dead()
 
     def acknowledge(self) -> None:
-        """Celery gives the request up without an outcome: an operator revoked it."""
-        revoked = Outcome(failed=(Failure("", "revoked", "revoked by an operator"),))
-        self._end([revoked] * len(self.runs))
+        """Celery gives the request up without an outcome: an operator revoked it.
+
+        What has begun may go on for a while: then the pool says when it has ended.
+        """
+        self._revoked = True
+        if self.time_start is None or self._work is None:
+            self.reject()
 
     def reject(self, requeue: bool = False) -> None:  # Celery's signature
         """Celery saw the attempt fail without an outcome."""
-        error = self._error or "rejected by Celery"
-        most, alone = self._task.max_attempts, len(self.runs) == 1
-        self._end([crashed(run, most, error, alone=alone) for run in self.runs])
+        if self._dying:
+            return
+        if self._revoked:
+            revoked = Outcome(failed=(Failure("", "revoked", "revoked by an operator"),))
+            self._end([revoked] * len(self.runs))
+        elif self._last_words is not None:
+            self._end(*self._last_words)
+        else:
+            error = self._error or "rejected by Celery"
+            most, alone = self._task.max_attempts, len(self.runs) == 1
+            self._end([crashed(run, most, error, alone=alone) for run in self.runs])
+
+    def _reject_when_dead(self) -> None:
+        """Until its child is dead, handlers may run there."""
+        dying, self._dying = self._dying, False
+        if dying and self.worker_pid is not None:
+            _when_dead(self.worker_pid, self.reject)
+        else:
+            self.reject()
 
     def _end(self, outcomes: Sequence[Outcome], longest: float = CRASHED) -> None:
         finish, self._finish = self._finish, None
@@ -182,6 +222,17 @@ class _NoMessage:
 
     delivery_info: dict[str, Any] = {}  # noqa: RUF012  # read only
     properties: dict[str, Any] = {}  # noqa: RUF012  # read only
+
+
+def _when_dead(pid: int, answer: Callable[[], None]) -> None:
+    """Answer, from any thread, when this child of ours is dead; the pool is left to reap it."""
+
+    def wait() -> None:
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        answer()
+
+    threading.Thread(target=wait, name="flybridge-child-end", daemon=True).start()
 
 
 def _taken_back(work: Any) -> bool:
@@ -214,9 +265,11 @@ def trace_event(
     if error:
         behind = Outcome(retry_after=CHANGE_PATIENCE, error=error, returned=True)
         return 0, ([behind] * len(args[0]), 0.0), 0.0
-    result, info, runtime, _ = trace_task(
-        current_app.tasks[name], task_id, args, {}, request, app=current_app
-    )
+    this = child.here()
+    with this.at(task_id) if this is not None else nullcontext():
+        result, info, runtime, _ = trace_task(
+            current_app.tasks[name], task_id, args, {}, request, app=current_app
+        )
     return (1, result, runtime) if info else (0, result, runtime)
 
 

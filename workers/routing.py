@@ -25,7 +25,10 @@ MARGIN = 5.0
 """Seconds that a coroutine's own timeout comes before the soft time limit; both at once race."""
 
 GRACE = 10.0
-"""Seconds between the soft time limit, which a handler may catch, and the hard one, which kills."""
+"""Seconds from the interruption of a handler, which it may catch, to the end of its process."""
+
+NET = 3.0
+"""Seconds more until Celery ends a process that could not end itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,6 @@ class Routing:
         """Of a task; of all others' if it has lost its handlers meanwhile."""
         routes = self.routes
         return routes.get(task, routes[OTHER]).max_attempts
-
-    def time_limit_of(self, task: str) -> float:
-        """Seconds after which an attempt is stopped, whatever its handlers do."""
-        routes = self.routes
-        return routes.get(task, routes[OTHER]).time_limit
 
     def concurrency_of(self, task: str) -> int | None:
         """How many of a task's events may run at once; None for no limit."""
@@ -161,7 +159,7 @@ def _route(event_type: str, registrations: tuple[Registration, ...], *, parallel
         queue=queues.pop() if queues else domain(event_type),
         max_attempts=max(each.max_attempts for each in registrations),
         soft_time_limit=limit,
-        time_limit=limit + GRACE,
+        time_limit=limit + GRACE + NET,
         rate_limit=min(rates, key=per_second, default=None),
         concurrency=min(
             (each.concurrency for each in registrations if each.concurrency), default=None

@@ -1,9 +1,10 @@
 """Runs the handlers of one event and says how they ended. It knows no Redis and no Celery.
 
-A single `def` handler, the common case, is called directly. Everything else goes through an event
-loop: the thread's own in `run`, the running one in `run_async`. `def` handlers that share an event
-with others run in threads. Nothing stops a `def` handler from outside but the soft time limit, an
-exception that Celery raises in the main thread by a signal.
+A `def` handler that runs alone, the common case, is called directly. Everything else goes through
+an event loop: the thread's own in `run`, the running one in `run_async`. `def` handlers that run
+beside others do so in threads. Nothing stops a `def` handler from outside but the soft time limit,
+an exception that a signal raises in the main thread; so a run ends when all that it has started
+has ended, however long that takes.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from functools import cache, partial
 
 from msgspec import Struct
 
@@ -34,6 +35,9 @@ Result = Failure | Again | None
 
 Results = MutableMapping[str, Result]
 """By the names of handlers, each there as soon as it is known."""
+
+Cases = list["Case | Outcome"]
+"""Of the events that a request has come to so far, in order; an outcome for what is no event."""
 
 
 class Attempt(Struct, frozen=True):
@@ -72,6 +76,26 @@ class Attempt(Struct, frozen=True):
         return judge(error, registration, context, self.age(), with_traceback=with_traceback)
 
 
+class Case(Struct, frozen=True):
+    """One event on its way through its handlers."""
+
+    attempt: Attempt
+    waiting: tuple[Registration, ...]
+    """The handlers for which no earlier attempt has said the last word."""
+    marks: Mapping[str, str]
+    results: dict[str, Result]
+
+    def left(self) -> Sequence[Registration]:
+        """Those that have no result yet."""
+        if not self.results:
+            return self.waiting
+        return [each for each in self.waiting if each.name not in self.results]
+
+    def outcome(self) -> Outcome:
+        """What it has come to, when all have a result."""
+        return outcome(self.waiting, self.results, self.marks)
+
+
 def run(
     registry: Registry,
     envelope: bytes,
@@ -83,6 +107,7 @@ def run(
     born: float | None = None,
     around: Around | None = None,
     parallel: bool = True,
+    cases: Cases | None = None,
 ) -> Outcome:
     """Run the handlers of an event that have no mark; for processes, threads and solo.
 
@@ -97,6 +122,7 @@ def run(
         around: makes a context manager that encloses each handler.
         parallel: several handlers at once; else in the order of their registration, each when the
             one before has ended, however that was.
+        cases: where to note the event, for who asks meanwhile how far it has come.
 
     Returns:
         How it ended; a failing handler raises nothing.
@@ -107,15 +133,16 @@ def run(
     try:
         event = Event.from_json(envelope, event_id)
     except EventInvalid as error:
-        return undecodable(error)
-    this = Attempt(event, attempt, around, born, parallel)
-    registrations = registry.lookup(event.type)
-    if registrations[0].stands_for_none:
-        return Outcome.unhandled(event.type, event_type)
-    waiting = unmarked(registrations, marks)
-    results = too_old(waiting, this)
-    run_waiting(waiting, this, results)
-    return outcome(waiting, results, marks)
+        case: Case | Outcome = undecodable(error)
+    else:
+        this = Attempt(event, attempt, around, born, parallel)
+        case = case_of(registry, this, marks, event_type)
+    if cases is not None:
+        cases.append(case)
+    if isinstance(case, Outcome):
+        return case
+    run_waiting(case)
+    return case.outcome()
 
 
 async def run_async(
@@ -138,14 +165,26 @@ async def run_async(
         event = Event.from_json(envelope, event_id)
     except EventInvalid as error:
         return undecodable(error)
-    this = Attempt(event, attempt, around, born, parallel)
-    registrations = registry.lookup(event.type)
+    case = case_of(registry, Attempt(event, attempt, around, born, parallel), marks)
+    if isinstance(case, Outcome):
+        return case
+    await await_waiting(case)
+    return case.outcome()
+
+
+def case_of(
+    registry: Registry, this: Attempt, marks: Mapping[str, str], event_type: str = ""
+) -> Case | Outcome:
+    """An event ready for its handlers; its outcome if it has none here.
+
+    Args:
+        event_type: of the entry.
+    """
+    registrations = registry.lookup(this.event.type)
     if registrations[0].stands_for_none:
-        return Outcome.unhandled(event.type, "")
+        return Outcome.unhandled(this.event.type, event_type)
     waiting = unmarked(registrations, marks)
-    results = too_old(waiting, this)
-    await await_waiting(waiting, this, results)
-    return outcome(waiting, results, marks)
+    return Case(this, waiting, marks, too_old(waiting, this))
 
 
 def unmarked(
@@ -201,24 +240,24 @@ def _given_up(marks: Mapping[str, str]) -> Iterable[Failure]:
             yield Failure(handler, reason, error)
 
 
-def run_waiting(waiting: Sequence[Registration], this: Attempt, results: Results) -> None:
+def run_waiting(case: Case) -> None:
     """Run those that have no result yet, and add theirs."""
-    left = _left(waiting, results)
-    if len(left) == 1 and not left[0].is_async:
-        results[left[0].name] = _run_directly(left[0], this)
-    elif left:
+    left, this, results = case.left(), case.attempt, case.results
+    if this.parallel and len(left) > 1:
         _run_on_own_loop(left, this, results)
+        return
+    for each in left:
+        if each.is_async:
+            _run_on_own_loop([each], this, results)
+        else:
+            results[each.name] = _run_directly(each, this)
 
 
-async def await_waiting(waiting: Sequence[Registration], this: Attempt, results: Results) -> None:
+async def await_waiting(case: Case) -> None:
     """The same on the running event loop."""
-    left = _left(waiting, results)
+    this = case.attempt
     threads = this.threads or threads_of(os.getpid())
-    await _run_all(left, this, threads, results)
-
-
-def _left(waiting: Sequence[Registration], results: Results) -> Sequence[Registration]:
-    return [each for each in waiting if each.name not in results] if results else waiting
+    await _run_all(case.left(), this, threads, case.results)
 
 
 def _run_directly(registration: Registration, this: Attempt) -> Result:
@@ -245,19 +284,28 @@ async def _run_all(
     waiting: Sequence[Registration], this: Attempt, threads: HandlerThreads, results: Results
 ) -> None:
     async def run_one(registration: Registration) -> None:
-        results[registration.name] = await _run_one(registration, this, threads)
+        succeeded = partial(results.__setitem__, registration.name, None)
+        result = await _run_one(registration, this, threads, succeeded)
+        results[registration.name] = result
 
     if this.parallel and len(waiting) > 1:
-        await asyncio.gather(*(run_one(each) for each in waiting))
+        # First the threads: a coroutine may block the loop.
+        in_turn = sorted(waiting, key=lambda each: each.is_async)
+        await asyncio.gather(*(run_one(each) for each in in_turn))
         return
     for each in waiting:
         await run_one(each)
 
 
-async def _run_one(registration: Registration, this: Attempt, threads: HandlerThreads) -> Result:
+async def _run_one(
+    registration: Registration,
+    this: Attempt,
+    threads: HandlerThreads,
+    succeeded: Callable[[], None],
+) -> Result:
     context = this.context(registration)
     try:
-        await calls.on_loop(registration, this.event, context, this.around, threads)
+        await calls.on_loop(registration, this.event, context, this.around, threads, succeeded)
     except GeneratorExit:
         raise
     except BaseException as error:  # a handler may raise anything, and the event must not be lost

@@ -29,7 +29,8 @@ log = structlog.get_logger("workers.intake")
 DELAY = 0.005
 """Seconds to gather outcomes; settled one by one they would cost ten times as much."""
 
-CUT_OFF = Outcome(retry_after=0.0, error="the worker was stopped in the middle")
+CUT_OFF = Outcome(retry_after=2.0, error="the worker was stopped in the middle")
+"""Its handler may run in a thread until the process has ended, which takes a moment yet."""
 
 SHORT_DELAY = 0.001
 """Seconds of the same while others wait in line behind one of them."""
@@ -96,7 +97,7 @@ class Settler:
     def close(self) -> None:
         """Nothing ends from now on: `settle` returns when all is settled.
 
-        What is still held was cut off, and is for retry at once.
+        What is still held was cut off, and is for retry soon.
         """
         self._complete.set()
         self._hurry.set()

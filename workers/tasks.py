@@ -13,12 +13,13 @@ from celery import Celery
 from celery.backends.base import DisabledBackend
 
 from handlers.registry import Registry
-from workers import batch_runner, runner
+from workers import batch_runner, child, runner
 from workers.bundles import SPAN
 from workers.items import Item
 from workers.outcomes import Outcome
 from workers.requests import EventTask
 from workers.routing import OTHER, PREFIX, Route, Routing
+from workers.runner import Cases
 from workers.spans import handler_spans
 
 _LIVE = frozenset({"max_attempts", "soft_time_limit", "time_limit", "rate_limit"})
@@ -37,9 +38,14 @@ def register(app: Celery, routing: Routing, registry: Registry, *, parallel: boo
     """
 
     def process(items: Sequence[Item]) -> Results:
+        this = child.here()
+        cases: Cases = this.cases if this is not None else []
         if batch_runner.takes_batches(registry, items):
-            return batch_runner.run(registry, items, handler_spans, parallel=parallel), 0.0
-        return _run_bundle(registry, items, parallel=parallel)
+            outcomes = batch_runner.run(
+                registry, items, handler_spans, parallel=parallel, cases=cases
+            )
+            return outcomes, 0.0
+        return _run_bundle(registry, items, cases, parallel=parallel)
 
     async def process_async(items: Sequence[Item]) -> Results:
         outcomes = await batch_runner.run_async(registry, items, handler_spans, parallel=parallel)
@@ -51,7 +57,9 @@ def register(app: Celery, routing: Routing, registry: Registry, *, parallel: boo
         app.task(process, **_options(route), run_async=staticmethod(process_async), backend=backend)
 
 
-def _run_bundle(registry: Registry, items: Sequence[Item], *, parallel: bool) -> Results:
+def _run_bundle(
+    registry: Registry, items: Sequence[Item], cases: Cases, *, parallel: bool
+) -> Results:
     """Run one event after the other, as long as they are quick."""
     outcomes, longest = [], 0.0
     for item in items:
@@ -66,6 +74,7 @@ def _run_bundle(registry: Registry, items: Sequence[Item], *, parallel: bool) ->
             born=item.born,
             around=handler_spans([item]),
             parallel=parallel,
+            cases=cases,
         )
         outcomes.append(outcome)
         longest = max(longest, time.perf_counter() - started)

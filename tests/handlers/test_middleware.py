@@ -265,9 +265,9 @@ async def test_no_def_handler_between_async_hooks_waits_for_a_thread(table, seen
 
 def test_a_process_ends_though_a_def_handler_between_async_hooks_hangs() -> None:
     program = f"""
-import asyncio, threading
+import asyncio, os, threading
 from handlers import Middleware, Registry
-from workers import runner
+from workers import loops, runner
 
 class Outer(Middleware):
     async def before(self, event, context): ...
@@ -281,7 +281,7 @@ table.register(hang, {TYPE!r}, name="hang")
 async def main():
     running = asyncio.create_task(runner.run_async(table, {envelope()!r}, 1, {{}}))
     await asyncio.to_thread(begun.wait)
-    running.cancel()
+    loops.threads_of(os.getpid()).let_go()
 
 asyncio.run(main())
 """

@@ -92,8 +92,33 @@ async def test_what_a_call_that_failed_had_in_hand_is_freed_at_its_end(threads):
         gc.enable()
 
 
-async def test_a_caller_that_gives_up_hears_no_more(threads):
-    begun, go_on, over = threading.Event(), threading.Event(), threading.Event()
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_is_cancelled_waits_for_the_end_of_its_call_and_hears_how_that_was(
+    threads, fails
+):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> str:
+        begun.set()
+        go_on.wait(5)
+        if fails:
+            raise ValueError("no")
+        return "late"
+
+    waiting = asyncio.create_task(in_thread(threads, work))
+    await asyncio.to_thread(begun.wait, 5)
+    for _ in range(2):
+        waiting.cancel()
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    go_on.set()
+    assert str((await asyncio.gather(waiting, return_exceptions=True))[0]) == (
+        "no" if fails else "late"
+    )
+
+
+async def test_who_waits_is_let_go_when_its_process_ends(threads):
+    begun, go_on = threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
@@ -101,12 +126,10 @@ async def test_a_caller_that_gives_up_hears_no_more(threads):
 
     waiting = asyncio.create_task(in_thread(threads, work))
     await asyncio.to_thread(begun.wait, 5)
-    waiting.cancel()
+    threads.let_go()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     go_on.set()
-    threads.start(over.set, lambda ended: None)
-    assert over.wait(5)
     assert await in_thread(threads, len, "still there") == 11
 
 
@@ -125,6 +148,7 @@ def test_a_call_may_end_after_the_loop_of_its_caller(threads, monkeypatch):
         left = asyncio.create_task(in_thread(threads, work))
         await asyncio.to_thread(begun.wait, 5)
         assert not left.done()
+        threads.let_go()
 
     asyncio.run(leave())
     go_on.set()

@@ -106,20 +106,6 @@ def test_an_exit_of_a_task_that_a_coroutine_started_ends_that_coroutine_only(
     assert another.ended()[1][1] == 42
 
 
-def test_a_coroutine_past_its_time_limit_is_cancelled(pool: TaskPool, heard: Heard) -> None:
-    cancelled = threading.Event()
-
-    async def linger() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    pool.apply_async(linger, timeout=0.05, **heard.options())
-    assert heard.ended() == ("timeout", (False, 0.05))
-    assert cancelled.is_set()
-
-
 def test_a_timeout_of_the_coroutines_own_is_a_failure(pool: TaskPool, heard: Heard) -> None:
     async def own() -> None:
         raise TimeoutError("the other side")

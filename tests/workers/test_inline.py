@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import structlog
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -23,7 +24,7 @@ from bridge.errors import Misused, RedisUnreachable, TaskFailed
 from bridge.local.valkey import EmbeddedRedis
 from bridge.settings import WorkerSettings
 from bridge.streams import Entry, Keys
-from handlers import Context, Event, Registry, Reject, Retry
+from handlers import Context, Event, Middleware, Registry, Reject, Retry
 from handlers.batch import Batch
 from handlers.errors import RegistrationInvalid
 from workers import poison
@@ -549,22 +550,33 @@ async def test_def_handlers_that_hang_leave_threads_for_the_other_workers(stage)
         release.set()
 
 
-async def test_a_def_handler_beyond_its_time_limit_is_unheard_and_tried_again(stage, monkeypatch):
-    monkeypatch.setattr("workers.routing.GRACE", 0.01)
+@pytest.mark.parametrize("surrounded", [False, True])
+async def test_a_def_handler_beyond_its_timeout_is_waited_for_and_its_success_kept(
+    stage, surrounded
+):
+    """Also where middleware is async, whose timeout cancels what awaits the handler's thread."""
     release, attempts = threading.Event(), []
+
+    class Outer(Middleware):
+        async def before(self, event: Event, context: Context) -> None: ...
 
     def hang(event: Event, context: Context) -> None:
         attempts.append(context.attempt)
         release.wait(10)
 
-    stage.registry.register(hang, MESSAGE, timeout=0.02)
+    if surrounded:
+        stage.registry.use(Outer)
+    stage.registry.register(hang, MESSAGE, name="hang", timeout=0.02, backoff=0)
     stage.publish("ev")
     async with stage.worker():
         try:
-            await eventually(lambda: stage.state("ev") == "retry")
-            assert "TimeLimitExceeded: no outcome within 0.03 s" in stage.state("ev", "error")
+            with structlog.testing.capture_logs() as lines:
+                await eventually(lambda: [each for each in lines if "overrun" in each["event"]])
+            assert lines[0]["handler"] == "hang"
+            assert stage.state("ev") == "running"
         finally:
             release.set()
+        await eventually(lambda: stage.done("ev"))
     assert attempts == [1]
 
 

@@ -786,14 +786,14 @@ def test_what_came_back_to_a_worker_that_stops_is_given_back_as_not_begun(
     assert guard.settled()["ev1"].returned
 
 
-def test_what_is_cut_off_in_the_middle_is_for_retry_at_once(intake, waiting, reader, guard):
+def test_what_is_cut_off_is_for_retry_when_its_process_has_ended(intake, waiting, reader, guard):
     reader.new.append([item("ev1")])
     until(lambda: waiting.ready)
     waiting.ready.popleft()
     intake.stop()
     intake.close()
     settlement = guard.settled()["ev1"]
-    assert settlement.outcome.retry_after == 0.0
+    assert settlement.outcome.retry_after == 2.0
     assert not settlement.returned
     assert "stopped in the middle" in settlement.outcome.error
 

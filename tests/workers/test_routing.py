@@ -6,7 +6,7 @@ import pytest
 
 from handlers import Batch, Registry
 from handlers.errors import RegistrationInvalid
-from workers.routing import GRACE, OTHER, Routing
+from workers.routing import GRACE, NET, OTHER, Routing
 
 
 def handler(event, context) -> None: ...
@@ -74,7 +74,7 @@ def test_a_task_has_the_most_patient_limits_of_its_handlers(registry):
     registry.register(handler, "im.message.receive_v1", timeout=3, max_attempts=2)
     registry.register(other_handler, "im.message.receive_v1", timeout=7, max_attempts=1)
     route = Routing.of(registry).routes["feishu.im.message.receive_v1"]
-    assert (route.soft_time_limit, route.time_limit) == (7, 7 + GRACE)
+    assert (route.soft_time_limit, route.time_limit) == (7, 7 + GRACE + NET)
     assert route.max_attempts == 2
 
 

@@ -1,0 +1,70 @@
+"""What a request has come to when its process is killed under it: who had ended keeps its result.
+
+Only who was running has failed; it is given up after as many attempts as it may have. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from handlers.registry import Registration
+from workers.crashes import crash_delay
+from workers.failures import Again
+from workers.outcomes import Failure, Outcome
+from workers.runner import Case, Cases, Result
+from workers.runner import outcome as outcome_of
+from workers.watch import Call
+
+NOT_BEGUN = Outcome(retry_after=0.0, returned=True)
+"""Of an event of the request that no handler was called for."""
+
+
+def outcomes(cases: Cases, calls: Collection[Call], error: str) -> list[Outcome]:
+    """The outcomes of the events that were begun, in their order.
+
+    Args:
+        cases: of the request.
+        calls: the handlers that run now.
+        error: why these have failed.
+    """
+    # A copy, for who runs may end at any moment.
+    return [
+        case if isinstance(case, Outcome) else _outcome(case, calls, error) for case in list(cases)
+    ]
+
+
+def _outcome(case: Case, calls: Collection[Call], error: str) -> Outcome:
+    results = dict(case.results)
+    left = [each for each in case.waiting if each.name not in results]
+    if not left:
+        return outcome_of(case.waiting, results, case.marks)
+    running = {each.name: call for each in left if (call := _call(each, case, calls))}
+    if not running and not any(result is None for result in results.values()):
+        return NOT_BEGUN
+    for each in left:
+        results[each.name] = _cut_short(each, case, running.get(each.name), error)
+    return replace(outcome_of(case.waiting, results, case.marks), crashed=True)
+
+
+def _call(registration: Registration, case: Case, calls: Collection[Call]) -> Call | None:
+    event = case.attempt.event
+    for call in calls:
+        mine = call.registration.name == registration.name
+        if mine and any(each is event for each in _events(call)):
+            return call
+    return None
+
+
+def _events(call: Call) -> Sequence[object]:
+    return call.given if isinstance(call.given, list) else (call.given,)
+
+
+def _cut_short(registration: Registration, case: Case, call: Call | None, error: str) -> Result:
+    """What becomes of a handler without a result; None for `call`: it was not begun."""
+    number = case.attempt.number
+    # Of a batch nobody knows which event it was: each is heard once more, alone.
+    alone = call is not None and len(_events(call)) == 1
+    if alone and number >= registration.max_attempts:
+        return Failure(registration.name, "crash_loop", error)
+    return Again(crash_delay(number), error)
