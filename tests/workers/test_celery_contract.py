@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import billiard.pool
+import billiard.process
 import celery
 import celery.platforms
 import celery.worker.components
@@ -38,6 +39,7 @@ from kombu.messaging import Consumer as KombuConsumer
 from kombu.utils.imports import symbol_by_name
 
 from workers.bootstep import IntakeStep
+from workers.child import LAST_WORDS
 from workers.requests import EventRequest, EventTask, Strategy
 from workers.worker import ASYNCIO_POOL
 
@@ -174,6 +176,19 @@ def test_pools_say_how_many_they_run_at_once() -> None:
 def test_pool_children_die_with_their_parent() -> None:
     used = prefork.process_initializer.__code__.co_names
     assert "set_pdeathsig" in used, "it does no more; see to it in workers/app.py: _child_started"
+
+
+def test_a_child_can_tell_its_parent_something_of_ours() -> None:
+    heard: list[str] = []
+    results = billiard.pool.ResultHandler(*[None] * 9)
+    numbers = set(results.state_handlers) | {asynpool.WORKER_UP, billiard.pool.TASK}
+    assert LAST_WORDS not in numbers, "billiard has taken our number; see workers/child.py"
+    results.state_handlers[LAST_WORDS] = heard.append
+    results.on_state_change((LAST_WORDS, ("x",)))
+    assert heard == ["x"]
+    assert "_target" in vars(billiard.process.BaseProcess(target=print))
+    assert "outq" in billiard.pool.Worker.contribute_to_object.__code__.co_names
+    assert "soft_timeout_sighandler" in billiard.pool.Worker.after_fork.__code__.co_names
 
 
 def test_a_thread_pool_returns_a_future_under_f() -> None:

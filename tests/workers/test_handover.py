@@ -441,6 +441,8 @@ def test_a_consumer_that_goes_gets_nothing(stage):
 def test_a_hub_made_anew_hangs_the_bell_again(stage):
     bells: list[Callable[[], None]] = []
     stage.consumer.hub = SimpleNamespace(add_reader=lambda _, heard: bells.append(heard))
+    messages = SimpleNamespace(state_handlers={})
+    stage.consumer.pool._pool = SimpleNamespace(_result_handler=messages)
     stage.port.resume(stage.consumer)
     stage.pool.resume()
     stage.pool.waiting.add([run("ev1")])

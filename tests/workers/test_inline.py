@@ -572,7 +572,7 @@ async def test_a_def_handler_beyond_its_timeout_is_waited_for_and_its_success_ke
         try:
             with structlog.testing.capture_logs() as lines:
                 await eventually(lambda: [each for each in lines if "overrun" in each["event"]])
-            assert lines[0]["handler"] == "hang"
+            assert "hang" in [line.get("handler") for line in lines]
             assert stage.state("ev") == "running"
         finally:
             release.set()
