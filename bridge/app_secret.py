@@ -17,9 +17,11 @@ log = structlog.get_logger("bridge.app_secret")
 
 
 class AppSecret:
-    """Args:
-    secret: what the settings held when they were loaded.
-    file: where it came from; None, or no regular file (a pipe can be read once only): it stays.
+    """The secret of one app.
+
+    Args:
+        secret: what the settings held when they were loaded.
+        file: where it came from; None, or no regular file (a pipe can be read once only): it stays.
     """
 
     def __init__(self, secret: str, file: Path | None = None) -> None:

@@ -276,7 +276,7 @@ class Play:
         # Not DBSIZE, which counts keys that have expired and wait to be collected.
         found = {key async for key in self.servers.client().scan_iter(count=10_000)}
         # Business keys are as many as there are: kept as long as the marks.
-        short = (b"lock-signal:", b":business:")
+        short = (b"lock-signal:", b":business:", b":buried:")
         lasting = sum(not any(part in key for part in short) for key in found)
         extra = float(lasting - MARKS * events)
         return [Slope("keys beyond the marks of events", 0.0, extra, KEYS)]
@@ -286,7 +286,7 @@ class Play:
         for push, pushed in zip(self.generator.pushes, self.generator.times, strict=True):
             acks = [each.answered for each in push.attempts if each.ending == "acked"]
             acked = acks[0] if acks else None
-            unreadable = b"" if push.event_type else push.payload[:65_536]
+            unreadable = b"" if push.event_type else push.payload
             key = self.generator.keys.get(push.event_id, "")
             found.append(Pushed(push.event_id, push.event_type, pushed, acked, unreadable, key))
         return found
