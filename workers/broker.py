@@ -25,6 +25,7 @@ from bridge.redis_client import connection_class
 from bridge.settings import NO_BROKER, PREFIX, WorkerSettings
 from bridge.streams import Keys
 from bridge.topology import Topology, parse
+from workers.full_broker import FullChannel, FullQoS
 from workers.stray import refusals
 
 _OPTIONS: Mapping[str, Any] = {
@@ -77,7 +78,7 @@ class Server:
     """What kombu sends of it, in answers to `inspect stats`."""
 
 
-class QoS(kombu_redis.QoS):
+class QoS(FullQoS):
     """kombu's memory of messages in work, which one that nobody can read does not jam."""
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
@@ -91,7 +92,7 @@ class QoS(kombu_redis.QoS):
             self._remove_from_indices(tag).execute()
 
 
-class Channel(kombu_redis.Channel):
+class Channel(FullChannel):
     """kombu's channel over connections like those of the streams. It bears every message, its end
     always is one, and it knows how many hear a broadcast."""
 

@@ -120,9 +120,13 @@ class Groups:
         others = [key for each in found for key in self._redis.scan_iter(each, count=1000)]
         self._redis.delete(keys.replays(name), keys.retries(name), *replays, *others)
         if left or ours:
-            fields: dict[Any, Any] = {"who": self._who, "action": "forget", "group": name}
-            self._redis.xadd(keys.audit, fields, maxlen=10_000)
+            self._write_audit("who", self._who, "action", "forget", "group", name)
         return left
+
+    def _write_audit(self, *fields: str) -> None:
+        """Also where Redis is full: forgetting is what makes room then."""
+        entry: tuple[str | int, ...] = ("XADD", "MAXLEN", "~", 10_000, "*", *fields)
+        run_all(self._redis, [Call(load("write_when_full"), (self._keys.audit,), entry)])
 
     def _expire_states(self, name: str, stream: str) -> None:
         """Have the states of replayed events that nobody will handle end: a replay sets no end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -113,3 +114,26 @@ async def test_who_has_no_room_at_all_answers_at_once_and_takes_up_again_by_itse
 
     await stage.went_through(pushes, within=30)
     assert len(leader.lines("redis.full")) == 1
+
+
+async def test_a_worker_that_starts_where_nothing_has_room_drains_it(stage: Stage) -> None:
+    """Redis refuses every write but those that were made for this."""
+    leader = await stage.leader()
+    pushes = [stage.feishu.push(message(text)) for text in ("hello", "hello", "fail 1")]
+    await eventually(lambda: all(push.acked for push in pushes))
+    with stage.redis() as redis:
+        redis.config_set("maxmemory", 1)
+
+    worker = await stage.ready_worker("worker-1", "--concurrency", "1")
+    await stage.settled([push.event_id for push in pushes])
+    asked = stage.start("list", "handlers", "list")
+    assert await asked.ended() == 0
+    assert "acting:act" in asked.log.read_text()
+    worker.send(signal.SIGTERM)
+    assert await worker.ended() == 0
+    forgetting = stage.start("forget", "groups", "forget", "workers", "--yes")
+    assert await forgetting.ended() == 0, forgetting.log.read_text()
+
+    for level in ("error", "critical"):
+        assert f'"level": "{level}"' not in worker.log.read_text()
+    assert leader.process.poll() is None
