@@ -11,7 +11,7 @@ from typing import Any
 
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from workers.scripts import load
 
@@ -68,12 +68,10 @@ class FullChannel(kombu_redis.Channel):
                 client.delete(*(self._q_for_pri(queue, step) for step in self.priority_steps))
 
     def _write_when_full(self, command: str, key: str, *arguments: Any) -> None:
+        script = load("write_when_full")
         with self.conn_or_acquire() as client:
-            # kombu prefixes the key of EVALSHA, not of EVAL.
-            client.eval(
-                load("write_when_full").text,
-                1,
-                f"{self.global_keyprefix}{key}",
-                command,
-                *arguments,
-            )
+            try:
+                client.evalsha(script.sha, 1, key, command, *arguments)
+            except NoScriptError:
+                client.script_load(script.text)
+                client.evalsha(script.sha, 1, key, command, *arguments)
