@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from handlers.batch import Batch
+from workers.shared_stream import shared_cap
 
 if TYPE_CHECKING:
     from workers.claims import Run
@@ -93,12 +94,19 @@ class Batches:
     def caps(self, streams: Iterable[str]) -> dict[str, int]:
         """Streams of tasks with batches -> how many more of their entries to claim."""
         tasks = {stream: self._task_of(stream.rpartition(":")[2]) for stream in streams}
-        batches = {stream: (task, self._batch_of(task)) for stream, task in tasks.items()}
-        return {
-            stream: max(0, AHEAD * batch.size - len(self._gathered.get(task, ())))
-            for stream, (task, batch) in batches.items()
-            if batch
-        }
+        rooms = {stream: self._room(task) for stream, task in tasks.items()}
+        return shared_cap(
+            {stream: room for stream, room in rooms.items() if room is not None},
+            tasks,
+            {task: self._room(task) for task in self.tasks()},
+        )
+
+    def _room(self, task: str) -> int | None:
+        """How many more events of a task may gather; None: they do not."""
+        batch = self._batch_of(task)
+        if batch is None:
+            return None
+        return max(0, AHEAD * batch.size - len(self._gathered.get(task, ())))
 
     def drain(self) -> list[Run]:
         """Take out everything."""

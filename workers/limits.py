@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from workers.shared_stream import shared_cap
 from workers.window import Window
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class Limits:
     def caps(self, streams: Iterable[str]) -> dict[str, int]:
         """Limited streams -> how many more of their entries to claim, 0 while enough are parked."""
         tasks = {stream: self._task_of(stream.rpartition(":")[2]) for stream in streams}
-        return {stream: self._room(task) for stream, task in tasks.items() if self.limited(task)}
+        caps = {stream: self._room(task) for stream, task in tasks.items() if self.limited(task)}
+        return shared_cap(caps, tasks, {task: self._room(task) for task in self.tasks()})
 
     def excess(self) -> list[Run]:
         """Take out what is parked beyond measure."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from bridge.streams import OTHER
 from workers.batches import Batches
 from workers.limits import Limits
 from workers.suspects import PATIENCE, Suspects
@@ -60,7 +61,10 @@ class Waiting:
         """Streams of which no more than so many entries should be claimed now."""
         streams = list(streams)
         # Where both speak, it is the batch that gathers, and a limit counts batches.
-        return self.limits.caps(streams) | self.batches.caps(streams)
+        limits, batches = self.limits.caps(streams), self.batches.caps(streams)
+        shared = {each: min(cap, batches.get(each, cap)) for each, cap in limits.items()
+                  if each.endswith(f":{OTHER}")}  # fmt: skip
+        return limits | batches | shared
 
     def excess(self) -> list[Run]:
         """Take out what waits beyond measure, for other workers."""

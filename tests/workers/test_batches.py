@@ -24,7 +24,8 @@ class Clock:
 
 def run(name: str, event_type: str = "rows", crashes: int = 0) -> Any:
     entry = SimpleNamespace(event_type=event_type)
-    return SimpleNamespace(name=name, crashes=crashes, pending=SimpleNamespace(entry=entry))
+    pending = SimpleNamespace(entry=entry)
+    return SimpleNamespace(name=name, attempt=1, crashes=crashes, pending=pending)
 
 
 def names(runs: list[Any]) -> list[str]:
@@ -118,3 +119,17 @@ def test_a_rate_limit_does_not_lift_the_bound_on_what_waits_for_its_batch() -> N
     assert waiting.caps([stream]) == {stream: AHEAD * 3}
     batches.add(run(name) for name in "abcdef")
     assert waiting.caps([stream]) == {stream: 0}
+
+
+@pytest.mark.parametrize("kind", ["batches", "limits"])
+def test_types_that_share_a_stream_stop_it_when_enough_of_one_waits(kind: str) -> None:
+    shared, own = "events:other", "events:single"
+    limits = Limits(str, {"slow": 1}.get, lambda task: None)
+    waiting = Waiting(limits, Batches(str, {"rows": ROWS}.get), lambda run: False)
+    assert waiting.caps([shared, own]) == {}
+    waiting.add([run("a", "rows"), run("b", "slow")])
+    name, most = {"batches": ("rows", AHEAD * ROWS.size), "limits": ("slow", 2)}[kind]
+    waiting.add([run(f"{number}", name) for number in range(most - 1)])
+    assert waiting.caps([shared, own]) == {shared: 0}
+    waiting.drain()
+    assert waiting.caps([shared, own]) == {}
