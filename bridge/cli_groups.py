@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from workers.groups import Groups, GroupState
 
 
+STALLS = 10
+"""Keys that stand still, told one by one; the longest of each group first."""
+
+
 class GroupInUse(BridgeError):
     """A group that cannot be forgotten, or not yet."""
 
@@ -31,16 +35,27 @@ def groups() -> None:
 @click.pass_obj
 def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
     """List the groups: streams joined, events delivered and not settled, not read (with a + if
-    there may be more); workers at work, and what trimming keeps for the group."""
+    there may be more); workers at work, and what trimming keeps for the group. Below, the keys of
+    ordered_by and dedup_by that stand still, and which event each of them waits for."""
     from workers.groups import Groups
+    from workers.stalls import stalled
 
     with open_desk(common, {**flags, "group": None}) as desk:
         states = Groups(desk.redis, desk.keys, desk.who).states()
+        still = [
+            (each.name, stall)
+            for each in states
+            for stall in stalled(desk.redis, desk.keys, each.name)
+        ]
     click.echo(f"{'GROUP':24} {'STREAMS':>7} {'PENDING':>8} {'UNREAD':>8} {'WORKERS':>7}  READS")
     for each in states:
         unread = f"{each.unread.number}{'' if each.unread.exact else '+'}"
         counts = f"{each.streams:7} {each.pending:8} {unread:>8} {len(each.workers):7}"
         click.echo(f"{each.name:24} {counts}  {' '.join(each.reads) or '-'}")
+    for group, stall in still[:STALLS]:
+        click.echo(f"{group}: {stall.sentence(group)}")
+    if len(still) > STALLS:
+        click.echo(f"and {len(still) - STALLS} more that stand still")
 
 
 @groups.command()

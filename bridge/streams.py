@@ -127,6 +127,10 @@ class Keys:
         """The stream of replayed events of a type, read by this group only."""
         return f"{self.prefix}:replay:{group}:{self.stream(event_type).rpartition(':')[2]}"
 
+    def stalls(self, group: str) -> str:
+        """Hash of the lines and business keys that somebody waits for; see `lua/watch.lua`."""
+        return f"{self.prefix}:stalls:{group}"
+
     def clock(self, group: str) -> str:
         """Hash of what the group's workers saw of Redis' clock; see `workers/lua/clock.lua`."""
         return f"{self.prefix}:clock:{group}"

@@ -124,6 +124,7 @@ def assemble(
         spoilt=spoilt,
         unhandled_limit=settings.unhandled_limit,
         clock=clock,
+        stalls=consumer.stalls,
     )
     spans = IntakeSpans(
         telemetry.span_exporter(), telemetry.resource(telemetry.WORKER), settings.group

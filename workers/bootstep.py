@@ -87,6 +87,7 @@ class IntakeStep(bootsteps.StartStopStep):
                 "settled": intake.settled,
                 "duplicates": intake.duplicates,
                 "skipped": intake.skipped,
+                "stalled": intake.stalled,
                 "spans_lost": intake.spans_lost + telemetry.spans_lost(),
                 "unhandled": intake.unhandled,
             }

@@ -18,6 +18,7 @@ from workers.lines import First, Lines
 from workers.read_size import ReadSizes
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
+from workers.stalls import Stalls
 
 log = structlog.get_logger("workers.reader")
 
@@ -71,7 +72,8 @@ class Consumer:
         self.keys = keys
         self.group = group
         self.name = name
-        self.lines = Lines(redis, keys, group, name, order_of, self.sizes)
+        self.stalls = Stalls(redis, keys, group)
+        self.lines = Lines(redis, keys, group, name, order_of, self.sizes, self.stalls)
         self.followed = Followed((), {})
         """Replaced as a whole: who asks for both streams and orders takes this once."""
 

@@ -118,7 +118,8 @@ class Groups:
             self._expire_states(name, stream)
         found = [f"{keys.order(name)}:*", f"{keys.retries(name)}:*"]
         others = [key for each in found for key in self._redis.scan_iter(each, count=1000)]
-        self._redis.delete(keys.replays(name), keys.retries(name), *replays, *others)
+        others += [keys.retries(name), keys.clock(name), keys.stalls(name)]
+        self._redis.delete(keys.replays(name), *replays, *others)
         if left or ours:
             self._write_audit("who", self._who, "action", "forget", "group", name)
         return left

@@ -30,6 +30,7 @@ from workers.outcomes import UNHANDLED, Outcome
 from workers.redis_clock import RedisClock
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
+from workers.stalls import Stalls
 
 NO_MARKS: Mapping[str, str] = {}
 
@@ -55,6 +56,7 @@ class Guard:
         spoilt: tells of spoilt keys.
         unhandled_limit: dead letters kept of a type that no worker of the group has a handler for.
         clock: tells how old an event is; None: one of its own.
+        stalls: is told of business keys that events wait for; None: nobody.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Guard:
         spoilt: SpoiltKeys | None = None,
         unhandled_limit: int = 1_000,
         clock: RedisClock | None = None,
+        stalls: Stalls | None = None,
     ) -> None:
         self._redis = redis
         self._keys = keys
@@ -81,6 +84,7 @@ class Guard:
         self._business = business
         self._spoilt = spoilt or SpoiltKeys(redis)
         self._unhandled_limit = unhandled_limit
+        self._stalls = stalls or Stalls(redis, keys, group)
         self._clock = clock or RedisClock(redis, keys, group)
         self._bulk = Bulk(redis, keys, group, self._mark_ttl)
         self.displaced = 0
@@ -234,6 +238,7 @@ class Guard:
         if kind == b"duplicate":
             return Duplicate(item)
         if kind == b"queued":
+            self._stalls.met("key", (name.decode() for name in answer[1:]))
             return Queued(item)
         # A lock that somebody made without an end is asked after once in an event lease.
         left = answer[1] if answer[1] >= 0 else self._lease_ms

@@ -143,6 +143,11 @@ class Intake:
         return self._spans.lost
 
     @property
+    def stalled(self) -> int:
+        """Lines and business keys that this worker has seen stand still of late."""
+        return self._reader.stalled
+
+    @property
     def settled(self) -> int:
         """Attempts settled since the start."""
         return self._settler.settled

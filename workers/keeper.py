@@ -1,8 +1,8 @@
 """Keeps what is held, and finds what waits elsewhere: for its retry, or with a dead worker.
 
-Four things by the clock: renew the claims that are held, take over entries that nobody renews,
-bring retries that are due, say that this worker is there. It claims nothing by itself: what it
-found it gives to the intake.
+Five things by the clock: renew the claims that are held, take over entries that nobody renews,
+bring retries that are due, say that this worker is there, tell what stands still. It claims nothing
+by itself: what it found it gives to the intake.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class Keeper:
                 if now - swept >= SWEEP_PERIOD:
                     swept = now
                     self._reader.sweep()
+                    self._reader.tell_stalls()
             self._closing.wait(FETCH_DELAY)
             # What there was no room for is taken as soon as there is some.
             (self._held.any_settled if more else self._closing).wait(DUE_PERIOD)

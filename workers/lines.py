@@ -18,6 +18,7 @@ from bridge.streams import Keys
 from workers.ordering import advancing
 from workers.read_size import ReadSizes
 from workers.scripts import Call, load, pairs, run_all
+from workers.stalls import Stalls
 
 READ_AHEAD = 5_000
 """Pending entries of an ordered stream, of all workers, beyond which nothing new of it is read."""
@@ -68,6 +69,7 @@ class Lines:
         consumer: name of this one.
         order_of: gives what a stream is ordered by, see `workers.ordering`.
         sizes: of the entries of each stream.
+        stalls: is told of lines in which entries wait.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Lines:
         consumer: str,
         order_of: Callable[[str], str],
         sizes: ReadSizes,
+        stalls: Stalls,
     ) -> None:
         self._sizes = sizes
         self._too_large: set[str] = set()
@@ -86,6 +89,7 @@ class Lines:
         self._group = group
         self._consumer = consumer
         self._order_of = order_of
+        self._stalls = stalls
         self._prefix = keys.order(group)
         self._retries = keys.retries(group)
         self._last: dict[str, bytes] = {}
@@ -161,8 +165,10 @@ class Lines:
         self._note_size(stream, largest)
         if count:
             self._note(stream, read, last)
+        waiting = [line.decode() for line in behind]
+        self._stalls.met("line", waiting)
         # One that was deleted or acknowledged by hand must not block its key for ever.
-        self.advance(line.decode() for line in behind)
+        self.advance(waiting)
         return Taken(read, gone, [First(line.decode(), id_, pairs(flat))
                                   for line, id_, flat in given])  # fmt: skip
 

@@ -60,6 +60,23 @@ def worker(redis: Redis) -> Presence:
     return worker
 
 
+def test_a_key_that_stands_still_is_shown_with_what_it_waits_for_and_the_cure(
+    flybridge: Flybridge, redis: Redis
+) -> None:
+    (entry_id, _), *_ = redis.xrange(STREAM)
+    ms, _, seq = entry_id.decode().partition("-")
+    member = f"{ms:0>20}-{seq:0>20}|{STREAM}"
+    line = f"{KEYS.order('workers')}:{TYPE}:oc_1"
+    redis.zadd(line, {member: 0})
+    redis.hset(KEYS.state("workers", "ev0"), mapping={"state": "running"})
+    redis.hset(KEYS.stalls("workers"), line, f"1000|1000|1|{member}")
+    output = flybridge("list").output.splitlines()
+    (shown,) = [each for each in output if "stood still" in each]
+    assert shown.startswith("workers: an order (ordered_by), key ")
+    assert "event ev0 comes first and waits for its handler to end" in shown
+    assert shown.endswith(f"redis-cli XACK {STREAM} workers {entry_id.decode()}")
+
+
 def listed(flybridge: Flybridge) -> list[list[str]]:
     return [line.split() for line in flybridge("list").output.splitlines()[1:]]
 

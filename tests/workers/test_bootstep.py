@@ -40,6 +40,7 @@ def step(consumer: Any, calls: list[str]) -> Any:
         settled=7,
         duplicates=1,
         skipped=4,
+        stalled=8,
         spans_lost=2,
         unhandled=6,
     )
@@ -69,6 +70,7 @@ def test_inspect_shows_what_the_worker_holds(step, consumer):
         "settled": 7,
         "duplicates": 1,
         "skipped": 4,
+        "stalled": 8,
         "spans_lost": 2,
         "unhandled": 6,
     }

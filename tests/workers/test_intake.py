@@ -126,6 +126,9 @@ class Reader:
     def leave(self) -> None:
         self.calls.append(("leave", None))
 
+    def tell_stalls(self) -> None:
+        self.calls.append(("tell_stalls", None))
+
     def sweep(self) -> None:
         self.calls.append(("sweep", None))
 

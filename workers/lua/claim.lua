@@ -9,7 +9,8 @@
 -- ARGV[4] its member of the line, '' without   ARGV[5] "stream|entry id"   ARGV[6] group
 -- ARGV[7...] the handlers of the business keys, in their order
 -- Returns {'run', attempt, crashes, handlers to skip, handler, mark, ...} | {'duplicate'} | {'busy', ms left}
--- | {'waiting', ms left} | {'queued'}: others of the line or of the business key come first, it will become due
+-- | {'waiting', ms left} | {'queued', business key}: others of the line, or of the business key that is given then, come
+-- first, and it will become due
 -- Crashes are the earlier attempts of which nobody said how they ended.
 local BUSINESS_WAIT = 1000 -- ms between looks whether another event has done what this one asks for
 local line = ARGV[4] and ARGV[4] ~= '' and KEYS[5]
@@ -97,7 +98,7 @@ for i = 7, #ARGV do
       skipped[#skipped + 1] = handler
     elseif (others == 'running' or others == 'retry') and not mark and holds(lock, entry, its_line) then
       redis.call('ZADD', KEYS[4], now + BUSINESS_WAIT, string.match(ARGV[5], '[^|]*$'))
-      return {'queued'}
+      return {'queued', key}
     else
       free[#free + 1] = key
     end
