@@ -41,7 +41,8 @@ def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
     from workers.stalls import stalled
 
     with open_desk(common, {**flags, "group": None}) as desk:
-        states = Groups(desk.redis, desk.keys, desk.who).states()
+        known = Groups(desk.redis, desk.keys, desk.who)
+        states, unread = known.states(), known.unread()
         still = [
             (each.name, stall)
             for each in states
@@ -49,13 +50,16 @@ def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
         ]
     click.echo(f"{'GROUP':24} {'STREAMS':>7} {'PENDING':>8} {'UNREAD':>8} {'WORKERS':>7}  READS")
     for each in states:
-        unread = f"{each.unread.number}{'' if each.unread.exact else '+'}"
-        counts = f"{each.streams:7} {each.pending:8} {unread:>8} {len(each.workers):7}"
+        left = f"{each.unread.number}{'' if each.unread.exact else '+'}"
+        counts = f"{each.streams:7} {each.pending:8} {left:>8} {len(each.workers):7}"
         click.echo(f"{each.name:24} {counts}  {' '.join(each.reads) or '-'}")
     for group, stall in still[:STALLS]:
         click.echo(f"{group}: {stall.sentence(group)}")
     if len(still) > STALLS:
         click.echo(f"and {len(still) - STALLS} more that stand still")
+    if unread:
+        types = ", ".join(f"{event_type} ({count:,})" for event_type, count in unread.items())
+        click.echo(f"no group reads the events of {types}", err=True)
 
 
 @groups.command()

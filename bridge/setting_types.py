@@ -166,8 +166,8 @@ StartFrom = Annotated[
     str,
     AfterValidator(_start),
     Field(
-        description="give now, all, a time like 2h (ago) or 2026-07-29T10:00:00Z, or auto: from "
-        "when a group that does not exist yet gets events"
+        description="give auto, now, all, or a time like 2h (ago) or 2026-07-29T10:00:00Z: there a "
+        "group begins that does not exist yet"
     ),
 ]
 

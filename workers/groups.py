@@ -86,6 +86,16 @@ class Groups:
         names = {*map(_group, subscriptions), *(each.group for each in standings)}
         return [self._state(name, subscriptions, standings) for name in sorted(names)]
 
+    def unread(self) -> dict[str, int]:
+        """Event type -> how many events are kept that no group reads."""
+        subscriptions = self._members(self._keys.subscriptions)
+        found = {
+            stream.removeprefix(self._keys.events): int(self._redis.xlen(stream))
+            for stream in self._streams()
+            if not self._standings(stream, subscriptions)
+        }
+        return {event_type: count for event_type, count in found.items() if count}
+
     def knows(self, name: str) -> bool:
         """Whether there is, or was, such a group: it subscribed, joined a stream or left dead
         letters. Cheaper than `states`."""

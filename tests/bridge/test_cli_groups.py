@@ -90,6 +90,15 @@ def test_the_list_says_what_each_group_has_not_done_and_what_it_reads(
     ]
 
 
+def test_the_list_names_the_types_that_no_group_reads(flybridge: Flybridge, redis: Redis) -> None:
+    assert flybridge("list").stderr == ""
+    redis.srem(KEYS.subscriptions, "workers|*")
+    for _ in range(2):
+        redis.xadd(KEYS.stream("contact.user.created_v3"), {"event_id": "unread"})
+    told = flybridge("list").stderr
+    assert told == "no group reads the events of contact.user.created_v3 (2)\n"
+
+
 def test_a_lag_that_redis_does_not_know_is_counted(
     flybridge: Flybridge, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -286,7 +286,9 @@ def test_keys_spoilt_by_hand_stop_no_other_stream(redis, keys, start, publish):
     redis.sadd(keys.types, "a.wrong.type", b"\xff\xfe")
     redis.set(keys.stream("a.wrong.type"), "x")
     redis.set(keys.starts("workers"), "x")
+    redis.hset(keys.starts("notify"), keys.stream(IM), "not an id")
     assert start("workers").given(IM) == ["ev1"]
+    assert start("notify").given(IM) == ["ev1"]
     redis.delete(keys.subscriptions)
     redis.set(keys.subscriptions, "x")
     with capture_logs() as logs:

@@ -23,7 +23,7 @@ if type(position) == 'string' then
   end
 end
 local begun = ARGV[2] ~= '' and redis.pcall('HGET', KEYS[3], KEYS[1])
-if type(begun) == 'string' and older(start, begun) == start then
+if type(begun) == 'string' and string.match(begun, '^%d+%-%d+$') and older(start, begun) == start then
   start = begun
 end
 -- Redis knows the lag of a group that begins at the end, or at the beginning, but not in between.
