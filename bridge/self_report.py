@@ -12,6 +12,7 @@ from bridge.credentials import Credentials
 from bridge.lease import LeaseElector
 from bridge.link import Link
 from bridge.publisher import Publisher
+from bridge.redaction import redact
 from bridge.status import State, Status, now_ms
 from bridge.tally import ACK_BOUNDS, Tally
 from bridge.upkeep import Upkeep
@@ -54,7 +55,7 @@ class SelfReport:
             offline=link.offline,
             credentials=credentials.standing,
             unreached=credentials.unreached,
-            trouble=link.trouble if leads else credentials.trouble,
+            trouble=redact(link.trouble if leads else credentials.trouble),
             degraded=link.degraded if leads else credentials.are_refused,
             waiting=self.publisher.waiting,
             full=headroom.full,

@@ -240,7 +240,7 @@ class BridgeSettings(WorkerSettings):
         description="give the token that the gateway wants, or nothing and none is sent",
     )
     text_event_url: str = Field(
-        "", description="give the event URL that goes with the gateway's token"
+        "", repr=False, description="give the event URL that goes with the gateway's token"
     )
     ops_port: int = Field(
         0, ge=0, le=65535, description="give a free port for health and metrics, or 0 for none"

@@ -170,9 +170,12 @@ def answer(topology: Topology, app_id: str, reply: Any, asked: Address) -> Addre
 
 
 def _nodes(parts: SplitResult, kind: Kind) -> tuple[Address, ...]:
+    place = parts.netloc.rpartition("@")[2]
     if parts.scheme == "unix":
+        if place:
+            raise ValueError("two slashes, and so the first folder taken for a host")
         return ()
-    places = parts.netloc.rpartition("@")[2].split(",")
+    places = place.split(",")
     if kind == "server" and len(places) > 1:
         raise ValueError("one server has one host")
     return tuple(_address(place, _PORTS[kind]) for place in places)

@@ -19,6 +19,7 @@ from handlers.errors import RegistrationInvalid, Reject, Retry
 from handlers.event import Event
 from handlers.source import PerProcess, Run, accepts, check_callable
 from handlers.threads import HandlerThreads, in_thread, of_caller
+from handlers.tracebacks import users_frames
 
 HOOKS = ("before", "after", "error")
 
@@ -186,10 +187,10 @@ def _orders_stand(error: BaseException, layer: Layer, context: Context) -> Itera
     """What an `error` hook raises goes on, but a process that was told to exit does so."""
     try:
         yield
-    except Exception:
+    except Exception as raised:
         if not isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        _log_failure(layer, "error", context)
+        _log_failure(layer, "error", context, raised)
 
 
 @contextmanager
@@ -199,12 +200,13 @@ def _success_stands(layer: Layer, context: Context) -> Iterator[None]:
         yield
     except (Retry, Reject):
         raise
-    except (Exception, asyncio.CancelledError):
-        _log_failure(layer, "after", context)
+    except (Exception, asyncio.CancelledError) as error:
+        _log_failure(layer, "after", context, error)
 
 
-def _log_failure(layer: Layer, hook: str, context: Context) -> None:
-    context.logger.error("middleware.failed", middleware=layer.name, hook=hook, exc_info=True)
+def _log_failure(layer: Layer, hook: str, context: Context, error: BaseException) -> None:
+    traceback = (type(error), error, users_frames(error))
+    context.logger.error("middleware.failed", middleware=layer.name, hook=hook, exc_info=traceback)
 
 
 def _refuse_awaitable(answer: object, hook: Call) -> None:

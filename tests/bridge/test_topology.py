@@ -46,6 +46,7 @@ def test_every_kind_of_url_is_shown_without_credentials(url: str, shown: str) ->
         "sentinel://a/m",
         "redis://a,b",
         "redis://:se#cret@a",
+        "unix://run/redis.sock",
         "redis://a?socket_timeout=soon",
     ],
 )
