@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from celery.worker.control import control_command, inspect_command
 
+from bridge.redaction import redact
 from handlers.errors import HandlerError
 from handlers.registry import Registration, registry
 from workers import tasks
@@ -77,7 +78,7 @@ def _make(state: Any, change: Change, who: str) -> dict[str, Any]:
     except HandlerError as error:
         log.warning("change.refused", action=change.action, what=change.what, who=who,
                     error=str(error))  # fmt: skip
-        return {"error": str(error)}
+        return {"error": redact(str(error))}
     _tell(state.consumer, rates)
     revision = app.changes.made.revision
     log.info("handlers.changed", action=change.action, what=change.what, who=who,
