@@ -189,7 +189,7 @@ class Supervisor:
             await self._end(work, asking, board, stop, failed, *self._upkeep.tasks)
         self._vital.check()
         for task in (asking, work):
-            if not task.cancelled():
+            if task.done() and not task.cancelled():
                 task.result()
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ It has no signal handlers, no access log and no opinion on what is served.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import (
@@ -14,10 +15,12 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
 )
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from bridge.acceptor import Acceptor
 from bridge.errors import BridgeError
@@ -27,6 +30,9 @@ STOP_TIMEOUT = 1
 
 MOST_HEADERS = 16_384
 """Bytes that the head of a request may have."""
+
+_QUIET = logging.getLogger("bridge.web.uvicorn")
+_QUIET.setLevel(logging.ERROR)  # what strangers send is no news, what we do wrong is
 
 _T = TypeVar("_T")
 
@@ -67,24 +73,8 @@ async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
     Raises:
         OSError: the address is taken, or not ours.
     """
-    async with _served(_Server(_config(app)), host, port) as bound:
-        yield bound
-
-
-@asynccontextmanager
-async def serving_strangers(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
-    """As `serving`, with bounds: see `acceptor`; each connection is good for one small request."""
-    config = _config(
-        app, headers=[("Connection", "close")], h11_max_incomplete_event_size=MOST_HEADERS
-    )
-    async with _served(_BoundedServer(config), host, port) as bound:
-        yield bound
-
-
-@asynccontextmanager
-async def _served(server: _Server, host: str, port: int) -> AsyncIterator[int]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family, backlog=128) as listener:
+    with _listening(host, port) as listener:
+        server = _Server(_config(app))
         task = asyncio.create_task(server.serve([listener]), name="web")
         try:
             yield listener.getsockname()[1]
@@ -94,6 +84,47 @@ async def _served(server: _Server, host: str, port: int) -> AsyncIterator[int]:
             task.cancel()
 
 
+@asynccontextmanager
+async def serving_strangers(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
+    """As `serving`, with bounds: see `acceptor`; each connection is good for one small request.
+
+    It leaves uvicorn's loggers alone: a program that embeds a bridge may be served by uvicorn.
+
+    Raises:
+        OSError: the address is taken, or not ours.
+    """
+    config = uvicorn.Config(
+        app, log_config=None, lifespan="off", ws="none", h11_max_incomplete_event_size=MOST_HEADERS
+    )
+    config.load()
+    state = ServerState()
+    state.default_headers = [(b"connection", b"close")]
+
+    def protocol() -> asyncio.Protocol:
+        made = H11Protocol(config=config, server_state=state, app_state={})
+        made.logger, made.access_log = _QUIET, False
+        return made
+
+    with _listening(host, port) as listener:
+        listener.setblocking(False)
+        accepting = asyncio.create_task(Acceptor(listener, protocol).run(), name="web-acceptor")
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            accepting.cancel()
+            if state.tasks:
+                await asyncio.wait(state.tasks, timeout=STOP_TIMEOUT)
+            for connection in list(state.connections):
+                connection.transport.abort()
+            for task in state.tasks:
+                task.cancel()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128)
+
+
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -101,27 +132,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _BoundedServer(_Server):
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=[])
-        (listener,) = sockets or []
-        listener.setblocking(False)
-        self._accepting = asyncio.create_task(
-            Acceptor(listener, self._protocol).run(), name="web-acceptor"
-        )
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._accepting.cancel()
-        await super().shutdown(sockets)
-
-    def _protocol(self) -> asyncio.Protocol:
-        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return made
-
-
-def _config(app: Starlette, **bounds: Any) -> uvicorn.Config:
+def _config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_config=None,
@@ -131,5 +142,4 @@ def _config(app: Starlette, **bounds: Any) -> uvicorn.Config:
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=STOP_TIMEOUT,
-        **bounds,
     )

@@ -100,6 +100,27 @@ async def test_each_connection_is_good_for_one_answer_and_no_log_line(
     assert caplog.records == []
 
 
+async def test_the_loggers_of_a_program_that_uvicorn_serves_are_left_alone() -> None:
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access")]
+
+    def settings() -> list[object]:
+        return [(each.level, each.propagate, list(each.handlers)) for each in loggers]
+
+    before = settings()
+    async with serving_strangers(Starlette(), "127.0.0.1", 0):
+        assert settings() == before
+
+
+async def test_a_mistake_of_ours_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(request: object) -> PlainTextResponse:
+        raise ZeroDivisionError
+
+    app = Starlette(routes=[Route("/", broken)])
+    async with serving_strangers(app, "127.0.0.1", 0) as port:
+        assert (await ask(port, HOME)).startswith(b"HTTP/1.1 500")
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
 async def test_requests_in_a_row_get_the_first_answered(port: int) -> None:
     answer = await ask(port, HOME * 1000)
     assert answer.count(b"HTTP/1.1 200") == 1

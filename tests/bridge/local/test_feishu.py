@@ -313,7 +313,13 @@ async def test_five_thousand_events_take_a_couple_of_seconds(connected: Any) -> 
 
 @pytest.mark.parametrize(
     ("host", "reached"),
-    [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]")],  # noqa: S104
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("::1", "[::1]"),
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104
+        ("::", "[::1]"),
+    ],
 )
 async def test_it_names_itself_so_that_a_client_connects(
     connected: Any, host: str, reached: str
