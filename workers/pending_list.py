@@ -12,7 +12,7 @@ from typing import Any, Literal
 import structlog
 
 from workers.claims import Pending
-from workers.consumer import NO_CAPS, Caps, Consumer, Raw, largest, rotated, tell_missing
+from workers.consumer import NO_CAPS, Caps, Consumer, Followed, Raw, largest, rotated, tell_missing
 from workers.lines import Taken
 from workers.scripts import Call, load, pairs, run_all
 from workers.spoilt import is_spoilt
@@ -59,9 +59,10 @@ class PendingList:
         than fit, the next call goes on behind them.
         """
         found: list[Pending] = []
+        followed = self._consumer.followed
         for whose, stream in list(self._stopped_at):
             if whose == "own" and len(found) < room:
-                found += self._recover("own", stream, room - len(found))
+                found += self._recover("own", stream, room - len(found), followed)
         return found
 
     @property
@@ -79,7 +80,7 @@ class PendingList:
         followed = self._consumer.followed
         for stream in rotated(followed.streams, self._looks):
             left = room - len(found)
-            found += self._recover("idle", stream, min(left, caps.get(stream, left)))
+            found += self._recover("idle", stream, min(left, caps.get(stream, left)), followed)
         return found
 
     def due(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
@@ -147,11 +148,16 @@ class PendingList:
     def _retries_of(self, stream: str) -> str:
         return self._consumer.keys.retries_of(self._group, stream)
 
-    def _recover(self, whose: Literal["own", "idle"], stream: str, room: int) -> list[Pending]:
+    def _recover(
+        self, whose: Literal["own", "idle"], stream: str, room: int, followed: Followed
+    ) -> list[Pending]:
         """Pending entries of a stream once more, `room` at most, from where the last look ended."""
         found: list[Pending] = []
-        ordered = stream in self._consumer.followed.orders
         cursor = self._stopped_at.pop((whose, stream), START)
+        if stream not in followed.streams:
+            # Left meanwhile: whether it is ordered nobody knows here, and others will take it over.
+            return found
+        ordered = stream in followed.orders
         for _ in range(PAGES):
             left = room - len(found)
             if left <= 0:

@@ -129,11 +129,11 @@ class Presence:
 
     def _saw(self, answer: list[Any]) -> None:
         # Redis gives numbers of a script as they are, so that ages come as ms.
-        ages = dict(zip(answer[::2], answer[1::2], strict=True))
-        self._decoded = {each: self._decoded.get(each) or Coverage.from_json(each) for each in ages}
-        self.sightings = tuple(
-            Sighting(self._decoded[each], ms / 1000) for each, ms in ages.items()
-        )
+        ages, before = dict(zip(answer[::2], answer[1::2], strict=True)), self._decoded
+        # Both are replaced as a whole: two threads say it, and others read it.
+        decoded = {each: before.get(each) or Coverage.from_json(each) for each in ages}
+        self.sightings = tuple(Sighting(decoded[each], ms / 1000) for each, ms in ages.items())
+        self._decoded = decoded
 
     def _judge(self, answer: Any) -> bool:
         """Whether Redis has done it; a key of a wrong type is told of."""

@@ -193,6 +193,17 @@ def test_the_order_holds_across_workers(a, b, streams):
     assert a.due() == ["x-2"]
 
 
+def test_a_stream_that_was_left_gives_nothing_out_of_order_after_a_lost_reply(a, b, streams):
+    streams.push("x", "x")
+    assert a.read() == ["x-0"]
+    a.pending.doubt()
+    a.reader.follow([])
+    assert a.pending.own(100) == []
+    a.follow()
+    a.die()
+    assert b.take_over() == ["x-0"]
+
+
 def test_a_stream_that_is_left_during_a_look_for_retries_keeps_its_order(a, streams, monkeypatch):
     streams.push("x", "x")
     a.read()

@@ -20,8 +20,10 @@ from tests.workers.hammer import hammer
 from tests.workers.test_handover import CONTACT, DONE, IM, LIMITED, ONCE, Stage
 from tests.workers.test_handover import run as handed
 from workers.claims import Pending, Run
+from workers.coverage import Coverage
 from workers.guard import Guard
 from workers.loop_port import LoopPort
+from workers.presence import Presence
 from workers.spans import IntakeSpans
 
 ENTRY = Entry("ev1", "im.message.receive_v1", "cli_test", "tk", "2.0", 1, 2, 3, "", "", b"{}")
@@ -85,6 +87,16 @@ class SlowBucket:
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self.both.wait(5)
+
+
+def test_what_a_group_handles_may_be_told_to_two_threads_at_once():
+    presence = Presence(None, Keys("cli_test"), "workers", "c1", None)  # type: ignore[arg-type]
+    first, second = (Coverage(queues=(name,)).to_json() for name in "ab")
+    hammer(
+        lambda: presence._saw([first, 1, second, 1]),
+        lambda: presence._saw([first, 1]),
+        lambda: [each.coverage.queues for each in presence.sightings],
+    )
 
 
 async def made_on_loop(routing: Any) -> LoopPort:
