@@ -149,10 +149,10 @@ def demo() -> None:
     Ends with 1 if an event was lost or handled twice.
     """
     from bridge import logs
-    from bridge.demo import demo as play
+    from bridge.run import run_demo
 
     logs.configure("error", "console")
-    sys.exit(asyncio.run(play(click.echo)))
+    sys.exit(asyncio.run(run_demo(click.echo)))
 
 
 def _read_envelope(file: IO[bytes]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from bridge.local import actors
 from bridge.local.actors import Actor
 from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
 from bridge.local.valkey import EmbeddedRedis
+from bridge.signals import stop_on_signals
 from bridge.streams import Keys
 
 GROUP = "workers"
@@ -95,6 +96,16 @@ class Stage:
         cast = self.cast
         self.playing[name] = actors.start(name, cast.parts[name], cast.environment, log=None)
 
+    def leave(self) -> None:
+        """Have the play end, and say what that waits for."""
+        if not self.stop.is_set():
+            self.say(f"\nStopping {', '.join(self.playing)}; ^C again ends them within 2 s.")
+        self.stop.set()
+
+    def hurry(self) -> None:
+        """Pass a second signal on; callable from any thread."""
+        actors.hurry(list(self.playing.values()))
+
     async def look(self, pause: float) -> None:
         """See after the children, then wait for `pause` seconds or for `stop`.
 
@@ -124,10 +135,9 @@ async def dev(
     pool: str,
     handlers: str,
     log_level: str,
-    stop: asyncio.Event,
     say: Say,
 ) -> None:
-    """Run the tree until `stop` is set.
+    """Run the tree until SIGTERM or SIGINT.
 
     Raises:
         ChildRefused: a child would not run: a handler module that fails to import, for instance.
@@ -137,10 +147,11 @@ async def dev(
     with EmbeddedRedis() as redis:
         async with LocalFeishu(port=port) as feishu:
             cast = Cast.of(bridges, pool, handlers, log_level, feishu.url, redis.url)
-            stage = Stage(cast, stop, say)
+            stage = Stage(cast, asyncio.Event(), say)
+            stop_on_signals(stage.leave, hurry=stage.hurry)
             try:
                 await _open(stage)
-                while not stop.is_set():
+                while not stage.stop.is_set():
                     await stage.look(LOOK)
             finally:
                 # In a thread: the local Feishu must go on answering while they say goodbye.

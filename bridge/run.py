@@ -12,12 +12,13 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from bridge import heap, telemetry
+from bridge.demo import demo
 from bridge.dev import dev
 from bridge.errors import OK
 from bridge.local.feishu import LocalFeishu
 from bridge.manager import ConnectionManager
 from bridge.settings import BridgeSettings
-from bridge.signals import stop_on_signals
+from bridge.signals import EXIT_HURRIED, stop_on_signals
 from bridge.web import PortTaken, listen
 
 
@@ -74,14 +75,23 @@ async def run_dev(*, port: int, say: Callable[[str], object], **options: Any) ->
     Raises:
         PortTaken: somebody else listens there; another `flybridge dev`, perhaps.
     """
-    stop = asyncio.Event()
-    stop_on_signals(stop.set)
     try:
-        await dev(port=port, stop=stop, say=say, **options)
+        await dev(port=port, say=say, **options)
     except OSError as error:
         raise PortTaken(
             f"Cannot listen on port {port} ({error.strerror}); give another --port."
         ) from error
+
+
+async def run_demo(say: Callable[[str], object]) -> int:
+    """Run `bridge.demo` to its end, or until SIGTERM or SIGINT; returns the exit code."""
+    playing = asyncio.ensure_future(demo(say))
+    stop_on_signals(playing.cancel)
+    try:
+        return await playing
+    except asyncio.CancelledError:
+        say("\n  Stopped before its end: nothing is shown by it.")
+        return EXIT_HURRIED
 
 
 def _invitation(feishu: LocalFeishu) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from bridge import heap, logs, telemetry
 from bridge.ending import Ending
@@ -18,7 +19,7 @@ from bridge.errors import BridgeError, Misused
 from bridge.manager import ConnectionManager
 from bridge.redaction import redact
 from bridge.settings import BridgeSettings
-from bridge.signals import stop_on_signals
+from bridge.signals import Watch, stop_on_signals
 from bridge.unwise import warn
 from handlers.registry import Registry
 
@@ -29,6 +30,8 @@ class Worker(Protocol):
     async def start(self) -> None: ...
     async def wait(self) -> None: ...
     async def stop(self) -> None: ...
+    def in_work(self) -> Mapping[str, Any]: ...
+    def abandon(self) -> None: ...
 
 
 class Service:
@@ -54,6 +57,7 @@ class Service:
         self._watching: asyncio.Task[None] | None = None
         self._is_stopped = False
         self._ending = Ending("service.ended")
+        self._signals: Watch | None = None
 
     async def start(self) -> None:
         """Start, and return once events are handled and it is known how the bridge's start went.
@@ -115,6 +119,8 @@ class Service:
     def run(self) -> None:
         """Configure the logs, and run until SIGTERM or SIGINT; for the main thread of a program.
 
+        A second signal ends the process within 2 s, and what still runs is given back.
+
         Raises:
             SystemExit: it could not start or ended by itself; the code is that of the command line,
                 and the sentence is on stderr.
@@ -132,10 +138,15 @@ class Service:
             for line in redact(str(error)).splitlines():
                 print(f"flybridge: {line}", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
+        finally:
+            if self._signals is not None:
+                self._signals.close()
 
     async def _serve(self) -> None:
         stop = asyncio.Event()
-        stop_on_signals(stop.set)
+        worker = self._worker
+        options = {"waits_for": worker.in_work, "give_back": worker.abandon} if worker else {}
+        self._signals = stop_on_signals(stop.set, **options)
         traces = telemetry.start(telemetry.BRIDGE)
         running = asyncio.create_task(self._run())
         signalled = asyncio.create_task(stop.wait())

@@ -1,27 +1,125 @@
-"""SIGTERM and SIGINT: they ask a program to stop, and it is the program that stops."""
+"""SIGTERM and SIGINT of a process: the first asks it to stop, the second ends it within 2 s.
+
+A thread hears of them at once, however long the main thread is busy: with a handler that blocks,
+or in C code. It lives as long as the process, for that may hang in its last steps, too.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
 
 import structlog
 
 log = structlog.get_logger("bridge.signals")
 
+WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+"""SIGQUIT counts as a second one."""
 
-def stop_on_signals(stop: Callable[[], object]) -> None:
-    """Have SIGTERM and SIGINT call `stop`, until the running loop is closed.
+SAME = 0.5
+"""Seconds in which two signals are one: a terminal's ^C reaches the whole process group, and a
+parent passes it on once more."""
 
-    A second signal changes nothing: a terminal's ^C reaches the whole process group, and a parent
-    passes it on once more; dying of that would leave the lease to run out.
+LEFT = 1.0
+"""Seconds after a second signal in which whatever runs may still end by itself."""
+
+GIVING_BACK = 0.6
+"""Seconds after those to give back what has not ended."""
+
+EXIT_HURRIED = 1
+"""A second signal ended the process before it had finished."""
+
+
+class Watch:
+    """Hears of the signals from now on; made in the main thread, once per process.
+
+    Args:
+        stop: asks the program to stop; called from a thread.
+        waits_for: what the program has to wait for then, as fields of the log line.
+        hurry: called from a thread at a second signal.
+        give_back: called from a thread when what runs has not ended soon after that; the process
+            ends when it returns.
+    """
+
+    def __init__(
+        self,
+        stop: Callable[[], object],
+        *,
+        waits_for: Callable[[], Mapping[str, Any]] = dict,
+        hurry: Callable[[], object] = lambda: None,
+        give_back: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._stop = stop
+        self._waits_for = waits_for
+        self._hurry = hurry
+        self._give_back = give_back
+        self._first: float | None = None
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._before = {each: signal.signal(each, lambda *_: None) for each in WATCHED}
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=_forget)
+        threading.Thread(target=self._watch, name="flybridge-signals", daemon=True).start()
+
+    def close(self) -> None:
+        """Leave the signals to what heard of them before; for a program that goes on."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self._write)
+
+    def _watch(self) -> None:
+        while heard := os.read(self._read, 64):
+            for number in heard:
+                if number in WATCHED:
+                    self._hear(signal.Signals(number))
+        os.close(self._read)
+
+    def _hear(self, received: signal.Signals) -> None:
+        now = time.monotonic()
+        if self._first is None and received != signal.SIGQUIT:
+            self._first = now
+            hint = "a second signal ends it within 2 s"
+            log.info("process.stopping", signal=received.name, **self._waits_for(), hint=hint)
+            self._stop()
+        elif self._first is None or now - self._first > SAME:
+            self._end(received)
+
+    def _end(self, received: signal.Signals) -> None:
+        log.warning("process.hurried", signal=received.name, **self._waits_for())
+        if self._first is None:
+            self._stop()
+        self._hurry()
+        time.sleep(LEFT)
+        last = threading.Thread(target=self._give_back, name="flybridge-last", daemon=True)
+        last.start()
+        last.join(GIVING_BACK)
+        os._exit(EXIT_HURRIED)
+
+
+def stop_on_signals(stop: Callable[[], object], **options: Any) -> Watch:
+    """Have the running loop call `stop` at the first signal.
+
+    Args:
+        stop: asks the program to stop.
+        options: those of `Watch`.
     """
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stopping, number, stop)
+
+    def ask() -> None:
+        # The loop is closed when the program is about to end anyway.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(stop)
+
+    return Watch(ask, **options)
 
 
-def _stopping(received: signal.Signals, stop: Callable[[], object]) -> None:
-    log.info("process.stopping", signal=received.name)
-    stop()
+def _forget() -> None:
+    """A child's signals are not its parent's."""
+    signal.set_wakeup_fd(-1)

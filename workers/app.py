@@ -109,8 +109,6 @@ def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]
         "worker_enable_prefetch_count_reduction": False,
         "worker_hijack_root_logger": False,
         "worker_send_task_events": False,
-        # Slept through to its end, after a second signal.
-        "worker_soft_shutdown_timeout": 2,
         **broker.configuration(settings),
     }
 

@@ -14,6 +14,7 @@ from celery.worker import state
 
 from bridge import telemetry
 from bridge.errors import EXIT_SETTINGS, EXIT_TASK
+from bridge.signals import GIVING_BACK
 from handlers.registry import registry
 from workers.assembly import assemble, consumer_name, started
 from workers.celery_port import CeleryPort
@@ -73,6 +74,12 @@ class IntakeStep(bootsteps.StartStopStep):
         self._pool.recall()
         if consumer.controller.blueprint.state != bootsteps.RUN:
             self._intake.stop()
+
+    def abandon(self) -> None:
+        """Give back all that has not ended; the process ends next. Callable from any thread."""
+        if self._intake is not None:
+            self._pool.abandon()
+            self._intake.abandon(GIVING_BACK)
 
     def info(self, consumer: Any) -> dict[str, Any]:
         """For `celery inspect stats`."""

@@ -7,7 +7,7 @@ process has the pool to itself. It reads no stream, settles nothing, and knows n
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from workers.routing import Routing
 
 log = structlog.get_logger("workers.handover")
+
+SHOWN = 5
+"""Requests that are named when somebody waits for them."""
 
 REFUSALS = 5
 """Attempts that a pool may refuse, by an exception, before their event is given up."""
@@ -83,6 +86,12 @@ class HandOver:
         """Requests that the pool has."""
         return len(self._requests)
 
+    def in_work(self) -> dict[str, Any]:
+        """What the pool has, as fields of a log line; callable from any thread."""
+        requests = list(self._requests)
+        shown = [f"{each.task_name}[{_event_id(each.runs[0])}]" for each in requests[:SHOWN]]
+        return {"running": len(requests), "waits_for": " ".join(shown)} if requests else {}
+
     def resume(self) -> None:
         """Go on with a port that may have forgotten our alarm."""
         self._alarm.forget()
@@ -97,6 +106,11 @@ class HandOver:
         for request in [each for each in list(self._requests) if each.forget()]:
             self._forget(request)
             self.waiting.put_back(request.runs)
+
+    def abandon(self) -> None:
+        """What any request says from now on goes unheard; callable from any thread."""
+        for request in list(self._requests):
+            request.abandon()
 
     def hand_over(self) -> None:
         """Give the pool as much as it takes now."""

@@ -8,11 +8,11 @@ blocks the loop, or kills its process, does so to the whole program.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from bridge.errors import Misused
 from bridge.redis_client import check_server_sync, sync_client
@@ -102,6 +102,18 @@ class InlineWorker:
             if self._shift is not None:
                 self._shift.ask_to_end(grace)
                 await asyncio.wait({self._shift.task})
+
+    def in_work(self) -> Mapping[str, Any]:
+        """What runs, as fields of a log line; callable from any thread."""
+        return self._shift.in_work() if self._shift is not None else {}
+
+    def abandon(self) -> None:
+        """Give back all that has not ended, not counted as an attempt. Callable from any thread.
+
+        For a process that ends at once after this: what it runs meanwhile goes unheard.
+        """
+        if self._shift is not None:
+            self._shift.abandon()
 
     async def __aenter__(self) -> Self:
         await self.start()

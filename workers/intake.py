@@ -21,7 +21,7 @@ from workers.held import Held
 from workers.keeper import Keeper
 from workers.outages import Outages
 from workers.outcomes import Outcome
-from workers.settler import Settler
+from workers.settler import CUT_SHORT, Settler
 
 if TYPE_CHECKING:
     from workers.pending_list import PendingList
@@ -110,6 +110,7 @@ class Intake:
             complete,
         )
         self._stopping = threading.Event()
+        self._abandoned = False
         self._threads: list[threading.Thread] = []
         self._counting = threading.Lock()
         self.duplicates = 0
@@ -211,6 +212,22 @@ class Intake:
         self._leave()
         self._spans.close()
 
+    def abandon(self, most: float) -> None:
+        """Give back all that has not ended, begun or not: the process ends at once after this.
+
+        Args:
+            most: seconds for it.
+        """
+        if not self._threads:
+            return
+        self._abandoned = True
+        self._stopping.set()
+        self._keeper.close()
+        self._held.stop_waiting()
+        self._settler.close(CUT_SHORT)
+        self._threads[2].join(most)
+        self._leave()
+
     def _leave(self) -> None:
         # Twice, for a connection that was idle for long may be cut, unseen until it is used.
         for _ in range(2):
@@ -268,7 +285,7 @@ class Intake:
 
     def _accept(self, items: Iterable[Pending]) -> None:
         new = [item for item in items if item not in self._held]
-        if not new:
+        if not new or self._abandoned:
             return
         started, asked = time.time_ns(), time.monotonic()
         claims = self._guard.claim(new)

@@ -49,6 +49,10 @@ class LoopRequest:
         self.ended = True
         return True
 
+    def abandon(self) -> None:
+        """Give it up, as `forget` does."""
+        self.ended = True
+
 
 class LoopPort:
     """Made on the loop that it stands for; all but `ring` and `bucket_of` belongs to that.

@@ -31,6 +31,9 @@ class Request(Protocol):
     def forget(self) -> bool:
         """Give it up, if that can be; True if it is nobody's now."""
 
+    def abandon(self) -> None:
+        """Give it up, begun or not: what it says from now on goes unheard."""
+
 
 Finish = Callable[[Request, Sequence[Outcome], float], None]
 """Takes the outcomes of the request's events in order, and the seconds of the longest run; events

@@ -9,13 +9,25 @@ import math
 from typing import Any
 
 import structlog
-from celery.apps.worker import Worker
+from celery import signals
+from celery.apps.worker import (
+    Worker,
+    install_cry_handler,
+    install_rdb_handler,
+    install_worker_restart_handler,
+)
 from celery.exceptions import ImproperlyConfigured
-from celery.platforms import EX_FAILURE
+from celery.platforms import EX_FAILURE, EX_OK
+from celery.worker import state
 
 from bridge.errors import EXIT_SETTINGS, EXIT_TASK
+from bridge.signals import Watch
+from workers.bootstep import IntakeStep
 
 log = structlog.get_logger("workers.program")
+
+SHOWN = 5
+"""Tasks that are named when a worker waits for them."""
 
 
 class Program(Worker):
@@ -56,6 +68,28 @@ class Program(Worker):
                 self.semaphore.release()
             request.reject(requeue=False)
 
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Set up signals, as every process of ours has them; those of Celery that are left."""
+        if not self._isatty:
+            install_worker_restart_handler(worker)
+        install_cry_handler()
+        install_rdb_handler()
+        Watch(self._stop_soon, waits_for=_running, give_back=self._give_back)
+
+    def _stop_soon(self) -> None:
+        state.should_stop = EX_OK
+        # Wakes the intake, too.
+        signals.worker_shutting_down.send(
+            sender=self.hostname, sig="SIGTERM", how="Warm", exitcode=EX_OK
+        )
+
+    def _give_back(self) -> None:
+        for step in self.consumer.steps:
+            if isinstance(step, IntakeStep):
+                step.abandon()
+        if self.pidlock:
+            self.pidlock.release()
+
     def stop(self, in_sighandler: bool = False, exitcode: Any = None) -> None:
         """Celery's warm shutdown; an error that nothing caught is a mistake of ours."""
         super().stop(in_sighandler, EXIT_TASK if exitcode == EX_FAILURE else exitcode)
@@ -65,6 +99,13 @@ class Program(Worker):
         if self.exitcode is None:
             self.exitcode = EXIT_TASK
         super().terminate(in_sighandler)
+
+
+def _running() -> dict[str, Any]:
+    """The tasks that a worker which is to end waits for."""
+    running = [each for each in list(state.requests.values()) if each in state.active_requests]
+    shown = [f"{each.name}[{each.id}]" for each in running[:SHOWN]]
+    return {"running": len(running), "waits_for": " ".join(shown)} if running else {}
 
 
 def _check_time_limits(request: Any) -> None:

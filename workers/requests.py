@@ -112,6 +112,10 @@ class EventRequest(Request):
         self._finish = None
         return True
 
+    def abandon(self) -> None:
+        """Give it up, begun or not: what it says from now on goes unheard."""
+        self._finish = None
+
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
         """Run in the pool. Celery calls this when a slot is free."""
         if self.revoked():

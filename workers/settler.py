@@ -32,6 +32,11 @@ DELAY = 0.005
 CUT_OFF = Outcome(retry_after=2.0, error="the worker was stopped in the middle")
 """Its handler may run in a thread until the process has ended, which takes a moment yet."""
 
+CUT_SHORT = Outcome(
+    retry_after=1.0, error="an operator ended the worker in the middle", returned=True
+)
+"""Not counted as an attempt; later than the process ends, so that no other runs beside it."""
+
 SHORT_DELAY = 0.001
 """Seconds of the same while others wait in line behind one of them."""
 
@@ -69,6 +74,7 @@ class Settler:
         self._burials = Burials(guard.dead_letters)
         self._ended: deque[Settlement] = deque()
         self._settling = 0
+        self._cut_off = CUT_OFF
         self._any_ended = threading.Event()
         self._hurry = threading.Event()
         self._lines_moved = threading.Event()
@@ -94,11 +100,13 @@ class Settler:
         self._hurry.set()
         self._any_ended.set()
 
-    def close(self) -> None:
+    def close(self, cut_off: Outcome = CUT_OFF) -> None:
         """Nothing ends from now on: `settle` returns when all is settled.
 
-        What is still held was cut off, and is for retry soon.
+        Args:
+            cut_off: how what is still held has ended.
         """
+        self._cut_off = cut_off
         self._complete.set()
         self._hurry.set()
         self._any_ended.set()
@@ -118,7 +126,8 @@ class Settler:
                 with self._outages.ride_out("line"):
                     self._next_in_line()
         # Only now: what was being recorded when the end came was not cut off.
-        self._settle([Settlement(run, CUT_OFF) for run in self._held.runs()])
+        end = self._cut_off
+        self._settle([Settlement(run, end, end.returned) for run in self._held.runs()])
 
     def _settle(self, batch: list[Settlement]) -> None:
         while batch:

@@ -10,11 +10,12 @@ import platform
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from bridge.errors import TaskFailed
+from bridge.signals import GIVING_BACK
 from handlers.threads import HandlerThreads
 from workers import batch_runner
 from workers.assembly import Assembly, assemble, consumer_name
@@ -113,6 +114,15 @@ class Shift:
         if not self._to_end.is_set():
             self._grace = grace
             self._to_end.set()
+
+    def in_work(self) -> dict[str, Any]:
+        """See `HandOver.in_work`."""
+        return self._pool.in_work()
+
+    def abandon(self) -> None:
+        """Give back all that has not ended; the process ends next. Callable from any thread."""
+        self._pool.abandon()
+        self._intake.abandon(GIVING_BACK)
 
     async def _serve(self) -> None:
         try:

@@ -102,6 +102,13 @@ def stop(actors: Sequence[Actor]) -> None:
             actor.kill()
 
 
+def hurry(actors: Sequence[Actor]) -> None:
+    """Have them end within 2 s: SIGTERM once more to those that still run."""
+    for actor in actors:
+        if actor.alive:
+            actor.process.send_signal(signal.SIGTERM)
+
+
 def _inherited() -> dict[str, str]:
     return {
         name: value

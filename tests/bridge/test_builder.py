@@ -75,6 +75,12 @@ class Part:
         for _ in range(9):
             await asyncio.sleep(0)
 
+    def in_work(self) -> dict[str, Any]:
+        return {}
+
+    def abandon(self) -> None:
+        self.deeds.append(f"abandon {self.name}")
+
     def break_with(self, error: BridgeError) -> None:
         assert self.end
         self.end.set_exception(error)
@@ -627,9 +633,11 @@ def test_a_signal_ends_it_though_it_has_not_come_up(
 
     sender = threading.Thread(target=send)
     sender.start()
+    before = signal.getsignal(signal.SIGTERM)
     service.run()
     sender.join()
     assert together.deeds[-2:] == DOWN
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_run_ends_with_the_code_and_the_sentence_of_the_command_line(

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from bridge.local.feishu import APP_ID, APP_SECRET
+from bridge.signals import EXIT_HURRIED, SAME
 from tests.scenarios.stage import Stage, eventually, message
+
+SERVICE = Path(__file__).with_name("building.py")
+"""A bridge and a worker in one process."""
 
 SOON = 2.0
 """Seconds until another worker has what the leaving one had not started."""
@@ -50,3 +58,38 @@ async def test_an_idle_worker_ends_within_seconds_and_leaves_its_groups(stage: S
 
     assert await worker.ended(within=5.0) == 0
     assert stage.consumers("im.message.receive_v1") == []
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo", "asyncio", "inline"])
+async def test_a_second_signal_ends_a_process_within_2_s_and_charges_no_attempt(
+    stage: Stage, pool: str
+) -> None:
+    if pool == "inline":
+        (stage.directory / "service.yaml").write_text(
+            f"Feishu: {{AppId: {APP_ID}, AppSecret: {APP_SECRET}}}"
+        )
+        told = {"app_id": "", "app_secret": ""}
+        worker = stage.run("service", sys.executable, str(SERVICE), **told)
+        await worker.logged("feishu.connected")
+    else:
+        worker = await stage.bridge_and_worker("--pool", pool)
+    (event_id,) = stage.push(message("slow 30"))
+    await eventually(lambda: stage.deeds("started"))
+
+    worker.send(signal.SIGINT)
+    stopping = await worker.logged("process.stopping")
+    assert "2 s" in stopping["hint"]
+    assert event_id in stopping["waits_for"]
+    # A signal sooner than this is the same ^C, which has come by another way.
+    await asyncio.sleep(SAME)
+    told_again = time.monotonic()
+    worker.send(signal.SIGTERM)
+
+    assert await worker.ended(within=2.0) == EXIT_HURRIED
+    assert time.monotonic() - told_again < 2.0
+    assert len(worker.lines("process.hurried")) == 1
+    assert "Traceback" not in worker.log.read_text()
+    with stage.redis() as redis:
+        state, attempts = redis.hmget(stage.keys.state("workers", event_id), "state", "attempts")
+    assert (state, attempts) == (b"retry", b"0")
+    assert stage.dead_letters() == []
