@@ -95,28 +95,30 @@ async def run_demo(say: Callable[[str], object]) -> int:
 
 
 def _invitation(feishu: LocalFeishu) -> str:
+    url = shlex.quote(feishu.url)
     return f"""\
 Local Feishu: {feishu.url}
 App ID:       {feishu.app_id}
 App Secret:   {feishu.app_secret}   (of an app that exists nowhere)
 
-  FLYBRIDGE_DOMAIN={feishu.url} FLYBRIDGE_APP_ID={feishu.app_id} \\
+  FLYBRIDGE_DOMAIN={url} FLYBRIDGE_APP_ID={feishu.app_id} \\
   FLYBRIDGE_APP_SECRET={feishu.app_secret} flybridge run
-  flybridge trigger im.message.receive_v1 --url {feishu.url}
+  flybridge trigger im.message.receive_v1 --url {url}
 
 Ready. ^C ends it."""
 
 
 def _text_invitation(feishu: LocalFeishu, token: str) -> str:
+    url = shlex.quote(feishu.url)
     needed = f" FLYBRIDGE_TEXT_TOKEN={shlex.quote(token)}" if token else ""
     return f"""\
 Local gateway: {feishu.url}   (JSON text, no frames; what it has sent counts as acked)
 App ID:        {feishu.app_id}
 App Secret:    {feishu.app_secret}   (of an app that exists nowhere)
 
-  FLYBRIDGE_DOMAIN={feishu.url} FLYBRIDGE_APP_ID={feishu.app_id} \\
+  FLYBRIDGE_DOMAIN={url} FLYBRIDGE_APP_ID={feishu.app_id} \\
   FLYBRIDGE_APP_SECRET={feishu.app_secret} \\
   FLYBRIDGE_TEXT_DIALECT=true{needed} flybridge run
-  flybridge trigger im.message.receive_v1 --url {feishu.url}
+  flybridge trigger im.message.receive_v1 --url {url}
 
 Ready. ^C ends it."""

@@ -63,7 +63,13 @@ async def listen(
 
 def netloc(host: str, port: int) -> str:
     """Host and port as they stand in a URL: an IPv6 address in brackets."""
+    host = bare(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bare(host: str) -> str:
+    """An address to bind, perhaps written as in a URL."""
+    return host.removeprefix("[").removesuffix("]")
 
 
 @asynccontextmanager
@@ -122,7 +128,7 @@ async def serving_strangers(app: Starlette, host: str, port: int) -> AsyncIterat
 
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=128)
+    return socket.create_server((bare(host), port), family=family, backlog=128)
 
 
 class _Server(uvicorn.Server):

@@ -31,7 +31,7 @@ from bridge.local.ledger import Ledger
 from bridge.local.pump import Pump
 from bridge.local.pushes import Push, push_of
 from bridge.local.routes import routes
-from bridge.web import netloc, serving
+from bridge.web import bare, netloc, serving
 
 APP_ID = "cli_a1b2c3d4e5f60718"
 APP_SECRET = "local-secret"  # noqa: S105 (the secret of an app that exists nowhere)
@@ -99,7 +99,7 @@ class LocalFeishu:
         self._counts = {"discoveries": 0, "connections": 0, "pings": 0, "ignored": 0}
         self._text, self._text_token = text_dialect, text_token
         numbers = wire.Numbers(SERVICE_ID, itertools.count(1))
-        self._host, self._port = host, port
+        self._host, self._port = bare(host), port
         self._ws_port = 0
         self._push_on_connect = push_on_connect
         self._pump = Pump(

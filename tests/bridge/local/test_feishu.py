@@ -317,6 +317,7 @@ async def test_five_thousand_events_take_a_couple_of_seconds(connected: Any) -> 
         ("127.0.0.1", "127.0.0.1"),
         ("localhost", "localhost"),
         ("::1", "[::1]"),
+        ("[::1]", "[::1]"),
         ("0.0.0.0", "127.0.0.1"),  # noqa: S104
         ("::", "[::1]"),
     ],
