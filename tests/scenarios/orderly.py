@@ -32,3 +32,13 @@ def answer(event: Event, context: Context) -> None:
 @handles("im.message.updated_v1", backoff=0.1)
 def count(event: Event, context: Context) -> None:
     note("counted", "count", event, context)
+
+
+@handles(
+    "im.message.bot_unmuted_v1",
+    backoff=0.1,
+    ordered_by="body.message.chat_id",
+    dedup_by="body.message.message_id",
+)
+def tell(event: Event, context: Context) -> None:
+    perform("tell", event, context)

@@ -6,9 +6,14 @@ import time
 from typing import Any
 
 from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.test_replay import flybridge
 
 TYPE = "im.message.updated_v1"
 """With two handlers in `orderly`: `answer` is deduplicated by the message, `count` by nothing."""
+
+
+ORDERED = "im.message.bot_unmuted_v1"
+"""Whose handler is ordered by the chat as well."""
 
 
 def edited(message_id: str, text: str = "hello") -> dict[str, Any]:
@@ -91,3 +96,32 @@ async def test_others_go_on_when_the_first_was_deleted_by_hand_before_its_retry(
 
     await eventually(lambda: stage.states(second).keys() == {"done"})
     assert answered(stage) == second
+
+
+async def test_a_replayed_event_and_one_of_its_key_before_it_do_not_wait_for_each_other(
+    stage: Stage,
+) -> None:
+    """In one chat: its later events are handled, too."""
+
+    def told(message_id: str, text: str) -> list[str]:
+        envelope = edited(message_id, text)
+        envelope["header"]["event_type"] = ORDERED
+        envelope["event"]["message"]["chat_id"] = "oc_1"
+        return stage.push(envelope)
+
+    await stage.bridge_and_worker(handlers="orderly")
+    died = told("om_1", "reject")
+    await eventually(lambda: stage.states(died).keys() == {"dead"})
+    head = told("om_0", "later 5")
+    await eventually(lambda: stage.states(head).keys() == {"retry"})
+    same, last = told("om_1", "hello"), told("om_9", "hello")
+    with stage.redis() as redis:
+        await eventually(lambda: redis.xlen(stage.keys.stream(ORDERED)) == 4)
+    replayed = await flybridge(stage, "dlq", "replay", *died, handlers="orderly")
+    assert replayed.code == 0, replayed.err
+
+    await stage.settled([*head, *same, *last, *died])
+
+    finished = [deed["event_id"] for deed in stage.deeds("finished", handler="tell")]
+    assert finished == [*head, *same, *last]
+    assert stage.states([*head, *same, *last, *died]).keys() == {"done"}
