@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from redis.asyncio.connection import RedisSSLContext
+from redis.exceptions import RedisError
 
 from bridge import moments
 from bridge.backoff import LONGEST
@@ -95,7 +97,23 @@ def _parsed(url: str, setting: str) -> Topology:
                 f"{PREFIX}{setting} names a file in {name} that cannot be read; "
                 "give the path of one that this process may read."
             )
+    if topology.tls and (trouble := _tls_trouble(topology)):
+        raise Problem(
+            f"{PREFIX}{setting} has ssl_ options that cannot be used ({trouble}); "
+            "see whether files, key, password and ciphers go together."
+        )
     return topology
+
+
+def _tls_trouble(topology: Topology) -> str:
+    """What OpenSSL says of the options, before the first connection is made; empty: nothing."""
+    given = {name.removeprefix("ssl_"): each for name, each in topology.tls_options.items()}
+    try:
+        # With no password it would ask for one at the terminal.
+        RedisSSLContext(**{"check_hostname": True, "password": "", **given}).get()
+    except (OSError, ValueError, RedisError) as error:
+        return str(error)
+    return ""
 
 
 def _domain(value: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from bridge.errors import EXIT_SETTINGS, SettingsInvalid
@@ -219,8 +220,15 @@ def test_a_file_that_a_url_names_has_to_be_readable(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     found = problem(redis_url=f"rediss://h?ssl_ca_certs={file}")
     assert found.startswith("FLYBRIDGE_REDIS_URL names a file in ssl_ca_certs that cannot be read")
-    file.touch()
-    url = f"rediss://h?ssl_ca_certs={file}"
+    file.write_text("no certificate")
+    found = problem(redis_url=f"rediss://h?ssl_ca_certs={file}")
+    assert found.startswith("FLYBRIDGE_REDIS_URL has ssl_ options that cannot be used ([X509")
+    assert "ciphers" in problem(redis_url="rediss://h?ssl_ciphers=nonsense")
+
+
+def test_the_certificate_that_a_url_names_may_be_given() -> None:
+    file = certifi.where()
+    url = f"rediss://h?ssl_ca_certs={file}&ssl_min_version=TLSv1.3&ssl_cert_reqs=optional"
     assert WorkerSettings.load(app_id="cli_a1", redis_url=url).redis_url == url
 
 
