@@ -21,6 +21,7 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from bridge.redaction import keep_secret, redact, redactor
+from bridge.uncaught import log_uncaught
 
 OFF = logging.CRITICAL + 50
 """The threshold of level `off`, above everything that is ever logged."""
@@ -70,6 +71,7 @@ def configure(level: str, log_format: str, *, secrets: Iterable[str] = ()) -> No
         cache_logger_on_first_use=True,
     )
     sys.excepthook = _say_crash if threshold == OFF else _log_crash
+    log_uncaught()
 
 
 def add_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

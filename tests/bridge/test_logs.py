@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,9 +27,11 @@ def untouched_logging() -> Iterator[None]:
     """Logging is global to the process: put everything back that `configure` sets."""
     root = logging.getLogger()
     handlers, level, hook = root.handlers[:], root.level, sys.excepthook
+    in_thread, unraisable = threading.excepthook, sys.unraisablehook
     levels = {name: logging.getLogger(name).level for name in logs.FLOORS}
     yield
     root.handlers[:], sys.excepthook = handlers, hook
+    threading.excepthook, sys.unraisablehook = in_thread, unraisable
     root.setLevel(level)
     for name, before in levels.items():
         logging.getLogger(name).setLevel(before)
@@ -189,6 +193,28 @@ def test_the_app_secret_stands_nowhere(log_format: str, capsys: pytest.CaptureFi
     assert "process.crashed" in printed
     assert CANARY not in printed
     assert "canary" not in printed
+
+
+def test_what_nobody_catches_in_a_thread_or_a_destructor_is_a_line_without_secrets(
+    lines: Lines,
+) -> None:
+    logs.configure("info", "json", secrets=[CANARY])
+
+    def fail(*_: object) -> None:
+        raise ValueError(f"no way with {CANARY}")
+
+    thread = threading.Thread(target=fail, name="users-own")
+    thread.start()
+    thread.join()
+    made = type("Odd", (), {"__del__": fail})()
+    del made
+    gc.collect()
+
+    crashed, ignored = lines()
+    assert (crashed["event"], crashed["thread"]) == ("thread.crashed", "users-own")
+    assert "ValueError: no way with [redacted]" in crashed["exception"]
+    assert ignored["event"] == "exception.ignored"
+    assert "ValueError: no way with [redacted]" in ignored["exception"]
 
 
 def test_hostile_text_cannot_move_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,35 @@
+"""What nobody caught in a thread, a callback or a destructor becomes a log line, without secrets.
+Python itself would print it as it is. Exceptions of the main thread are for `logs`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+log = structlog.get_logger("flybridge")
+
+
+def log_uncaught() -> None:
+    """From now on, in this process."""
+    threading.excepthook = _in_thread
+    sys.unraisablehook = _unraisable
+
+
+def _in_thread(told: threading.ExceptHookArgs) -> None:
+    if told.exc_type is SystemExit or told.exc_value is None:
+        return
+    error = (told.exc_type, told.exc_value, told.exc_traceback)
+    log.error("thread.crashed", thread=told.thread and told.thread.name, exc_info=error)
+
+
+def _unraisable(told: UnraisableHookArgs) -> None:
+    if told.exc_value is None:
+        return
+    error = (told.exc_type, told.exc_value, told.exc_traceback)
+    log.warning("exception.ignored", place=told.err_msg or repr(told.object), exc_info=error)
