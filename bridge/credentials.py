@@ -130,14 +130,18 @@ class Credentials:
         try:
             await self.discover()
         except FeishuCrowded:
-            return
+            pass
         except FeishuRefused as error:
             if type(error) is FeishuRefused and not self.were_accepted:
                 raise
             self._failed(error, known)
-        else:
-            if known:
-                log.info("feishu.accepted")
+            return
+        except Exception:  # a mistake of ours must not end a bridge
+            log.exception("credentials.unchecked")
+            self._ask_in(self._pace.busy_retry)
+            return
+        if known:
+            log.info("feishu.accepted")
 
     async def watch(self, leads: Callable[[], bool]) -> None:
         """Ask whenever it is time, unless this bridge leads: then its connection tells.

@@ -156,7 +156,8 @@ class Publisher:
 
         Args:
             same: what this push and its repetitions have in common; empty: it has none.
-            longest: bytes of the payload that are kept; None: all of them.
+            longest: bytes that are kept of a payload for which Feishu gets no ack anyway, and that
+                may take up half of the room only; None: all of it.
         """
         if self._full():
             done(PublishRefused("full"))
@@ -164,7 +165,8 @@ class Publisher:
         pairs = [part for name, value in fields.items() for part in (name, value[:DEAD_FIELD])]
         fixed = ("reason", reason, "size", len(payload), "envelope", payload[:longest])
         keys = (self._dead, self._keys.buried(same or secrets.token_hex(16)))
-        options = (self._dead_letters, self._marker_ttl if same else RETRIED)
+        most = self._dead_letters if longest is None else max(1, self._dead_letters // 2)
+        options = (most, self._marker_ttl if same else RETRIED)
         self._enqueue(
             pack("EVALSHA", _KEEP_LETTER, len(keys), *keys, *options, *pairs, *fixed), done
         )

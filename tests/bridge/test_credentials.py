@@ -124,6 +124,16 @@ async def test_a_reason_is_logged_once_and_so_is_its_end() -> None:
     ]
 
 
+async def test_a_mistake_of_ours_ends_nothing() -> None:
+    feishu = Feishu(ZeroDivisionError())
+    asking = credentials(feishu)
+    with capture_logs() as logs:
+        await asking.check()
+        await asking.check()
+    assert [line["event"] for line in logs] == ["credentials.unchecked"]
+    assert asking.standing is Standing.ACCEPTED
+
+
 async def test_statuses_that_refuse_are_counted_over_whoever_asks() -> None:
     feishu = Feishu(*[FeishuUnavailable("HTTP 400", 400)] * 2)
     asking = credentials(feishu)

@@ -162,6 +162,19 @@ async def test_a_push_that_comes_again_is_one_dead_letter_as_long_as_that_is_the
     assert await real_redis.xlen(keys.dead(BRIDGE_GROUP)) == 1
 
 
+async def test_what_is_never_acked_leaves_half_of_the_room_to_what_is(
+    real_redis: Redis, keys: Keys
+) -> None:
+    publisher = Publisher(real_redis, keys, dead_letters=4)
+    results: list[Any] = []
+    for _ in range(3):
+        publisher.bury("invalid", b"x", {}, results.append, longest=10)
+        await publisher.drain(2.0)
+    assert results[-1] == PublishRefused("letters_full")
+    assert all(isinstance(result, Published) for result in await bury(publisher, b"a", b"b"))
+    await publisher.close()
+
+
 async def test_frames_that_nothing_tells_apart_are_a_letter_each(
     publisher: Publisher, real_redis: Redis, keys: Keys
 ) -> None:
