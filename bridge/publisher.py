@@ -51,6 +51,9 @@ RETRIED = 60
 """Seconds for which a dead letter is known that nothing tells from a repetition: it is sent again
 within `BUDGET`, if at all."""
 
+CALM = 60.0
+"""Seconds without a dead letter refused after which the next one that is kept ends the shortage."""
+
 _PAUSE = 0.1  # seconds before what failed is sent again
 
 _LUA = files("bridge").joinpath("lua")
@@ -125,7 +128,8 @@ class Publisher:
         pool = redis.connection_pool
         self._lanes = [Lane(pool, _SCRIPTS, durability) for _ in range(durability.lanes)]
         self._idle = self._lanes[::-1]
-        self._paced = self._failing = self._letters_full = False
+        self._paced = self._failing = False
+        self._letters_full: float | None = None  # when last one was refused, by `clock`
 
     def submit(self, entry: Entry, done: Done) -> None:
         """Publish an entry under `entry.term`; never blocks, `done` gets the result."""
@@ -296,12 +300,13 @@ class Publisher:
 
     def _note_letters(self, answers: Sequence[Any]) -> None:
         """Log once that there is no room for dead letters, and once that there is again."""
-        if any(map(finds_no_room, answers)):
-            if not self._letters_full:
-                log.error("letters.full", kept=self._dead_letters, cure=_ROOM)
-            self._letters_full = True
-        elif self._letters_full and any(map(_is_kept, answers)):
-            self._letters_full = False
+        now, last = self._clock(), self._letters_full
+        if full := next(filter(finds_no_room, answers), None):
+            if last is None:
+                log.error("letters.full", kept=int(full[1]), cure=_ROOM)
+            self._letters_full = now
+        elif last is not None and now - last >= CALM and any(map(_is_kept, answers)):
+            self._letters_full = None
             log.info("letters.relieved")
 
     def _refuse(self, batch: Sequence[Waiting], reason: Refusal) -> None:

@@ -185,7 +185,8 @@ async def test_frames_that_nothing_tells_apart_are_a_letter_each(
 async def test_beyond_its_bound_no_letter_is_dropped_and_none_taken_until_there_is_room(
     real_redis: Redis, keys: Keys
 ) -> None:
-    publisher = Publisher(real_redis, keys, dead_letters=2)
+    now = [0.0]
+    publisher = Publisher(real_redis, keys, dead_letters=2, clock=lambda: now[0], budget=9.0)
     with capture_logs() as logs:
         kept = await bury(publisher, b"a", b"b")
         refused = await bury(publisher, b"c", b"d", b"a")
@@ -196,10 +197,14 @@ async def test_beyond_its_bound_no_letter_is_dropped_and_none_taken_until_there_
         ]
         await real_redis.xdel(keys.dead(BRIDGE_GROUP), kept[0].entry_id)
         (again,) = await bury(publisher, b"c")
+        assert [line["event"] for line in logs] == ["letters.full"]
+        await real_redis.xdel(keys.dead(BRIDGE_GROUP), kept[1].entry_id)
+        now[0] = module.CALM
+        await bury(publisher, b"d")
     await publisher.close()
     assert isinstance(again, Published)
     letters = await real_redis.xrange(keys.dead(BRIDGE_GROUP))
-    assert [fields[b"envelope"] for _, fields in letters] == [b"b", b"c"]
+    assert [fields[b"envelope"] for _, fields in letters] == [b"c", b"d"]
     assert [line["event"] for line in logs] == ["letters.full", "letters.relieved"]
     assert "flybridge dlq list --group bridge" in logs[0]["cure"]
 
