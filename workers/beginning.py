@@ -113,10 +113,10 @@ class Beginning:
             counted = sum(join.old.number for join in joins)
             with _leave_spoilt():
                 joins.append(self._plan(event_type, others, now, count=counted < BOUND))
-        new = self._note(wanted, joins)
-        if new and not ours:
+        self._note(wanted, joins)
+        if not ours:
             self._tell("group.new", joins, _groups(others))
-        elif new and joins:
+        elif joins:
             self._tell("group.reads_more", joins, "")
 
     def _plan(self, event_type: str, others: Iterable[str], now: int, *, count: bool) -> Join:
@@ -144,15 +144,14 @@ class Beginning:
         since = now if self._start in {AUTO, NOW} else parse(self._start, now)
         return f"{since - 1}-{2**64 - 1}" if since else FIRST
 
-    def _note(self, members: Iterable[str], joins: Iterable[Join]) -> int:
-        """Subscribe, and note where the group begins; how many of the members are new."""
+    def _note(self, members: Iterable[str], joins: Iterable[Join]) -> None:
+        """Subscribe, and note where the group begins."""
         names = sorted(members)
         told = [text for join in joins if join.after != FIRST for text in (join.stream, join.after)]
         keys = (self._keys.subscriptions, self._keys.starts(self._group))
         (answer,) = run_all(self._redis, [Call(load("begin"), keys, (len(names), *names, *told))])
         if isinstance(answer, Exception):
             raise answer
-        return int(answer)
 
     def _tell(self, event: str, joins: Sequence[Join], others: str) -> None:
         old = sum((join.old for join in joins), Count())

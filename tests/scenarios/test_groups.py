@@ -246,7 +246,7 @@ async def test_a_new_group_is_given_no_history_and_misses_nothing_that_comes(sta
     line = await notifiers[0].logged("group.new", level="warning")
     assert (line["old_events"], line["left_out"]) == (0, 2)
     told = [line for each in notifiers[1:] for line in each.lines("group.new")]
-    assert [(line["left_out"], line["start_from"]) for line in told] == [(2, "now")]
+    assert {(line["left_out"], line["start_from"]) for line in told} == {(2, "now")}
 
     window = "flybridge replay --from 2h --group audit"
     assert window in line["hint"]
