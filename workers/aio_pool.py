@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,6 +64,10 @@ class Running:
         self._callbacks = callbacks
         self._task: asyncio.Task[Any] | None = None
         self._began = 0.0
+        # Who takes it out decides, and no two can: of two threads.
+        self._unbegun = [self]
+        self.passed_over = False
+        """It would have begun by now, had it not been taken back."""
 
     def begin(self) -> asyncio.Task[Any]:
         """Start it; called on the loop."""
@@ -70,6 +75,12 @@ class Running:
         # Not at the end of the coroutine: one that is cancelled in time has no beginning, either.
         self._task.add_done_callback(self._tell)
         return self._task
+
+    def take_back(self) -> bool:
+        """Have it never begin; callable from any thread. False if it has."""
+        with suppress(IndexError):
+            return bool(self._unbegun.pop())
+        return False
 
     def terminate(self, signal: Any = None) -> None:
         """Cancel it: `revoke(terminate=True)`."""
@@ -80,12 +91,17 @@ class Running:
             self._task.cancel()
 
     async def _run(self) -> Any:
+        if not self.take_back():
+            self.passed_over = True
+            return None
         self._began = time.monotonic()
         if self._callbacks.accepted:
             self._callbacks.accepted(threading.get_ident(), self._began)
         return await self._target()
 
     def _tell(self, task: asyncio.Task[Any]) -> None:
+        if self.passed_over:
+            return
         try:
             result = task.result()
         # Whatever ended it, Celery must hear of it, or the event would be held for ever.

@@ -152,6 +152,7 @@ def assemble(
         died,
         disconnect,
         unhandled,
+        pool.relieve,
     )
     isolate = partial(poison.isolate, client, keys, settings.group)
     return Assembly(intake, spans.context, isolate, (client, once))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from handlers.batch import Batch
+from workers.queues import emptied
 from workers.shared_stream import shared_cap
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Batches:
     def drain(self) -> list[Run]:
         """Take out everything."""
         queues = list(self._gathered.values())
-        return [runs.popleft()[1] for runs in queues for _ in range(len(runs))]
+        return [run for queue in queues for _, run in emptied(queue)]
 
     def _waiting(self) -> int:
         return sum(map(len, list(self._gathered.values())))

@@ -6,6 +6,8 @@ process has the pool to itself. It reads no stream, settles nothing, and knows n
 
 from __future__ import annotations
 
+import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from workers.bundles import Bundles
 from workers.crashes import crashed
 from workers.limits import LOOK, Limits
 from workers.outcomes import Outcome
+from workers.relief import PATIENCE, Relief
 from workers.solitude import Solitude
 from workers.waiting import Waiting
 
@@ -38,6 +41,14 @@ REFUSALS = 5
 """Attempts that a pool may refuse, by an exception, before their event is given up."""
 
 
+LEAVING = 5.0
+"""Seconds until others may run an event whose handler goes on in a thread, which should end with
+this process."""
+
+
+LEFT = f"it goes on in a thread; end this process: in {LEAVING:g} s others may run the event"
+
+
 class HandOver:
     """Between the events that wait and one pool; all but `ring` belongs to the port's loop.
 
@@ -50,7 +61,12 @@ class HandOver:
         self._port = port
         self._routing = routing
         port.listen(self.hand_over)
-        self._requests: set[Request] = set()
+        self._requests: dict[Request, float] = {}
+        # Who takes out what waits: the port's loop, or `relieve`.
+        self._picking = threading.Lock()
+        self._given = self._ended = 0
+        self._rung: float | None = None
+        self._relief = Relief()
         self._bundles = Bundles()
         self._alarm = Alarm(port, self.hand_over)
         self._turn = 0
@@ -99,13 +115,52 @@ class HandOver:
 
     def ring(self) -> None:
         """Hand over soon; callable from any thread."""
+        if self._rung is None:
+            self._rung = time.monotonic()
         self._port.ring()
 
     def recall(self) -> None:
         """Take back what the pool gives up: it forgets that, and does not say so."""
         for request in [each for each in list(self._requests) if each.forget()]:
             self._forget(request)
-            self.waiting.put_back(request.runs)
+            if request.is_running and self._intake is not None:
+                self._intake.give_back(request.runs, LEAVING)
+                log.warning("handler.left", event_id=_event_id(request.runs[0]),
+                            events=len(request.runs), hint=LEFT)  # fmt: skip
+            else:
+                self.waiting.put_back(request.runs)
+
+    def relieve(self) -> None:
+        """Give back what waits for a pool that makes no headway; called by one thread."""
+        intake, now = self._intake, time.monotonic()
+        if intake is None or not self._port.is_open:
+            return
+        deaf = self._rung is not None and now - self._rung > PATIENCE
+        self._relief.look(self._ended, deaf=deaf)
+        taken_back = [
+            request
+            for request in self._relief.stuck(dict(self._requests), now)
+            if request.take_back()
+        ]
+        for request in taken_back:
+            self._forget(request)
+        runs = [run for request in taken_back for run in request.runs]
+        runs += self._waiting_in_vain(now, deaf=deaf)
+        if runs:
+            self._relief.begin(self._ended, taken_back, deaf=deaf)
+            intake.give_back(runs)
+            log.debug("events.given_back", count=len(runs), reason="the pool makes no headway")
+        if intake.paused != self._relief.is_on:
+            intake.paused = self._relief.is_on
+
+    def _waiting_in_vain(self, now: float, *, deaf: bool) -> list[Run]:
+        still = self._relief.stands_still(
+            self._given + self._ended, now, waits=bool(self.waiting.ready)
+        )
+        with self._picking:
+            if deaf:
+                return self.waiting.drain()
+            return self.waiting.drain_ready() if still else []
 
     def abandon(self) -> None:
         """What any request says from now on goes unheard; callable from any thread."""
@@ -114,6 +169,7 @@ class HandOver:
 
     def hand_over(self) -> None:
         """Give the pool as much as it takes now."""
+        self._rung = None
         intake = self._intake
         if intake is None or not self._port.is_open:
             return
@@ -160,19 +216,22 @@ class HandOver:
 
     def _hand_ready(self) -> bool:
         free = self._free()
-        if free <= 0 or not self.waiting.ready:
-            return False
-        run = self.waiting.ready.popleft()
-        task = self._task_of(run)
-        if self.waiting.limits.limited(task):
-            # An operator has set a rate since it was claimed.
-            self.waiting.limits.park([run])
-        else:
-            self._hand(task, self._next_bundle(task, run, free))
+        with self._picking:
+            if free <= 0 or not self.waiting.ready:
+                return False
+            run = self.waiting.ready.popleft()
+            task = self._task_of(run)
+            if self.waiting.limits.limited(task):
+                # An operator has set a rate since it was claimed.
+                self.waiting.limits.park([run])
+                return True
+            bundle = self._next_bundle(task, run, free)
+        self._hand(task, bundle)
         return True
 
     def _hand_parked(self, task: str) -> bool:
-        run = self.waiting.limits.take(task) if self._free() > 0 else None
+        with self._picking:
+            run = self.waiting.limits.take(task) if self._free() > 0 else None
         if run is None:
             return False
         self._hand(task, [run])
@@ -180,10 +239,11 @@ class HandOver:
 
     def _hand_batch(self, task: str) -> bool:
         batches = self.waiting.batches
-        ready = self._free() > 0 and batches.is_ready(task)
-        if not ready or not self.waiting.limits.admit(task):
-            return False
-        runs = batches.take(task)
+        with self._picking:
+            ready = self._free() > 0 and batches.is_ready(task)
+            if not ready or not self.waiting.limits.admit(task):
+                return False
+            runs = batches.take(task)
         revoked = self._port.revoked
         # A revocation names one event, and a request has one name.
         alone = [run for run in runs if _event_id(run) in revoked] if revoked else []
@@ -247,7 +307,8 @@ class HandOver:
             for run in runs:
                 self._end(run, crashed(run, REFUSALS, repr(error)))
             return
-        self._requests.add(request)
+        self._requests[request] = time.monotonic()
+        self._given += 1
         self.waiting.limits.began(task, request)
         if self._routing.batch_of(task):
             self.waiting.batches.began(request, len(runs))
@@ -256,7 +317,7 @@ class HandOver:
             self._forget(request)
 
     def _forget(self, request: Request) -> None:
-        self._requests.discard(request)
+        self._requests.pop(request, None)
         self.waiting.limits.ended(request.task_name, request)
         self.waiting.batches.ended(request)
 
@@ -275,6 +336,7 @@ class HandOver:
         self._bundles.ran(request.task_name, longest)
         for run, outcome in zip(request.runs, outcomes, strict=False):
             self._end(run, outcome)
+        self._ended += 1
         # Not before, or a suspect could start while nobody counts what just ended.
         self._forget(request)
         self.waiting.put_back(request.runs[len(outcomes) :])

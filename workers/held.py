@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from workers.waiting import Waiting
 
 
+PAUSE = 0.1
+"""Seconds between looks whether a pause is over, at most."""
+
 GATHER = 0.01
 """Seconds, at most, that a free slot waits for others, so that one read fills them all."""
 
@@ -44,6 +47,8 @@ class Held:
         self._room = threading.Condition()
         self.any_settled = threading.Event()
         """Set whenever there may be room again; cleared by who waits for it."""
+        self.paused = False
+        """Nothing more is to be claimed for now."""
         self.slots = 1
         """Of the pool: events that it runs at once."""
 
@@ -90,6 +95,9 @@ class Held:
     def wait_for_room(self, most: float) -> int:
         """How many entries a read may bring; 0 after waiting `most` seconds, or some, for room."""
         with self._room:
+            if self.paused:
+                self._room.wait(min(most, PAUSE))
+                return 0
             size, held = self._window.size(self.slots), self._in_the_way
             # Half a window at a time: small reads would cost a round trip each.
             if size - held >= max(1, size // 2):
@@ -106,6 +114,8 @@ class Held:
 
     def room_beside_reads(self) -> int:
         """How many entries may come otherwise than by a read, however many reads there are."""
+        if self.paused:
+            return 0
         size = self._window.size(self.slots)
         # Half a window more than reads fill: in a backlog nothing would be left for retries.
         return size + (size + 1) // 2 - self._in_the_way

@@ -92,8 +92,9 @@ class InlineWorker:
 
         What has not begun is given back; so is what has not ended in time, after its coroutine was
         cancelled. It counts as no attempt, and any worker may run it at once. A `def` handler
-        cannot be cancelled: its thread goes on, unheard. Whoever cancels this call cancels only
-        the waiting: stopping goes on.
+        cannot be cancelled: its thread goes on, unheard and told of as `handler.left`, and other
+        workers may run its event after 5 s; end the process by then. Whoever cancels this call
+        cancels only the waiting: stopping goes on.
 
         Args:
             grace: seconds for the running handlers.

@@ -59,6 +59,7 @@ class Intake:
         died: called when a thread ends by a mistake of ours; the worker is no use without it.
         disconnect: closes the connections to Redis that nobody is using.
         unhandled: decides about events that this worker has no handler for.
+        relieve: called several times a second: what waits in vain for the pool may be given back.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Intake:
         died: Callable[[], None],
         disconnect: Callable[[], None],
         unhandled: Unhandled,
+        relieve: Callable[[], None] = lambda: None,
     ) -> None:
         self._reader = reader
         self._pending = pending
@@ -99,6 +101,7 @@ class Intake:
             self._outages,
             event_lease,
             self._accept,
+            relieve,
         )
         self._settler = Settler(
             guard,
@@ -127,6 +130,16 @@ class Intake:
     @slots.setter
     def slots(self, slots: int) -> None:
         self._held.slots = slots
+
+    @property
+    def paused(self) -> bool:
+        """Nothing more is claimed for now; may be set from any thread."""
+        return self._held.paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._held.paused = paused
+        self._held.stop_waiting()
 
     @property
     def held(self) -> int:

@@ -62,6 +62,7 @@ class Keeper:
         outages: Outages,
         event_lease: float,
         accept: Callable[[Iterable[Pending]], None],
+        relieve: Callable[[], None],
     ) -> None:
         self._reader = reader
         self._pending = pending
@@ -72,6 +73,7 @@ class Keeper:
         self._outages = outages
         self._event_lease = event_lease
         self._accept = accept
+        self._relieve = relieve
         self._early: dict[tuple[str, str], Pending] = {}
         self._fetching = threading.Lock()
         self._calm_at = 0.0
@@ -84,6 +86,7 @@ class Keeper:
         while not self._closing.is_set():
             self._held.any_settled.clear()
             more = False
+            self._relieve()
             with self._outages.ride_out("keep"):
                 now = time.monotonic()
                 if not self._clock.look():

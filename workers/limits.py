@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from workers.queues import emptied
 from workers.shared_stream import shared_cap
 from workers.window import Window
 
@@ -136,8 +137,7 @@ class Limits:
 
     def drain(self) -> list[Run]:
         """Take out everything."""
-        waiting = [self._parked[task] for task in self.tasks()]
-        return [runs.popleft() for runs in waiting for _ in range(len(runs))]
+        return [run for task in self.tasks() for run in emptied(self._parked[task])]
 
     def _room(self, task: str) -> int:
         """What starts at once, and a moment's work more."""

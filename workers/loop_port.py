@@ -41,6 +41,30 @@ class LoopRequest:
         self.task_name = task_name
         self.runs = runs
         self.ended = False
+        self.task: asyncio.Task[None]
+        # Who takes it out decides, and no two can: of two threads.
+        self._unbegun = [self]
+        self.passed_over = False
+
+    @property
+    def is_running(self) -> bool:
+        """Its handlers have begun, and have not all ended."""
+        return not self._unbegun and not self.task.done()
+
+    def begin(self) -> bool:
+        """Whether it may begin: it was not taken back."""
+        with suppress(IndexError):
+            return bool(self._unbegun.pop())
+        self.passed_over = True
+        return False
+
+    def take_back(self) -> bool:
+        """Give it up unless it has begun; callable from any thread."""
+        with suppress(IndexError):
+            self._unbegun.pop()
+            self.ended = True
+            return True
+        return False
 
     def forget(self) -> bool:
         """Give it up, begun or not: what it says from now on goes unheard."""
@@ -92,9 +116,9 @@ class LoopPort:
         """Run them from the loop's next turn on."""
         request = LoopRequest(task, runs)
         items = [item_of(run, trace(run)) for run in runs]
-        running = self._loop.create_task(self._run(request, items, finish), name=task)
-        self._tasks.add(running)
-        running.add_done_callback(self._tasks.discard)
+        request.task = self._loop.create_task(self._run(request, items, finish), name=task)
+        self._tasks.add(request.task)
+        request.task.add_done_callback(self._tasks.discard)
         return request
 
     def bucket_of(self, task: str) -> Bucket | None:
@@ -150,6 +174,8 @@ class LoopPort:
         self._answer()
 
     async def _run(self, request: LoopRequest, items: Sequence[Item], finish: Finish) -> None:
+        if not request.begin():
+            return
         outcomes, error = await self._outcomes(request, items)
         if request.ended:
             return

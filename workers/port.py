@@ -28,11 +28,22 @@ class Request(Protocol):
     def ended(self) -> bool:
         """Its outcomes have been handed on."""
 
+    @property
+    def is_running(self) -> bool:
+        """Handlers of it have begun, and may run now."""
+
+    @property
+    def passed_over(self) -> bool:
+        """The pool would have begun it by now, had it not been taken back."""
+
     def forget(self) -> bool:
         """Give it up, if that can be; True if it is nobody's now."""
 
     def abandon(self) -> None:
         """Give it up, begun or not: what it says from now on goes unheard."""
+
+    def take_back(self) -> bool:
+        """Give it up unless it has begun, callable from any thread; True if it is nobody's now."""
 
 
 Finish = Callable[[Request, Sequence[Outcome], float], None]

@@ -105,6 +105,26 @@ class EventRequest(Request):
         """Its outcomes have been handed on."""
         return self._finish is None
 
+    @property
+    def is_running(self) -> bool:
+        """The pool has begun it."""
+        return self.time_start is not None and not self.ended
+
+    @property
+    def passed_over(self) -> bool:
+        """The pool would have begun it by now, had it not been taken back; only asyncio's tells."""
+        return bool(getattr(self._work, "passed_over", False))
+
+    def take_back(self) -> bool:
+        """Give it up unless it has begun; callable from any thread. Prefork gives nothing back."""
+        work = self._work
+        if isinstance(work, billiard.pool.ApplyResult) or not self._given or work is None:
+            return False
+        given_up = self.forget()
+        if given_up:
+            task_ready(self)
+        return given_up
+
     def forget(self) -> bool:
         """Give it up unless it has begun; True if it is nobody's now."""
         if self._given and not _taken_back(self._work):
@@ -247,6 +267,8 @@ def _taken_back(work: Any) -> bool:
     """
     if hasattr(work, "f"):  # the future of the threads pool
         return bool(work.f.cancel())
+    if hasattr(work, "take_back"):  # of our asyncio pool
+        return bool(work.take_back())
     if not isinstance(work, billiard.pool.ApplyResult) or work.accepted():
         return False
     child = work._write_to

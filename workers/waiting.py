@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bridge.streams import OTHER
 from workers.batches import Batches
 from workers.limits import Limits
+from workers.queues import emptied
 from workers.suspects import PATIENCE, Suspects
 
 if TYPE_CHECKING:
@@ -51,10 +52,13 @@ class Waiting:
         """Taken out, but their handlers never started."""
         self.ready.extendleft(self._others(runs))
 
+    def drain_ready(self) -> list[Run]:
+        """Take out what waits for a slot only."""
+        return emptied(self.ready)
+
     def drain(self) -> list[Run]:
         """Take out everything."""
-        queues = (self.ready, self.suspects.waiting)
-        found = [runs.popleft() for runs in queues for _ in range(len(runs))]
+        found = self.drain_ready() + emptied(self.suspects.waiting)
         return found + self.limits.drain() + self.batches.drain()
 
     def caps(self, streams: Iterable[str]) -> dict[str, int]:

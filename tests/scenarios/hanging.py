@@ -119,3 +119,8 @@ handles(BATCH, name="hang_with_all", batch=TOGETHER, **OPTIONS)(hang_with_all)
 handles(AFTER_BATCH, name="healthy_with_all", batch=TOGETHER, **OPTIONS)(healthy_with_all)
 handles(DEF, BLOCKING, STUBBORN, BATCH, KEYED, name="healthy", **OPTIONS)(healthy)
 handles(DEF, ASYNC, STUBBORN, name="healthy_later", **OPTIONS)(healthy_later)
+
+
+@handles("chat.quick", name="quick")
+async def quick(event: Event, context: Context) -> None:
+    healthy(event, context)

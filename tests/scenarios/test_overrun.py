@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import Counter
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.scenarios.stage import Stage
+from tests.scenarios.stage import Stage, eventually
+
+PROGRAM = str(Path(__file__).with_name("inline_actor.py"))
 
 KINDS = ("def", "async", "blocking", "stubborn", "batch", "after_batch", "alone", "keyed")
 HEALTHY = {"def": 2, "async": 1, "blocking": 1, "stubborn": 2, "batch": 1, "after_batch": 1,
@@ -83,3 +87,28 @@ async def test_elsewhere_who_hangs_is_waited_for_and_keeps_what_it_achieves(
     told = {line["handler"] for line in worker.lines("handler.overrun")}
     assert told == {"hang", "hang_in_line", "block", "endure", "hang_with_all"}
     assert {line["handler"] for line in worker.lines("loop.blocked")} == {"block"}
+
+
+@pytest.mark.parametrize("pool", ["asyncio", "inline"])
+async def test_what_waits_behind_a_coroutine_that_blocks_the_loop_goes_to_another_worker(
+    stage: Stage, pool: str
+) -> None:
+    """In the other pools no more is claimed than the slots take."""
+    await stage.leader(handlers="hanging")
+    if pool == "inline":
+        blocked = stage.run("blocked", sys.executable, PROGRAM, handlers="hanging")
+        await blocked.logged("inline.started")
+    else:
+        blocked = await stage.ready_worker("blocked", "--pool", pool, handlers="hanging")
+    pushed(stage, "blocking", 60)
+    await eventually(lambda: stage.deeds("started", handler="block"))
+    event_ids = [pushed(stage, "quick", 0) for _ in range(20)]
+    await eventually(lambda: stage.pending("chat.quick") > 0)
+
+    await stage.ready_worker("other", "--concurrency", "1", handlers="hanging")
+
+    await eventually(lambda: stage.states(event_ids) == Counter(done=20))
+    deeds = [deed for deed in stage.deeds() if deed["event_id"] in event_ids]
+    assert {deed["attempt"] for deed in deeds} == {1}
+    assert len(deeds) == 2 * len(event_ids)
+    assert [line["handler"] for line in blocked.lines("loop.blocked")] == ["block"]

@@ -41,10 +41,14 @@ class Request:
         self.task_name, self.runs, self.ended = task, runs, False
         self.waits = False
         """Celery has not given it to the pool."""
+        self.is_running = self.passed_over = self.unbegun = False
         self._finish = finish
 
     def forget(self) -> bool:
         return self.waits
+
+    def take_back(self) -> bool:
+        return self.unbegun
 
     def finish(self, outcomes: Sequence[Outcome], longest: float) -> None:
         self.ended = True

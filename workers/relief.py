@@ -1,0 +1,73 @@
+"""Whether a pool makes no headway, so that what waits for it should go to other workers.
+
+Its loop may be blocked by a handler, or all of its slots taken by some that hang. It gives nothing
+back by itself: `handover.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workers.port import Request
+
+PATIENCE = 1.0
+"""Seconds that a claimed event waits for a pool without headway."""
+
+
+class Relief:
+    """Looked at several times a second, by one thread."""
+
+    def __init__(self) -> None:
+        self._moves = -1
+        self._since = 0.0
+        self._is_on = False
+        self._ended = 0
+        self._deaf = False
+        self._taken_back: list[Request] = []
+
+    @property
+    def is_on(self) -> bool:
+        """Whether nothing more should be claimed for the pool."""
+        return self._is_on
+
+    def stuck(self, requests: Mapping[Request, float], now: float) -> list[Request]:
+        """The requests that the pool should have come to by now.
+
+        Args:
+            requests: with the monotonic seconds when the pool was given each.
+            now: monotonic seconds.
+        """
+        late = now - PATIENCE
+        return [each for each, given in requests.items() if given < late and not each.is_running]
+
+    def stands_still(self, moves: int, now: float, *, waits: bool) -> bool:
+        """Whether something has waited for a slot for long, and the pool has done nothing.
+
+        Args:
+            moves: grows whenever the pool has been given something, or has ended something.
+            now: monotonic seconds.
+            waits: whether anything waits now.
+        """
+        if moves != self._moves or not waits:
+            self._moves, self._since = moves, now
+        return now - self._since > PATIENCE
+
+    def begin(self, ended: int, taken_back: Iterable[Request], *, deaf: bool) -> None:
+        """Something has been given back.
+
+        Args:
+            ended: requests that the pool has ended so far.
+            taken_back: what it had been given.
+            deaf: it did not even answer.
+        """
+        self._is_on, self._ended, self._deaf = True, ended, deaf
+        self._taken_back += taken_back
+
+    def look(self, ended: int, *, deaf: bool) -> None:
+        """Let it end if the pool has ended something, answers, or would have begun something."""
+        answers = self._deaf and not deaf
+        if ended != self._ended or answers or any(each.passed_over for each in self._taken_back):
+            self._is_on = False
+            self._taken_back.clear()
