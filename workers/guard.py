@@ -213,7 +213,7 @@ class Guard:
             self._unanswered[item.stream, item.entry_id] = token
 
     def _fresh(self, item: Pending, token: str) -> Run:
-        born = self._clock.born(item.entry.since)
+        born = self._clock.born(item.entry, item.entry_id)
         return Run(item, token, 1, NO_MARKS, fresh=True, born=born)
 
     def _claimed(self, item: Pending, token: str, answer: Any) -> Claim:
@@ -231,7 +231,7 @@ class Guard:
                 name.decode(errors="replace"): mark.decode(errors="replace")
                 for name, mark in zip(answer[4::2], answer[5::2], strict=True)
             }
-            born = self._clock.born(item.entry.since)
+            born = self._clock.born(item.entry, item.entry_id)
             return Run(
                 item, token, answer[1], marks, crashes=answer[2], skipped=answer[3], born=born
             )

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from redis import Redis
 
-from bridge.streams import Keys
+from bridge.streams import Entry, Keys
 from workers.mending import Mending
 from workers.scripts import Call, load, run_all
 
 JUMP = 1.0
 """Seconds by which a clock is off before that is called a jump; NTP slews by less."""
+
+UNSURE = 60_000
+"""Ms by which an event may seem to be received before it was created; by more, nothing is sure."""
 
 log = structlog.get_logger("workers.redis_clock")
 
@@ -34,6 +37,21 @@ class _Offset:
     @property
     def middle(self) -> float:
         return (self.low + self.high) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The offset, and that before the clock went ahead. Replaced as a whole: threads read it."""
+
+    now: _Offset
+    before: _Offset | None = None
+    until: float = 0.0
+    """Unix seconds that Redis did not pass before it went ahead."""
+
+    def instant(self, unix: float) -> float:
+        """The monotonic instant at which Redis noted so many Unix seconds."""
+        offset = self.before if self.before and unix <= self.until else self.now
+        return unix - offset.middle
 
 
 class RedisClock:
@@ -59,7 +77,7 @@ class RedisClock:
         self._key = keys.clock(group)
         self._mending = mending
         self._monotonic = monotonic
-        self._offset: _Offset | None = None
+        self._known: _Known | None = None
 
     def know(self) -> None:
         """Ask Redis, unless it has been asked before.
@@ -67,14 +85,21 @@ class RedisClock:
         Raises:
             redis.RedisError: nothing is known; ask again.
         """
-        if self._offset is None:
-            self._offset, _ = self._ask()
+        if self._known is None:
+            self._known = _Known(self._ask()[0])
 
-    def born(self, unix_ms: int) -> float | None:
-        """The monotonic instant, on this host, of a Unix time by Redis; None if it is 0, which
-        stands for unknown, or if Redis has not been asked yet."""
-        offset = self._offset
-        return unix_ms / 1000 - offset.middle if unix_ms and offset else None
+    def born(self, entry: Entry, entry_id: str) -> float | None:
+        """The monotonic instant, on this host, at which an event's age begins; None: nobody knows.
+
+        Two clocks tell: how long ago it was created, by Redis' clock now; and how long it has been
+        in its stream, by Redis' clock alone, after the way to the bridge, by the bridge's clock.
+        One that is wrong makes no event look older than the other says.
+        """
+        known = self._known
+        if known is None:
+            return None
+        by_creation = [entry.since / 1000 - known.now.middle] if entry.since else []
+        return max(by_creation + _by_way(known, entry, entry_id), default=None)
 
     def look(self) -> bool:
         """Ask Redis for its time, and mend what is wrong where that went back.
@@ -85,15 +110,21 @@ class RedisClock:
         Raises:
             redis.RedisError: nothing is known; ask again.
         """
-        before = self._offset
+        before = self._known
         offset, back = self._ask()
-        self._offset = offset
-        if self._mending:
-            self._mending.mend(back)
-        jump = _jump(before, offset) if before else 0.0
+        jump = _jump(before.now, offset) if before else 0.0
+        if before and jump > 0:
+            until = before.now.middle + self._monotonic()
+            self._known = _Known(offset, before.now, until)
+        elif before and not jump:
+            self._known = replace(before, now=offset)
+        else:
+            self._known = _Known(offset)
         if jump:
             log.warning("redis_clock.jumped", seconds=round(jump, 1), hint="see that the host of "
                         "Redis keeps its time by NTP, and slews instead of stepping")  # fmt: skip
+        if self._mending and jump <= 0:
+            self._mending.mend(back)
         return jump <= 0
 
     def _ask(self) -> tuple[_Offset, int]:
@@ -107,3 +138,13 @@ def _jump(before: _Offset, after: _Offset) -> float:
     if after.low - before.high > JUMP:
         return after.low - before.high
     return after.high - before.low if before.low - after.high > JUMP else 0.0
+
+
+def _by_way(known: _Known, entry: Entry, entry_id: str) -> list[float]:
+    """When it was created, as its way tells; empty where that says nothing."""
+    ms = entry_id.partition("-")[0]
+    created = entry.created_at or entry.received_at
+    on_the_way = 0 if entry.replayed_at else entry.received_at - created
+    if not ms.isdecimal() or on_the_way < -UNSURE:
+        return []
+    return [known.instant(int(ms) / 1000) - max(0, on_the_way) / 1000]

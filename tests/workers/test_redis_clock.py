@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from redis import Redis
 from structlog.testing import capture_logs
 
@@ -61,6 +62,74 @@ def test_age_goes_by_redis_and_not_by_the_clock_of_this_host(redis, keys, monkey
         assert 59 < time.monotonic() - run.born < 61, token
 
 
+def aged(clock: RedisClock, at: float, entry_id: int, **times: int) -> float:
+    """How old an event seems at a monotonic instant; times in Unix ms."""
+    entry = Entry("ev1", IM, "app", "tk", "2.0", 0, 0, 3, "", "", b"{}")
+    born = clock.born(replace(entry, **times), f"{entry_id}-0")
+    assert born is not None
+    return at - born
+
+
+class Told:
+    """A Redis whose clock says what the test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, keys: Keys) -> None:
+        self.unix, self.own = 1_000_000.0, 500.0
+        monkeypatch.setattr("workers.redis_clock.run_all", lambda *_: [(int(self.unix * 1000), 0)])
+        self.clock = RedisClock(None, keys, "workers", monotonic=lambda: self.own)  # type: ignore[arg-type]
+        self.clock.look()
+
+    def passed(self, seconds: float, ahead: float = 0.0) -> None:
+        self.unix += seconds + ahead
+        self.own += seconds
+        self.clock.look()
+
+    def age(self, entry_id: float, **times: float) -> float:
+        told = {name: int(seconds * 1000) for name, seconds in times.items()}
+        return aged(self.clock, self.own, int(entry_id * 1000), **told)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, keys: Keys) -> Told:
+    return Told(monkeypatch, keys)
+
+
+def test_an_event_s_age_counts_its_way_to_the_bridge_and_its_time_in_the_stream(told):
+    born = told.unix - 100
+    assert told.age(born + 30, created_at=born, received_at=born + 30) == pytest.approx(100)
+    assert told.age(born + 30, created_at=born, received_at=5) == pytest.approx(100), "nonsense"
+    assert told.age(told.unix, received_at=told.unix) == pytest.approx(0)
+    replayed = told.age(told.unix - 1, created_at=5, received_at=9_000, replayed_at=told.unix - 1)
+    assert replayed == pytest.approx(1)
+    assert told.clock.born(Entry("e", IM, "", "", "", 0, 0, 0, "", "", b""), "by hand") is None
+
+
+def test_a_redis_whose_clock_is_wrong_makes_no_event_old(told):
+    told.passed(1, ahead=7_200)
+    created = told.unix - 7_200 - 10
+    assert told.age(told.unix - 10, created_at=created, received_at=created) == pytest.approx(10)
+
+
+def test_nor_does_a_clock_that_went_ahead_after_the_publication(told):
+    published = told.unix - 10
+    told.passed(1, ahead=7_200)
+    told.passed(1)
+    assert told.age(published, created_at=published, received_at=published) == pytest.approx(12)
+
+
+def test_nor_one_that_went_back_again(told):
+    told.passed(1, ahead=7_200)
+    published, created = told.unix, told.unix - 7_200
+    told.passed(5, ahead=-7_200)
+    assert told.age(published, created_at=created, received_at=created) <= 5
+    assert told.age(created, created_at=created, received_at=created) == pytest.approx(5)
+
+
+def test_nor_a_bridge_whose_clock_is_wrong(told):
+    created = told.unix - 10
+    assert told.age(told.unix, created_at=created, received_at=created + 7_200) == pytest.approx(10)
+
+
 def test_a_clock_that_goes_ahead_is_noticed_and_told_of(redis, keys):
     own = iter([0.0, 0.1, 5.0, 5.1, 6.0, 6.1])
     clock = RedisClock(redis, keys, "workers", monotonic=lambda: next(own))
@@ -69,7 +138,7 @@ def test_a_clock_that_goes_ahead_is_noticed_and_told_of(redis, keys):
         assert clock.look(), "it seems to have stood still, for a test is quick"
         assert [round(line["seconds"]) for line in logs] == [-5]
     own = iter([-3600.0, -3600.0])
-    clock._monotonic = lambda: next(own)
+    clock._monotonic = lambda: next(own, -3600.0)
     assert not clock.look()
 
 
