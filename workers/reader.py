@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import structlog
@@ -99,8 +99,8 @@ class StreamReader:
             covered: as they follow the group in `bridge.streams.subscriber`.
             coverage: what this worker handles.
         """
-        if covered != self._covered:
-            self._begin(covered)
+        if covered != self._covered and self._begins(self._beginning.begin, covered):
+            self._covered = covered
         self._presence.tell(covered, coverage)
 
     def sightings(self) -> Sequence[Sighting]:
@@ -135,7 +135,7 @@ class StreamReader:
 
     def forget_groups(self) -> None:
         """Make the groups anew: Redis lost them (flushed, or failed over)."""
-        self._beginning.again(self._covered)
+        self._begins(self._beginning.again, self._covered)
         self._presence.beat()
         with self._following:
             self._grouped.clear()
@@ -220,18 +220,18 @@ class StreamReader:
                 names = " ".join(name.decode(errors="replace") for name in removed)
                 log.debug("consumers.swept", stream=stream, consumers=names)
 
-    def _begin(self, covered: frozenset[str]) -> None:
+    def _begins(self, begin: Callable[[frozenset[str]], None], covered: frozenset[str]) -> bool:
+        """Whether it has begun. If not, what the group has joined already is read all the same."""
         keys = self._keys
         try:
-            self._beginning.begin(covered)
+            begin(covered)
         except ResponseError as error:
             if not is_spoilt(error):
                 raise
-            # Asked again a second later; what the group has joined already is read meanwhile.
             kinds = {keys.subscriptions: "set", keys.types: "set", keys.starts(self._group): "hash"}
             self._consumer.spoilt.tell(kinds, error)
-        else:
-            self._covered = covered
+            return False
+        return True
 
     def _names(self, key: str) -> set[str]:
         """The members of a set of type names; of a spoilt one, those that were there before."""
