@@ -6,6 +6,7 @@ Composition root: it may import all, and nobody imports it. Exit codes are those
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from bridge.cli_letters import dlq, replay
 from bridge.cli_local import demo, dev, local, trigger
 from bridge.cli_settings import begin
 from bridge.errors import BridgeError, PluginBroken
-from bridge.redaction import redact
 
 EXAMPLES = """\b
 examples:
@@ -61,8 +61,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BridgeError as error:
-            for line in redact(str(error)).splitlines():
-                click.echo(f"flybridge: {line}", err=True)
+            from bridge.logs import say_last
+
+            say_last(str(error), as_json=_tells_json(ctx))
             ctx.exit(error.exit_code)
 
 
@@ -154,7 +155,37 @@ for _command in (local, trigger, dev, demo, events, dlq, groups, handlers, repla
     cli.add_command(_command)
 
 
+def _tells_json(ctx: click.Context | None) -> bool:
+    """Whether what is said at the end is for a machine, as the log lines before it are.
+
+    Args:
+        ctx: of the command; None: it is not known which.
+    """
+    from bridge.logs import format_to_be
+
+    root = ctx.find_root() if ctx is not None else None
+    chosen = root.params.get("log_format") if root is not None else None
+    # Other commands answer people, unless these have said what they want.
+    runs = root is not None and root.invoked_subcommand in ("run", "worker")
+    if not (chosen or runs or "FLYBRIDGE_LOG_FORMAT" in os.environ):
+        return False
+    return (chosen or format_to_be()) == "json"
+
+
 def main() -> None:
     """The console script. The working directory goes last on the path: it can shadow nothing."""
     sys.path.append(str(Path.cwd()))
-    cli(prog_name="flybridge")
+    try:
+        status = cli(prog_name="flybridge", standalone_mode=False)
+    except click.ClickException as error:
+        if _tells_json(getattr(error, "ctx", None)):
+            from bridge.logs import say_last
+
+            say_last(error.format_message(), as_json=True)
+        else:
+            error.show()
+        status = error.exit_code
+    except click.Abort:
+        click.echo("flybridge: interrupted", err=True)
+        status = 1
+    sys.exit(status)

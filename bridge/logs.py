@@ -1,7 +1,7 @@
 """One shape for every log line, ours and the libraries', with secrets taken out of all of them.
 
 Not a place to log from: modules do ``log = structlog.get_logger("bridge.lease")`` and know nothing
-of this file. Lines go to stderr, as text for people or as one JSON object each.
+of this file. Lines go to stderr or a file, as text for people or as one JSON object each.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from textwrap import indent
 from types import TracebackType
+from typing import Any
 
 import structlog
 from opentelemetry import trace
@@ -22,6 +26,11 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from bridge.redaction import keep_secret, redact, redactor
 from bridge.uncaught import log_uncaught
+
+_log = structlog.get_logger("flybridge")
+
+INDENT = "    "
+"""Before each line of a traceback on a console."""
 
 OFF = logging.CRITICAL + 50
 """The threshold of level `off`, above everything that is ever logged."""
@@ -41,20 +50,25 @@ FLOORS = {
 """The least severe level that is let through of each library, whatever level is configured."""
 
 
-def configure(level: str, log_format: str, *, secrets: Iterable[str] = ()) -> None:
-    """Send structlog and the standard library's logging through one chain to stderr.
+def configure(
+    level: str, log_format: str, *, secrets: Iterable[str] = (), file: str | None = None
+) -> None:
+    """Send structlog and the standard library's logging through one chain to stderr or a file.
 
     Args:
-        level: debug, info, warning, error or off. Even then an exception that nobody catches leaves
-            a sentence.
+        level: debug, info, warning, error, critical or off. Even then an exception that nobody
+            catches leaves a sentence.
         log_format: console or json.
         secrets: what this process must not show, see `redaction`.
+        file: path; it may be rotated: when another takes its place, lines go there.
     """
     threshold = OFF if level == "off" else logging.getLevelNamesMapping()[level.upper()]
     keep_secret(secrets)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _FileHandler(file) if file else _StreamHandler(sys.stderr)
     handler.setLevel(threshold)  # some libraries set the level of their own loggers
-    handler.setFormatter(_formatter(log_format))
+    colors = not file and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    handler.setFormatter(_formatter(log_format, colors=colors))
+    handler.tells_json = log_format == "json"
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(threshold)
@@ -72,6 +86,52 @@ def configure(level: str, log_format: str, *, secrets: Iterable[str] = ()) -> No
     )
     sys.excepthook = _say_crash if threshold == OFF else _log_crash
     log_uncaught()
+
+
+def say_last(text: str, *, as_json: bool) -> None:
+    """Say why a process or a command ends, whether or not logging is configured.
+
+    Args:
+        text: each of its lines is told on its own.
+        as_json: as log lines, and not as `flybridge: …` for people.
+    """
+    for line in redact(text).splitlines():
+        event: EventDict = {"level": "critical", "event": "process.refused", "reason": line}
+        said = _render_json(None, "", _timestamp(None, "", event)) if as_json else line
+        print(said if as_json else f"flybridge: {said}", file=sys.stderr, flush=True)
+
+
+def format_to_be() -> str:
+    """The log format, as far as is known before the settings are read."""
+    chosen = os.environ.get("FLYBRIDGE_LOG_FORMAT")
+    return chosen or ("console" if sys.stderr.isatty() else "json")
+
+
+def tells_json() -> bool:
+    """Whether log lines are JSON."""
+    return any(getattr(each, "tells_json", False) for each in logging.getLogger().handlers)
+
+
+class _Handler(logging.Handler):
+    """What cannot be written leaves a line of the same shape, and not a traceback."""
+
+    tells_json = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        error = sys.exc_info()[1]
+        told = f"log.failed: a line of {record.name} cannot be written ({type(error).__name__})"
+        substitute = logging.LogRecord("bridge.logs", logging.ERROR, "", 0, told, (), None)
+        with suppress(Exception):
+            print(self.format(substitute), file=sys.stderr)
+
+
+class _StreamHandler(_Handler, logging.StreamHandler[Any]):
+    pass
+
+
+class _FileHandler(_Handler, WatchedFileHandler):
+    def __init__(self, file: str) -> None:
+        super().__init__(file, encoding="utf-8", errors="backslashreplace")
 
 
 def add_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
@@ -98,10 +158,10 @@ def _timestamp(logger: WrappedLogger, method: str, event: EventDict) -> EventDic
     return event
 
 
-def _formatter(log_format: str) -> logging.Formatter:
+def _formatter(log_format: str, *, colors: bool) -> logging.Formatter:
     renderer: Processor = _render_json
     if log_format == "console":
-        renderer = _console()
+        renderer = _console(colors=colors)
     # Redaction stands after the traceback has become text and before anything is rendered.
     return ProcessorFormatter(
         foreign_pre_chain=_facts(),
@@ -119,13 +179,17 @@ def _redact_all(logger: WrappedLogger, method: str, event: EventDict) -> EventDi
     return redactor()(logger, method, event)
 
 
-def _console() -> Processor:
+def _console(*, colors: bool) -> Processor:
     renderer = structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"),
-        exception_formatter=structlog.dev.plain_traceback,
+        colors=colors, exception_formatter=structlog.dev.plain_traceback
     )
 
     def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        # Only a line of ours begins at the left, whatever an exception or a library says.
+        event["event"] = str(event.get("event", "")).replace("\n", "\\n")
+        for block in ("exception", "stack"):
+            if block in event:
+                event[block] = indent(str(event[block]), INDENT)
         # Code to paste stands under its line as it is, not as one quoted string.
         suggestion = event.pop("suggestion", "")
         line = renderer(logger, method, event)
@@ -144,9 +208,9 @@ def _log_crash(
 ) -> None:
     """What nobody caught becomes a log line too, so that it is redacted and machine-readable."""
     if issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, where)
+        _log.critical("process.interrupted")
         return
-    structlog.get_logger("flybridge").critical("process.crashed", exc_info=(kind, error, where))
+    _log.critical("process.crashed", exc_info=(kind, error, where))
 
 
 def _say_crash(
@@ -155,8 +219,7 @@ def _say_crash(
     where: TracebackType | None,
 ) -> None:
     """With the logs off, what nobody caught is the last thing said all the same."""
-    if issubclass(kind, KeyboardInterrupt):
-        sys.__excepthook__(kind, error, where)
-        return
-    for line in "".join(traceback.format_exception_only(error)).splitlines():
-        print(f"flybridge: {redact(line)}", file=sys.stderr)
+    said = "interrupted"
+    if not issubclass(kind, KeyboardInterrupt):
+        said = "".join(traceback.format_exception_only(error))
+    say_last(said, as_json=tells_json())

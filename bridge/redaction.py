@@ -40,7 +40,11 @@ _URL = re.compile(
     r"(?P<query>\?[^\s#\"'<>]*)?",
     re.IGNORECASE,
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What moves a terminal, turns the direction of its text, or cannot be written; not tab and line
+feed, which tracebacks have."""
 _ORDINARY = re.compile(r"[A-Za-z]?[a-z]*|\d*")
 
 
@@ -68,7 +72,7 @@ class Redactor:
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, Mapping):
-            return {str(key): self.field(str(key), item) for key, item in value.items()}
+            return {self.text(str(key)): self.field(str(key), item) for key, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self._value(item) for item in value]
         return self.text(value if isinstance(value, str) else repr(value))
@@ -79,7 +83,7 @@ class Redactor:
         if "://" in text:
             text = _URL.sub(_bare_url, text)
         text = _PAIR.sub(_bare_pair, text)
-        return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+        return _CONTROL.sub(_spelt, text)
 
 
 _known = Redactor()
@@ -111,6 +115,11 @@ def _forms(secret: str) -> set[str]:
     """As it is, and as URLs, JSON and reprs write it."""
     urls = {parse.quote(secret, safe=""), parse.quote(secret), parse.quote_plus(secret)}
     return {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], *urls}
+
+
+def _spelt(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _bare_url(url: re.Match[str]) -> str:

@@ -7,7 +7,6 @@ How they are put together is in `bridge/builder.py`. Inside a running loop: `asy
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -17,7 +16,6 @@ from bridge import heap, logs, telemetry
 from bridge.ending import Ending
 from bridge.errors import BridgeError, Misused
 from bridge.manager import ConnectionManager
-from bridge.redaction import redact
 from bridge.settings import BridgeSettings
 from bridge.signals import Watch, stop_on_signals
 from bridge.unwise import warn
@@ -135,8 +133,7 @@ class Service:
         try:
             asyncio.run(self._serve())
         except BridgeError as error:
-            for line in redact(str(error)).splitlines():
-                print(f"flybridge: {line}", file=sys.stderr)
+            logs.say_last(str(error), as_json=settings.log_format == "json")
             raise SystemExit(error.exit_code) from None
         finally:
             if self._signals is not None:

@@ -1,10 +1,13 @@
-"""What nobody caught in a thread, a callback or a destructor becomes a log line, without secrets.
-Python itself would print it as it is. Exceptions of the main thread are for `logs`."""
+"""What nobody caught in a thread, a callback or a destructor becomes a log line, without secrets;
+so do Python's warnings. Python itself would print them as they are. Exceptions of the main thread
+are for `logs`."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
+import warnings
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +22,9 @@ def log_uncaught() -> None:
     """From now on, in this process."""
     threading.excepthook = _in_thread
     sys.unraisablehook = _unraisable
+    # Celery calls it, too, and would change that otherwise.
+    logging.captureWarnings(True)
+    warnings.showwarning = _warning
 
 
 def _in_thread(told: threading.ExceptHookArgs) -> None:
@@ -33,3 +39,15 @@ def _unraisable(told: UnraisableHookArgs) -> None:
         return
     error = (told.exc_type, told.exc_value, told.exc_traceback)
     log.warning("exception.ignored", place=told.err_msg or repr(told.object), exc_info=error)
+
+
+def _warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    place = f"{filename}:{lineno}"
+    log.warning("python.warning", category=category.__name__, text=str(message), place=place)

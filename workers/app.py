@@ -6,13 +6,13 @@ its sentence.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import celery.concurrency
-import click
 import structlog
 from celery import signals
 from kombu import Exchange, Queue
@@ -20,7 +20,6 @@ from kombu import Exchange, Queue
 from bridge import heap, logs, telemetry
 from bridge.environment import PREFIX
 from bridge.errors import EXIT_PLUGIN, BridgeError, SettingsInvalid
-from bridge.redaction import redact
 from bridge.redis_client import check_server_sync, sync_client
 from bridge.settings import WorkerSettings
 from handlers.errors import PluginBroken, RegistrationInvalid
@@ -120,6 +119,7 @@ def _load() -> tuple[WorkerSettings, App]:
         BridgeError: it cannot be; where `celery` asks, it ends with the sentence.
     """
     command_line.shut_out_variables()
+    settings = None
     try:
         settings = WorkerSettings.load(broker_url=command_line.given("broker"))
         logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
@@ -127,8 +127,8 @@ def _load() -> tuple[WorkerSettings, App]:
     except (BridgeError, PluginBroken, RegistrationInvalid) as error:
         if not command_line.is_celery():
             raise
-        for line in redact(str(error)).splitlines():
-            click.echo(f"flybridge: {line}", err=True)
+        log_format = settings.log_format if settings is not None else logs.format_to_be()
+        logs.say_last(str(error), as_json=log_format == "json")
         raise SystemExit(getattr(error, "exit_code", EXIT_PLUGIN)) from error
 
 
@@ -136,8 +136,18 @@ settings, app = _load()
 
 
 @signals.setup_logging.connect
-def _keep_our_logging(**_: Any) -> None:
-    """With a receiver here, Celery leaves logging alone."""
+def _set_up_logging(logfile: str | None = None, **_: Any) -> None:
+    """With a receiver here, Celery leaves logging alone, `--loglevel` and `--logfile` too.
+
+    Args:
+        logfile: of a worker, or of a pool child where each has one of its own (`%i`).
+    """
+    level = command_line.given("loglevel")
+    logs.configure(
+        logging.getLevelName(level).lower() if level is not None else settings.log_level,
+        settings.log_format,
+        file=logfile,
+    )
 
 
 @signals.worker_process_init.connect

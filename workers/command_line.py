@@ -19,12 +19,14 @@ def given(option: str) -> Any:
     """The value that an option was given on the command line; None: it was not, or there is none.
 
     Args:
-        option: of `celery` itself, like `broker`; before the sub-command.
+        option: of `celery` itself, like `broker`, or of the sub-command that runs.
     """
-    context = _celery()
-    if context is None or context.get_parameter_source(option) is not ParameterSource.COMMANDLINE:
-        return None
-    return context.params[option]
+    context = click.get_current_context(silent=True) if is_celery() else None
+    while context is not None:
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            return context.params[option]
+        context = context.parent
+    return None
 
 
 def asks_only() -> bool:

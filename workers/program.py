@@ -5,21 +5,24 @@
 
 from __future__ import annotations
 
+import atexit
 import math
+import sys
 from typing import Any
 
 import structlog
-from celery import signals
+from celery import platforms, signals
 from celery.apps.worker import (
     Worker,
+    _reload_current_worker,
     install_cry_handler,
     install_rdb_handler,
-    install_worker_restart_handler,
 )
 from celery.exceptions import ImproperlyConfigured
 from celery.platforms import EX_FAILURE, EX_OK
 from celery.worker import state
 
+from bridge import logs
 from bridge.errors import EXIT_SETTINGS, EXIT_TASK
 from bridge.signals import Watch
 from workers.bootstep import IntakeStep
@@ -43,6 +46,11 @@ class Program(Worker):
     def setup_logging(self, colorize: Any = None) -> Any:
         """Celery sets up the logs here; we have, before."""
         return self._logging
+
+    def emit_banner(self) -> None:
+        """Celery's banner is for people; a machine reads `intake.started`."""
+        if not logs.tells_json():
+            super().emit_banner()
 
     def setup_queues(self, include: Any, exclude: Any = None) -> None:
         """Choose the queues.
@@ -71,10 +79,15 @@ class Program(Worker):
     def install_platform_tweaks(self, worker: Any) -> None:
         """Set up signals, as every process of ours has them; those of Celery that are left."""
         if not self._isatty:
-            install_worker_restart_handler(worker)
+            platforms.signals["SIGHUP"] = self._restart
         install_cry_handler()
         install_rdb_handler()
         Watch(self._stop_soon, waits_for=_running, give_back=self._give_back)
+
+    def _restart(self, *_: Any) -> None:
+        """Stop, and begin again as a new program under the same pid: Celery's SIGHUP."""
+        atexit.register(_begin_again)
+        self._stop_soon()
 
     def _stop_soon(self) -> None:
         state.should_stop = EX_OK
@@ -99,6 +112,11 @@ class Program(Worker):
         if self.exitcode is None:
             self.exitcode = EXIT_TASK
         super().terminate(in_sighandler)
+
+
+def _begin_again() -> None:
+    log.info("process.restarting", arguments=sys.argv)
+    _reload_current_worker()
 
 
 def _running() -> dict[str, Any]:

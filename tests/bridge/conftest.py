@@ -134,6 +134,8 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def flybridge(no_settings: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """`flybridge("dlq", "list")`: run the command in this process; logging is left alone."""
     monkeypatch.setattr(logs, "configure", lambda *args, **options: None)
+    # As on a terminal.
+    monkeypatch.setenv("FLYBRIDGE_LOG_FORMAT", "console")
 
     def invoke(*arguments: str, **options: Any) -> Result:
         return CliRunner().invoke(cli.cli, arguments, prog_name="flybridge", **options)

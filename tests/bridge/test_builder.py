@@ -649,7 +649,7 @@ def test_run_ends_with_the_code_and_the_sentence_of_the_command_line(
     with pytest.raises(SystemExit) as caught:
         service.run()
     assert caught.value.code == RedisUnreachable.exit_code
-    assert capsys.readouterr().err == "flybridge: No Redis; start one.\n"
+    assert json.loads(capsys.readouterr().err)["reason"] == "No Redis; start one."
 
 
 # What a service refuses beyond settings

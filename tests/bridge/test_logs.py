@@ -8,7 +8,9 @@ import logging
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,7 @@ def untouched_logging() -> Iterator[None]:
     yield
     root.handlers[:], sys.excepthook = handlers, hook
     threading.excepthook, sys.unraisablehook = in_thread, unraisable
+    logging.captureWarnings(False)
     root.setLevel(level)
     for name, before in levels.items():
         logging.getLogger(name).setLevel(before)
@@ -217,6 +220,71 @@ def test_what_nobody_catches_in_a_thread_or_a_destructor_is_a_line_without_secre
     assert "ValueError: no way with [redacted]" in ignored["exception"]
 
 
+FORGED = "x\n2026-01-01T00:00:00.000Z [info     ] event.done\u202e\u2028\x1b[2J\ud83d\r"
+"""As an event's text, an exception or a library may hold it."""
+
+
+def test_only_lines_of_ours_begin_at_the_left_of_a_console(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("info", "console")
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        structlog.get_logger("bridge").exception("handler.failed", text=FORGED, parts=[FORGED])
+    logging.getLogger("library").warning(FORGED)
+    logging.getLogger("library").warning("with a stack", stack_info=True)
+
+    printed = capsys.readouterr().err
+    ours = [line for line in printed.split("\n") if line and not line.startswith(logs.INDENT)]
+    assert len(ours) == 3
+    assert "ValueError: x" in printed
+    assert not [each for each in "\u202e\u2028\x1b\r" if each in printed]
+    assert "\\u202e" in printed
+
+
+def test_json_lines_hold_no_text_that_turns_or_moves_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("info", "json")
+    structlog.get_logger("bridge").info(FORGED, text=FORGED, nested={FORGED: FORGED})
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert not [each for each in "\u202e\u2028\x1b\r\ud83d" if each in line]
+    json.loads(line)
+
+
+def test_warnings_of_python_and_lines_that_cannot_be_formatted_keep_the_shape(
+    lines: Lines,
+) -> None:
+    logs.configure("info", "json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        logs.log_uncaught()
+        warnings.warn("old\nways", DeprecationWarning, stacklevel=1)
+    logging.getLogger("library").warning("%d of %d", "many")
+
+    warned, failed = lines()
+    assert (warned["event"], warned["category"]) == ("python.warning", "DeprecationWarning")
+    assert warned["text"] == "old\nways"
+    assert "a line of library cannot be written" in failed["event"]
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_file_takes_the_lines_and_may_be_rotated(
+    log_format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "worker.log"
+    logs.configure("info", log_format, file=str(file))
+    structlog.get_logger("bridge").info("first", text="\ud83d")
+    file.rename(tmp_path / "worker.log.1")
+    logging.getLogger("library").warning("second")
+
+    assert "first" in (tmp_path / "worker.log.1").read_text()
+    assert "second" in file.read_text()
+    assert capsys.readouterr().err == ""
+
+
 def test_hostile_text_cannot_move_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "console")
 
@@ -245,6 +313,5 @@ def test_with_logs_off_what_ends_the_process_is_still_a_sentence_without_secrets
     logs.configure("off", "json", secrets=[CANARY])
     sys.excepthook(RuntimeError, RuntimeError(f"no way\nwith {CANARY}"), None)
 
-    assert capsys.readouterr().err == (
-        "flybridge: RuntimeError: no way\nflybridge: with [redacted]\n"
-    )
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [each["reason"] for each in said] == ["RuntimeError: no way", "with [redacted]"]

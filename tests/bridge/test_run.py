@@ -59,6 +59,13 @@ def said_at(log: str, event: str) -> float:
     return datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp()
 
 
+def last_words(log: str) -> str:
+    """Why a process has ended: the last line of a log in JSON."""
+    line = json.loads(log.splitlines()[-1])
+    assert (line["event"], line["level"]) == ("process.refused", "critical")
+    return str(line["reason"])
+
+
 def ops_status(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(f"{url}/status", timeout=2) as response:  # noqa: S310
         shown: dict[str, Any] = json.load(response)
@@ -175,7 +182,7 @@ def test_a_bridge_without_redis_ends_with_code_4_and_a_sentence(
     _, log = running.communicate(timeout=30)
 
     assert running.returncode == errors.EXIT_REDIS
-    assert log.splitlines()[-1].startswith("flybridge: Redis at redis://127.0.0.1:1/0 did not")
+    assert last_words(log).startswith("Redis at redis://127.0.0.1:1/0 did not")
     assert "Traceback" not in log
 
 
@@ -188,7 +195,7 @@ def test_wrong_credentials_end_with_code_5_and_a_sentence(
     _, log = running.communicate(timeout=30)
 
     assert running.returncode == errors.EXIT_FEISHU
-    assert log.splitlines()[-1].startswith("flybridge: ")
+    assert last_words(log)
     assert wrong["FLYBRIDGE_APP_SECRET"] not in log
     assert "Traceback" not in log
 
@@ -233,7 +240,7 @@ def test_a_taken_ops_port_is_a_sentence(start: Start, feishu: LocalControl, serv
         _, log = running.communicate(timeout=30)
 
     assert running.returncode == 1
-    assert f"flybridge: Cannot listen on 127.0.0.1:{port}" in log
+    assert f"Cannot listen on 127.0.0.1:{port}" in last_words(log)
     assert "set FLYBRIDGE_OPS_PORT" in log
 
 

@@ -76,6 +76,10 @@ class Actor:
                 found.append(record)
         return found
 
+    def last_words(self) -> list[str]:
+        """Why it has ended, as it says itself."""
+        return [str(line["reason"]) for line in self.lines("process.refused")]
+
     async def logged(self, event: str, within: float = PATIENCE, **fields: Any) -> dict[str, Any]:
         """Wait for such a line."""
         try:

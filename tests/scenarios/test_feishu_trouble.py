@@ -196,8 +196,8 @@ async def ends_with(stage: Stage, sentence: str, **settings: Any) -> None:
     """Start a bridge that Feishu refuses for good."""
     bridge = stage.bridge(**settings)
     assert await bridge.ended() == EXIT_FEISHU
-    said = bridge.log.read_text().splitlines()
-    assert said[-1].startswith("flybridge: Feishu answers")
+    said = bridge.last_words()
+    assert said[-1].startswith("Feishu answers")
     assert sentence in said[-1]
     assert "Traceback" not in bridge.log.read_text()
     with stage.redis() as redis:

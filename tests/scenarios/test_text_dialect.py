@@ -37,8 +37,8 @@ async def test_an_event_in_text_is_handled_once_and_the_token_is_in_no_log(stage
 async def test_a_wrong_token_ends_the_bridge_with_what_to_set(stage: Stage) -> None:
     bridge = stage.bridge(text_dialect="true", text_token="t-2")
     assert await bridge.ended() == EXIT_FEISHU
-    said = bridge.log.read_text().splitlines()[-1]
-    assert said.startswith("flybridge: the server answers auth")
+    (said,) = bridge.last_words()
+    assert said.startswith("the server answers auth")
     assert "check FLYBRIDGE_TEXT_TOKEN" in said
 
 

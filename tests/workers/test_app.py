@@ -18,7 +18,12 @@ def run(*command: str, path: Path, **environment: str) -> subprocess.CompletedPr
     clean = {name: value for name, value in os.environ.items() if not name.startswith("FLYBRIDGE_")}
     return subprocess.run(
         [sys.executable, *command],
-        env={**clean, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}", **environment},
+        env={
+            **clean,
+            "FLYBRIDGE_LOG_FORMAT": "console",
+            "PYTHONPATH": f"{path}{os.pathsep}{ROOT}",
+            **environment,
+        },
         cwd=path,
         capture_output=True,
         text=True,
