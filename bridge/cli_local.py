@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
-from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -55,7 +53,7 @@ def local(
 
 
 def _default_url() -> str:
-    domain = os.environ.get("FLYBRIDGE_DOMAIN", "")
+    domain = _told("DOMAIN", click.get_current_context().find_object(dict))
     return domain if domain.startswith("http://") else f"http://127.0.0.1:{LOCAL_PORT}"
 
 
@@ -128,18 +126,19 @@ def dev(common: dict[str, Any], /, handlers: str | None, **options: Any) -> None
     from bridge import logs
     from bridge.run import run_dev
 
-    modules = handlers or _handlers(common["env_file"]) or "handlers.builtin"
+    modules = handlers or _told("HANDLERS", common) or "handlers.builtin"
     level = common["log_level"] or "info"
     logs.configure(level, "console")
     asyncio.run(run_dev(**options, handlers=modules, log_level=level, say=click.echo))
 
 
-def _handlers(env_file: Path | None) -> str:
-    """What the environment says, or `.env`; empty if neither does."""
+def _told(name: str, common: dict[str, Any] | None) -> str:
+    """What the environment says of a setting, or `.env`; empty if neither does."""
     from bridge import environment
 
-    given = [each for layer in environment.layers(env_file) for each in layer]
-    return next((each.value for each in reversed(given) if each.name == "HANDLERS"), "")
+    layers = environment.layers((common or {}).get("env_file"))
+    given = [each.value for layer in layers for each in layer if each.name == name]
+    return given[-1] if given else ""
 
 
 @click.command()

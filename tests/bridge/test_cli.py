@@ -297,6 +297,17 @@ def test_trigger_without_a_local_feishu_says_what_to_start(flybridge: Flybridge)
     assert result.stderr.startswith("flybridge: no local Feishu answers at http://127.0.0.1:1")
 
 
+def test_trigger_finds_the_local_feishu_that_the_env_file_names(flybridge: Flybridge) -> None:
+    Path(".env").write_text("FLYBRIDGE_DOMAIN=http://127.0.0.1:2\n")
+    Path("other.env").write_text("FLYBRIDGE_DOMAIN=http://127.0.0.1:3\n")
+
+    told = [flybridge("trigger", "app_open").stderr]
+    told += [flybridge("--env-file", "other.env", "trigger", "app_open").stderr]
+
+    for port, line in zip((2, 3), told, strict=True):
+        assert line.startswith(f"flybridge: no local Feishu answers at http://127.0.0.1:{port}")
+
+
 def test_trigger_offers_the_nearest_types_for_a_mistyped_one(flybridge: Flybridge) -> None:
     result = flybridge("trigger", "im.mesage.receive_v1")
 
