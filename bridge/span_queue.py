@@ -101,6 +101,10 @@ class SpanQueue(SpanProcessor):
     def wait_for_room(self) -> None:
         """Wait until half of the queue is free, as long as the collector takes what it is sent."""
         with self._changed:
+            if not self._is_crowded():
+                return
+            self._flush_to = self._added
+            self._changed.notify_all()
             if not self._changed.wait_for(lambda: not self._is_crowded(), PATIENCE):
                 self._taking = False
 

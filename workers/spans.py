@@ -72,11 +72,9 @@ class IntakeSpans:
         return self._queue.lost if self._queue else 0
 
     def claimed(self, runs: Sequence[Run], started: int, ended: int) -> None:
-        """A bulk claim took these events. Waits for room, so that no trace is torn: a worker takes
-        events faster than a collector takes their spans."""
+        """A bulk claim took these events."""
         if self._queue is None:
             return
-        self._queue.wait_for_room()
         for run in runs:
             tracing = _begin(run.pending, started)
             if tracing is None:
@@ -175,6 +173,8 @@ class IntakeSpans:
             start_time=started,
             end_time=ended,
         )
+        # So that no trace is torn: events are handled faster than a collector takes their spans.
+        self._queue.wait_for_room()
         self._queue.on_end(span)
 
 
