@@ -97,7 +97,7 @@ class MemoryWatch:
                 maxmemory=memory.limit,
                 refused=refused,
                 cure="Feishu keeps the events and sends them again; start workers, see "
-                "group.lagging for groups that hold entries, or raise maxmemory",
+                "group.lagging and stream.unread for what holds entries, or raise maxmemory",
             )
             self._on_filled()
         else:

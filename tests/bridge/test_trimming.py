@@ -567,6 +567,28 @@ class TestAnyHistory:
         assert all(known)
 
 
+class TestFewRights:
+    async def test_a_user_who_may_do_no_more_than_trim_trims(
+        self, real_redis: Redis, real_url: str, keys: Keys, stream: str
+    ) -> None:
+        """What else it might tell is left out."""
+        rights = "-@all +eval +evalsha +time +smembers +xinfo|groups +xpending +xrange +xtrim +xlen"
+        await real_redis.execute_command(
+            "ACL", "SETUSER", "few", "reset", "on", ">pw", "~*", *rights.split()
+        )
+        await publish(real_redis, keys, *[OLD] * 3, YOUNG + 10)
+        await read(real_redis, stream, "workers", 3, acknowledge=2)
+        few = async_client(real_url.replace("//", "//few:pw@", 1))
+        try:
+            with capture_logs() as logs:
+                await Trimmer(few, keys, RETENTION).trim(RETENTION)
+        finally:
+            await few.aclose()
+            await real_redis.execute_command("ACL", "DELUSER", "few")
+        assert await real_redis.xlen(stream) == 2
+        assert [line["event"] for line in logs if line["log_level"] != "debug"] == ["group.lagging"]
+
+
 class TestFullRedis:
     async def test_trimming_frees_memory_when_nothing_else_may_be_written(
         self, real_redis: Redis, keys: Keys, stream: str
