@@ -82,9 +82,11 @@ def ignored() -> list[str]:
 
 
 def _read(value: str, name: str) -> Proxy:
+    value = value.strip()
     try:
         parts = urlsplit(value if "://" in value else f"http://{value}")
         host, port = parts.hostname or "", parts.port or _PORT
+        unquote(parts.netloc, errors="strict")
     except ValueError:
         raise SettingsInvalid([f"{name} is no URL of a proxy; {_CURE}."]) from None
     if parts.scheme != "http":

@@ -57,7 +57,7 @@ async def open_websocket(
         reason = f"the proxy answers {error.response.status_code}"
     except OSError as error:
         reason = str(error) or "timed out"
-    except (WebSocketException, ImportError) as error:
+    except (WebSocketException, ImportError, ValueError) as error:  # ValueError: no name of a host
         # The text of these may hold the URL or a proxy's password.
         reason = type(error).__name__
     raise FeishuUnavailable(

@@ -116,6 +116,11 @@ async def test_a_server_that_never_answers_the_upgrade_is_given_up_in_time() -> 
             await gone.wait()
 
 
+async def test_a_host_that_cannot_be_one_is_a_passing_fault() -> None:
+    with pytest.raises(FeishuUnavailable, match="no WebSocket"):
+        await open_websocket(f"wss://{'x' * 64}.test/", **LIMITS)
+
+
 async def test_nobody_at_home_is_a_passing_fault() -> None:
     with pytest.raises(FeishuUnavailable, match="no WebSocket"):
         await open_websocket("ws://127.0.0.1:1/", **LIMITS)
