@@ -58,6 +58,31 @@ async def test_the_first_leads_and_the_second_waits_until_it_is_released(
     await second.release()
 
 
+async def test_who_may_not_lead_looks_who_does_and_takes_nothing_though_it_is_free(
+    any_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    leader, looking = elector(any_redis, keys, "a"), elector(any_redis, keys, "b")
+    may, asked = [False], [0]
+    looking.may_lead = lambda: may[0]
+
+    def count() -> None:
+        asked[0] += 1
+
+    looking.on_asked = count
+    async with leader.lead():
+        waiting = asyncio.create_task(looking.wait_until_leading())
+        await eventually(lambda: looking.holder == "a")
+    await eventually(lambda: looking.holder == "")
+    before, began = asked[0], time.monotonic()
+    await eventually(lambda: asked[0] > before + 5)
+    assert time.monotonic() - began > 5 * FAST.retry_period / 2 * 0.8, "no more often than others"
+    assert not waiting.done()
+    assert await any_redis.hget(keys.lease, "holder") == b""
+    may[0] = True
+    assert await asyncio.wait_for(waiting, 1) > 0
+    await looking.release()
+
+
 async def test_renewals_keep_the_term_far_beyond_the_lease(
     real_redis: Redis, keys: Keys, eventually: Eventually
 ) -> None:
