@@ -70,8 +70,8 @@ def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
 def forget(common: dict[str, Any], /, name: str, yes: bool, **flags: Any) -> None:
     """Remove a group from every stream, with the events it has not handled.
 
-    Trimming waits for every group. A worker of that group that starts later begins anew: without
-    what is there now, unless it is told so with --from.
+    Trimming waits for every group. A worker of that group that starts later begins as the first of
+    a new group does: see --from of flybridge worker.
     """
     from workers.groups import Groups
 

@@ -247,7 +247,7 @@ class Window:
             known = ", ".join(sorted(groups)) or "none"
             raise WindowEmpty(
                 f"no worker of group {self.group} has ever read these events (groups: {known}); "
-                "give another --group, or start a worker: it gets all that the streams hold"
+                "give another --group, or start a worker of it, which --from gives what came before"
             )
 
     def entries(self) -> Iterator[Stored]:
