@@ -102,11 +102,12 @@ class Beginning:
                 log.info("group.exists", group=self._group, start_from=self._start,
                          hint="it goes on where it was; start_from is for a new group")  # fmt: skip
             return
-        others = members - ours
+        others, joined = members - ours, self._joined()
         fresh = [
             each
             for each in sorted(self._members(self._keys.types))
             if _covers(wanted, each) and not _covers(ours, each)
+            if self._keys.stream(each) not in joined
         ]
         joins: list[Join] = []
         for event_type in fresh:
@@ -114,10 +115,17 @@ class Beginning:
             with _leave_spoilt():
                 joins.append(self._plan(event_type, others, now, count=counted < BOUND))
         self._note(wanted, joins)
-        if not ours:
+        if not ours and not joined:
             self._tell("group.new", joins, _groups(others))
         elif joins:
             self._tell("group.reads_more", joins, "")
+
+    def _joined(self) -> set[str]:
+        """The streams that the group is in, though somebody may have removed its subscriptions."""
+        with _leave_spoilt():
+            noted: Any = self._redis.hgetall(self._keys.joined(self._group))
+            return {stream.decode() for stream, left_at in noted.items() if not left_at}
+        return set()
 
     def _plan(self, event_type: str, others: Iterable[str], now: int, *, count: bool) -> Join:
         stream = self._keys.stream(event_type)

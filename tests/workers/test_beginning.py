@@ -140,6 +140,19 @@ def test_a_group_that_exists_goes_on_where_it_was_whatever_it_is_told(start, pub
     assert again.given() == ["ev3"]
 
 
+def test_a_group_whose_subscription_was_removed_by_hand_is_no_new_one(redis, keys, publish, start):
+    start("workers")
+    start("audit", "all").given()
+    publish("ev1")
+    redis.srem(keys.subscriptions, "audit|*")
+    with capture_logs() as logs:
+        worker = start("audit")
+    assert logs == []
+    redis.xgroup_destroy(keys.stream(IM), "audit")
+    worker.reader.forget_groups()
+    assert worker.given() == ["ev1"]
+
+
 def test_a_type_that_comes_later_is_read_from_its_first_event(start, publish):
     """Though others were there first, and the worker was told to begin now."""
     other = start("workers")
@@ -205,7 +218,7 @@ def test_a_group_that_redis_lost_is_made_anew_where_it_began(redis, keys, publis
     assert worker.given() == ["ev1"]
 
     redis.xgroup_destroy(keys.stream(IM), "notify")
-    redis.delete(keys.starts("notify"))
+    redis.delete(keys.starts("notify"), keys.joined("notify"))
     redis.srem(keys.subscriptions, "notify|*")
     worker.reader.forget_groups()
     assert worker.given() == ["ev1"]
