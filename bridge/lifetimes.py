@@ -2,10 +2,10 @@
 
 | key | guards | lives |
 |---|---|---|
-| published marker | Feishu's next push of an event, 7.1 h after the first at most | `mark_ttl` |
+| published, buried marker | Feishu's next push, 7.1 h after the first at most | `mark_ttl` |
 | state: done, dead | the entry, if its group is made anew and reads it once more | `mark_ttl` |
 | state: retry, later attempts | what is on record of a pending entry | `UNSETTLED`, and its wait |
-| state: first attempt | the attempt, renewed while it runs | `mark_ttl` |
+| state: first attempt | that it was begun, for who takes it over | `mark_ttl`, renewed |
 | state of a replayed event | successes that are on record nowhere else | until a worker claims it |
 | business key | the same of its holder, and then the handler's success | as the holder's state |
 | line | the order of pending entries | `UNSETTLED` since anyone looked |
@@ -15,10 +15,10 @@
 
 A stream may hold entries older than any mark: some other group lags, or an entry waits. So a group
 made anew starts no further back than the retention, which every mark outlives; see
-`workers/lua/group.lua`. An entry that is pending longer than `UNSETTLED` with no worker there is
-tried as if for the first time.
+`workers/lua/group.lua`. With no worker there for as long as that, a first attempt that died with
+its worker is forgotten (and was no success), after `UNSETTLED` all that is on record.
 
-Redis ends keys by its own clock. Nothing here bears one that is ahead by as much.
+Redis ends keys by its own clock: one that goes ahead ends them early by as much, for good.
 """
 
 from __future__ import annotations
