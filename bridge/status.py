@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import msgspec
@@ -55,6 +55,7 @@ class Status:
     pid: int
     state: State
     at: int
+    """When it was so; on the board by Redis' clock."""
     started_at: int
     since: int
     """When it came into `state`."""
@@ -152,10 +153,13 @@ class Board:
         await self._attempt(self._redis.hdel(self._key, self._status().identity))
 
     async def _write(self) -> None:
-        status = self._status()
+        # By Redis' clock: those of the hosts may be hours apart.
+        seconds, micros = await self._redis.time()
+        now = seconds * 1000 + micros // 1000
+        status = replace(self._status(), at=now)
         await self._redis.hset(self._key, status.identity, status.to_json())
         rows = await self._redis.hgetall(self._key)
-        stale = [name for name, row in rows.items() if _written_at(row) < status.at - STALE * 1000]
+        stale = [name for name, row in rows.items() if abs(now - _written_at(row)) > STALE * 1000]
         if stale:
             await self._redis.hdel(self._key, *stale)
 

@@ -23,7 +23,7 @@ START_UP = 15.0
 """Seconds that a bridge may take to start after a worker."""
 
 SILENT = 300.0
-"""Seconds since a bridge wrote its status after which it counts as gone; clocks of hosts differ."""
+"""Seconds since a bridge wrote its status after which it counts as gone."""
 
 PAGE = 1_000
 """Keys that one call looks at."""
@@ -83,7 +83,7 @@ class Bridges:
     def _living(self) -> int:
         rows: Any = self._redis.hgetall(self._keys.bridges)
         seconds, _ = self._redis.time()
-        return sum(seconds - _written_at(row) < SILENT for row in rows.values())
+        return sum(abs(seconds - _written_at(row)) < SILENT for row in rows.values())
 
     def _warn(self) -> None:
         others: list[str] = []
@@ -113,7 +113,7 @@ class Bridges:
 
 
 def _written_at(row: bytes) -> float:
-    """Unix seconds by the clock of the bridge's host."""
+    """Unix seconds by Redis' clock."""
     try:
         at = msgspec.json.decode(row)["at"]
     except (msgspec.DecodeError, KeyError, TypeError):

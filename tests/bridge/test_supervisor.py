@@ -609,6 +609,21 @@ async def test_a_lease_lost_while_draining_does_not_make_it_a_standby_again(
     assert bridge.states == [State.LEADING, State.DRAINING, State.STOPPED]
 
 
+async def test_the_board_goes_by_the_clock_of_redis_and_not_by_those_of_the_hosts(
+    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, _ = await real_redis.time()
+    for name, ago in {"other": 1, "killed": 61, "of a clock that was ahead": -7_200}.items():
+        await real_redis.hset(keys.bridges, name, b'{"at": %d}' % ((seconds - ago) * 1000))
+    monkeypatch.setattr("bridge.self_report.now_ms", lambda: (seconds + 7_200) * 1000)
+    async with Bridge(real_redis, keys):
+        wanted = {b"a", b"other"}
+        async with asyncio.timeout(3):
+            while set(rows := await real_redis.hgetall(keys.bridges)) != wanted:
+                continue
+        assert abs(msgspec.json.decode(rows[b"a"])["at"] / 1000 - seconds) < 5
+
+
 async def test_the_board_shows_the_bridge_and_forgets_the_killed(
     real_redis: Redis, keys: Keys, eventually: Eventually
 ) -> None:
