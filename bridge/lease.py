@@ -11,7 +11,6 @@ import os
 import random
 import secrets
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
@@ -20,6 +19,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from bridge.boottime import boottime
 from bridge.cancellation import heed_cancellation
 from bridge.election import Acquired, Answer, Election, LossReason, Lost, Timing
 from bridge.errors import LeaseLost
@@ -49,7 +49,7 @@ class LeaseElector:
         redis: its commands may be retried (the script is idempotent), but every call is bounded
             here.
         identity: unique per process; see `new_identity`.
-        clock: monotonic seconds.
+        clock: monotonic seconds; see `bridge.boottime`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class LeaseElector:
         identity: str,
         timing: Timing | None = None,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boottime,
     ) -> None:
         self.identity = identity
         self.timing = timing or Timing()
@@ -84,6 +84,9 @@ class LeaseElector:
         self._clock = clock
         self._election = Election(self.timing)
         self._scope: asyncio.Timeout | None = None
+        self._candidacy = 1
+        self._stands = False
+        self._spoilt = False
 
     @property
     def term(self) -> int:
@@ -150,10 +153,14 @@ class LeaseElector:
     async def release(self) -> None:
         """Give the lease back, if it is ours; whatever it guarded must have ended before.
 
-        Also right for a standby: its last call may have been granted without its knowing.
+        Also right for a standby: its last call may have been granted without its knowing, or may
+        reach Redis after this one, which then takes nothing any more.
         """
         term = self.term
         self._election.lose("released")
+        if not self._stands:
+            return
+        self._stands = False
         try:
             async with asyncio.timeout(RELEASE_TIMEOUT):
                 await self._call("release", term)
@@ -162,6 +169,8 @@ class LeaseElector:
         else:
             if term:
                 log.info("lease.released", term=term)
+        finally:
+            self._candidacy += 1
 
     async def _keep(self) -> None:
         while self.term:
@@ -172,6 +181,7 @@ class LeaseElector:
     async def _ask(self) -> float:
         """One call; returns the seconds until it makes sense for a standby to ask again."""
         stands = self.term > 0 or self.may_lead()
+        self._stands = self._stands or stands
         sent = self._clock()
         try:
             async with asyncio.timeout(self._patience(sent)):
@@ -185,7 +195,7 @@ class LeaseElector:
             return self.timing.lease_duration
         heed_cancellation()
         now = self._clock()
-        self.answered_at, self.renew_seconds = now, now - sent
+        self.answered_at, self.renew_seconds, self._spoilt = now, now - sent, False
         self._take(self._election.answered(answer, sent, now))
         return answer.left if stands else self.timing.lease_duration
 
@@ -195,7 +205,8 @@ class LeaseElector:
         return min(half, self._election.remaining(now)) if self.term else half
 
     async def _call(self, mode: str, term: int) -> Answer:
-        arguments = (mode, self.identity, round(self.timing.lease_duration * 1000), term)
+        duration = round(self.timing.lease_duration * 1000)
+        arguments = (mode, self.identity, duration, term, self._candidacy)
         try:
             reply = await self._redis.evalsha(_SHA, 1, self._key, *arguments)
         except NoScriptError:
@@ -211,6 +222,10 @@ class LeaseElector:
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
+        if isinstance(error, ResponseError) and "WRONGTYPE" in str(error) and not self._spoilt:
+            self._spoilt = True
+            log.error("key.spoilt", key=self._key, error=str(error),
+                      hint="somebody wrote it by hand; delete it, or nobody can lead")  # fmt: skip
         log.debug("lease.unanswered", term=self.term, error=repr(error), failures=self.failures)
 
     def _take(self, change: Acquired | Lost | None) -> None:

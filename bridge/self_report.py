@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from bridge import telemetry
+from bridge.boottime import boottime
 from bridge.credentials import Credentials
 from bridge.lease import LeaseElector
 from bridge.link import Link
@@ -64,7 +65,7 @@ class SelfReport:
             trimmed=trimmer.trimmed,
             lagging=trimmer.backlog.lagging,
             durability=self.durability,
-            redis_age=_age(elector.answered_at),
+            redis_age=None if elector.answered_at is None else boottime() - elector.answered_at,
             renew_seconds=elector.renew_seconds,
             lease_failures=elector.failures,
             loop_lag=self.watchdog.lag,

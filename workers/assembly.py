@@ -112,7 +112,9 @@ def assemble(
     consumer = Consumer(once, keys, settings.group, name, ordering.of, spoilt, ordering.missed)
     beginning = Beginning(client, keys, settings.group, settings.start_from, started)
     reader = StreamReader(consumer, settings.event_lease, settings.retention, beginning)
-    clock = RedisClock(client, keys, settings.group, Mending(consumer, settings.event_lease))
+    clock = RedisClock(
+        client, keys, settings.group, Mending(consumer, settings.event_lease), spoilt
+    )
     guard = Guard(
         client,
         keys,

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bridge.boottime import boottime
 from workers.window import Window
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ GATHER = 0.01
 class _Claim:
     run: Run
     until: float
-    """Monotonic seconds until which it is ours for sure."""
+    """Seconds of `boottime` until which it is ours for sure."""
 
 
 class Held:
@@ -69,7 +70,7 @@ class Held:
         the answer came.
         """
         claim = self._claims.get(run.token)
-        return claim is not None and time.monotonic() < claim.until
+        return claim is not None and boottime() < claim.until
 
     def add(self, runs: Iterable[Run], until: float) -> None:
         """Claimed just now."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from bridge.boottime import boottime
 from workers.claims import Busy, Claim, Duplicate, Pending, Run, Settlement
 from workers.guard import Guard
 from workers.held import Held
@@ -300,7 +301,7 @@ class Intake:
         new = [item for item in items if item not in self._held]
         if not new or self._abandoned:
             return
-        started, asked = time.time_ns(), time.monotonic()
+        started, asked = time.time_ns(), boottime()
         claims = self._guard.claim(new)
         runs = [claim for claim in claims if isinstance(claim, Run)]
         self._spans.claimed(runs, started, time.time_ns())

@@ -8,10 +8,10 @@ by itself: what it found it gives to the intake.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from bridge.boottime import boottime
 from workers.held import place
 from workers.presence import BEAT
 
@@ -82,13 +82,13 @@ class Keeper:
 
     def keep(self) -> None:
         """Renew and look for more, until closed."""
-        renewed, looked, beaten, swept = 0.0, 0.0, 0.0, time.monotonic()
+        renewed, looked, beaten, swept = 0.0, 0.0, 0.0, boottime()
         while not self._closing.is_set():
             self._held.any_settled.clear()
             more = False
             self._relieve()
             with self._outages.ride_out("keep"):
-                now = time.monotonic()
+                now = boottime()
                 if not self._clock.look():
                     # What is idle or free by that is held all the same: its holder must renew it
                     # first, as we do.
@@ -127,7 +127,7 @@ class Keeper:
         self._held.any_settled.set()
 
     def _renew(self) -> None:
-        runs, asked = self._held.runs(), time.monotonic()
+        runs, asked = self._held.runs(), boottime()
         if not runs:
             return
         kept = self._guard.renew(runs)
@@ -146,7 +146,7 @@ class Keeper:
         with self._fetching:
             if self._stopping.is_set():
                 return False
-            if time.monotonic() < self._calm_at:
+            if boottime() < self._calm_at:
                 return False
             room = self._held.room_beside_reads()
             if room <= 0 or not self._reader.streams:

@@ -7,16 +7,18 @@ end early; back again, those stamped meanwhile never seem to end. See `mending.p
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
 from redis import Redis
+from redis.exceptions import ResponseError
 
+from bridge.boottime import boottime
 from bridge.streams import Entry, Keys
 from workers.mending import Mending
 from workers.scripts import Call, load, run_all
+from workers.spoilt import SpoiltKeys
 
 JUMP = 1.0
 """Seconds by which a clock is off before that is called a jump; NTP slews by less."""
@@ -62,6 +64,7 @@ class RedisClock:
         keys: of the app.
         group: consumer group, whose workers notice together that the clock went back.
         mending: of this worker; None: somebody else's business.
+        spoilt: tells of spoilt keys.
         monotonic: seconds.
     """
 
@@ -71,11 +74,13 @@ class RedisClock:
         keys: Keys,
         group: str,
         mending: Mending | None = None,
-        monotonic: Callable[[], float] = time.monotonic,
+        spoilt: SpoiltKeys | None = None,
+        monotonic: Callable[[], float] = boottime,
     ) -> None:
         self._redis = redis
         self._key = keys.clock(group)
         self._mending = mending
+        self._spoilt = spoilt or SpoiltKeys(redis)
         self._monotonic = monotonic
         self._known: _Known | None = None
 
@@ -89,7 +94,7 @@ class RedisClock:
             self._known = _Known(self._ask()[0])
 
     def born(self, entry: Entry, entry_id: str) -> float | None:
-        """The monotonic instant, on this host, at which an event's age begins; None: nobody knows.
+        """The instant of this host's `boottime` at which an event's age begins; None: nobody knows.
 
         Two clocks tell: how long ago it was created, by Redis' clock now; and how long it has been
         in its stream, by Redis' clock alone, after the way to the bridge, by the bridge's clock.
@@ -129,7 +134,9 @@ class RedisClock:
 
     def _ask(self) -> tuple[_Offset, int]:
         asked = self._monotonic()
-        now, back = run_all(self._redis, [Call(load("clock"), (self._key,), ())])[0]
+        now, back, error = run_all(self._redis, [Call(load("clock"), (self._key,), ())])[0]
+        if error:
+            self._spoilt.tell({self._key: "hash"}, ResponseError(error.decode()))
         return _Offset(now / 1000 - self._monotonic(), now / 1000 - asked), back
 
 

@@ -17,6 +17,7 @@ from functools import cache, partial
 
 from msgspec import Struct
 
+from bridge.boottime import boottime
 from handlers.base import Context
 from handlers.errors import EventInvalid
 from handlers.event import Event
@@ -47,7 +48,7 @@ class Attempt(Struct, frozen=True):
     number: int
     around: Around | None
     born: float | None
-    """Monotonic seconds from which the event's age counts; None: nobody knows."""
+    """Seconds of `boottime` from which the event's age counts; None: nobody knows."""
     parallel: bool = True
     """Handlers run at once; else each begins when the one before has ended."""
     threads: HandlerThreads | None = None
@@ -55,7 +56,7 @@ class Attempt(Struct, frozen=True):
 
     def age(self) -> float:
         """Seconds; 0 when the clock of who stamped the event is ahead of Redis'."""
-        return 0.0 if self.born is None else max(0.0, time.monotonic() - self.born)
+        return 0.0 if self.born is None else max(0.0, boottime() - self.born)
 
     def context(self, registration: Registration) -> Context:
         """What a handler is told, from now on."""
@@ -118,7 +119,7 @@ def run(
         marks: handler -> "" if it succeeded earlier, "reason\\nerror" if it was given up.
         event_id: of the entry, for envelopes that carry none.
         event_type: of the entry.
-        born: monotonic seconds from which the event's age counts; None when nobody knows.
+        born: seconds of `boottime` from which the event's age counts; None when nobody knows.
         around: makes a context manager that encloses each handler.
         parallel: several handlers at once; else in the order of their registration, each when the
             one before has ended, however that was.

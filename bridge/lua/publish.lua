@@ -9,15 +9,16 @@ if stored ~= ARGV[1] then
   return {'fenced', stored}
 end
 
-local earlier = redis.call('GET', KEYS[2])
-if earlier then
+-- Keys of a wrong type, written by hand, keep no event out: workers tell of them, and read the other stream.
+local earlier = redis.pcall('GET', KEYS[2])
+if type(earlier) == 'string' then
   -- A write of its own, after that of the entry: what then waits for its durability waits for the entry's as well.
   redis.call('EXPIRE', KEYS[2], ARGV[4])
   return {'duplicate', earlier}
 end
 
 local stream = KEYS[4]
-if redis.call('SISMEMBER', KEYS[3], ARGV[2]) == 0 then
+if redis.pcall('SISMEMBER', KEYS[3], ARGV[2]) == 0 then
   local name = ARGV[2]
   if redis.call('SCARD', KEYS[3]) >= tonumber(ARGV[3]) then
     stream = KEYS[5]
@@ -26,6 +27,12 @@ if redis.call('SISMEMBER', KEYS[3], ARGV[2]) == 0 then
   redis.call('SADD', KEYS[3], name)
 end
 
-local id = redis.call('XADD', stream, '*', unpack(ARGV, 5))
+local id = redis.pcall('XADD', stream, '*', unpack(ARGV, 5))
+if type(id) == 'table' and string.find(id.err, 'WRONGTYPE', 1, true) then
+  id = redis.pcall('XADD', KEYS[5], '*', unpack(ARGV, 5))
+end
+if type(id) == 'table' then
+  return id
+end
 redis.call('SET', KEYS[2], id, 'EX', ARGV[4])
 return {'published', id}

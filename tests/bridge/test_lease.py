@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, ResponseError
 
@@ -204,14 +205,98 @@ async def test_a_timeout_of_the_body_is_not_taken_for_a_lost_lease(
             raise TimeoutError
 
 
-async def test_a_standby_that_is_stopped_undoes_a_grant_it_never_heard_of(
-    fake_redis: Redis, keys: Keys
+@pytest.mark.parametrize("granted", ["before", "after"])
+async def test_a_grant_that_a_stopped_standby_never_heard_of_does_not_last(
+    monkeypatch: pytest.MonkeyPatch,
+    real_redis: Redis,
+    keys: Keys,
+    eventually: Eventually,
+    granted: str,
 ) -> None:
-    leader = elector(fake_redis, keys)
+    """Redis may carry the call out after the release: its connection was the slower one."""
+    candidate, working, late = elector(real_redis, keys), real_redis.evalsha, []
+
+    async def reply_lost(*arguments: object) -> object:
+        if "hold" not in arguments:
+            return await working(*arguments)
+        late.append(arguments)
+        if granted == "before":
+            await working(*arguments)
+        raise ConnectionError("no reply")
+
+    await candidate.wait_until_leading()
+    await candidate.release()
+    monkeypatch.setattr(real_redis, "evalsha", reply_lost)
+    waiting = asyncio.create_task(candidate.wait_until_leading())
+    await eventually(lambda: late)
+    waiting.cancel()
+    await candidate.release()
+    if granted == "after":
+        assert (await working(*late[0]))[0] == 0
+    assert await real_redis.hget(keys.lease, "holder") == b""
+    monkeypatch.setattr(real_redis, "evalsha", working)
+    assert await elector(real_redis, keys, "b").wait_until_leading() > 0
+
+
+async def test_calls_that_redis_carries_out_late_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, real_redis: Redis, keys: Keys
+) -> None:
+    """As when the process was told to stop, and their connections were slow."""
+    leader, working, sent = elector(real_redis, keys), real_redis.evalsha, {}
+
+    async def recorded(*arguments: object) -> object:
+        sent[arguments[3]] = arguments
+        return await working(*arguments)
+
+    monkeypatch.setattr(real_redis, "evalsha", recorded)
     await leader.wait_until_leading()
-    unheard = elector(fake_redis, keys)
-    await unheard.release()
-    assert await fake_redis.hget(keys.lease, "holder") == b""
+    await leader.release()
+    hold, release = sent["hold"], sent["release"]
+    assert (await working(*hold))[0] == 0
+    assert await real_redis.hget(keys.lease, "holder") == b""
+    assert await leader.wait_until_leading() > 0, "it may stand again"
+    await working(*release)
+    assert await real_redis.hget(keys.lease, "holder") == b"a"
+
+
+async def test_who_never_asked_for_the_lease_leaves_no_trace(any_redis: Redis, keys: Keys) -> None:
+    await elector(any_redis, keys).release()
+    assert not await any_redis.exists(keys.lease)
+
+
+async def test_a_leader_whose_machine_was_suspended_knows_that_its_lease_has_run_out(
+    monkeypatch: pytest.MonkeyPatch, fake_redis: Redis, keys: Keys
+) -> None:
+    """The monotonic clock stands still meanwhile."""
+    leader = LeaseElector(fake_redis, keys, "a", FAST)
+    await leader.wait_until_leading()
+    assert leader.leads()
+    awake, clock_gettime = time.monotonic(), time.clock_gettime
+    slept = {time.CLOCK_BOOTTIME: 3600.0}
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: clock_gettime(clock) + slept[clock])
+    assert time.monotonic() - awake < FAST.renew_deadline
+    assert not leader.leads()
+
+
+async def test_a_record_edited_by_hand_does_not_keep_everybody_out(
+    any_redis: Redis, keys: Keys
+) -> None:
+    odd = {"holder": "x", "term": "x", "renewed_at": "inf", "lease_duration": "nan"}
+    await any_redis.hset(keys.lease, mapping=odd)  # type: ignore[arg-type]
+    assert await elector(any_redis, keys).wait_until_leading() > 1
+
+
+async def test_a_lease_that_is_no_hash_is_told_of_once(
+    any_redis: Redis, keys: Keys, eventually: Eventually
+) -> None:
+    await any_redis.set(keys.lease, "x")
+    candidate = elector(any_redis, keys)
+    with structlog.testing.capture_logs() as logs:
+        waiting = asyncio.create_task(candidate.wait_until_leading())
+        await eventually(lambda: candidate.failures >= 3)
+        await any_redis.delete(keys.lease)
+        assert await asyncio.wait_for(waiting, 2) > 0
+    assert [each["key"] for each in logs if each["event"] == "key.spoilt"] == [keys.lease]
 
 
 async def test_a_standby_outlives_a_redis_that_is_away(

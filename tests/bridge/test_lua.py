@@ -52,7 +52,8 @@ class TestLease:
         assert (holder, left) == (b"a", DURATION)
         record = await any_redis.hgetall(keys.lease)
         assert record[b"term"] == str(term).encode()
-        assert set(record) == {b"holder", b"term", b"renewed_at", b"lease_duration"}
+        others = {b"candidacy", b"renewed_at", b"lease_duration"}
+        assert set(record) == {b"holder", b"term"} | others
 
     async def test_another_is_told_who_holds_it_and_for_how_long(
         self, any_redis: Redis, keys: Keys
@@ -157,6 +158,17 @@ class TestPublish:
         refused = await publish(any_redis, keys, "e1", term=self.term + off)
         assert refused == [b"fenced", str(self.term).encode()]
         assert await any_redis.keys("*") == [keys.lease.encode()]
+
+    async def test_keys_that_somebody_has_spoilt_keep_no_event_out(
+        self, real_redis: Redis, keys: Keys
+    ) -> None:
+        term = (await hold(real_redis, keys, "a"))[0]
+        for key in (keys.types, keys.stream("im.x"), keys.published("e1")):
+            await real_redis.rpush(key, "by hand")
+        verdict, entry_id = await publish(real_redis, keys, "e1", term=term)
+        assert verdict == b"published"
+        assert [each for each, _ in await real_redis.xrange(keys.stream("other"))] == [entry_id]
+        assert await publish(real_redis, keys, "e1", term=term) == [b"duplicate", entry_id]
 
     async def test_a_redis_that_lost_the_lease_accepts_nobody(
         self, any_redis: Redis, keys: Keys

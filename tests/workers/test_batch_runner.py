@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bridge.boottime import boottime
 from handlers import Batch, BatchContext, Context, Event, Handler, Registry, Reject, Retry
 from handlers.registry import Registration
 from workers import batch_runner
@@ -199,7 +200,7 @@ def test_marks_of_earlier_attempts_keep_an_event_out_of_the_batch(run: Run) -> N
 def test_an_event_that_is_too_old_or_unreadable_does_not_spoil_the_batch(run: Run) -> None:
     save = Save()
     registry = registry_of(save, max_age=60.0)
-    items = [item("a"), item("b", born=time.monotonic() - 61), item("c", envelope=b"no json")]
+    items = [item("a"), item("b", born=boottime() - 61), item("c", envelope=b"no json")]
     outcomes = run(registry, items, no_trace)
     assert save.calls == [["a"]]
     assert [outcome.verdict for outcome in outcomes] == ["done", "dead", "dead"]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from bridge.boottime import boottime
 from bridge.streams import Entry
 from workers.claims import Pending, Run
 from workers.held import Held
@@ -23,6 +25,19 @@ def held() -> Held:
 def runs(count: int) -> list[Run]:
     entry = Entry("ev", "type", "app", "tk", "2.0", 1, 2, 3, "", "", b"{}")
     return [Run(Pending("stream", f"{n}-0", entry), f"boot:{n}", 1, {}) for n in range(count)]
+
+
+def test_what_a_suspended_machine_held_is_not_sure_to_be_ours(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The monotonic clock stands still meanwhile."""
+    (run,) = runs(1)
+    held.add([run], boottime() + 30)
+    assert held.ours(run)
+    clock_gettime = time.clock_gettime
+    slept = {time.CLOCK_BOOTTIME: 3600.0}
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: clock_gettime(clock) + slept[clock])
+    assert not held.ours(run)
 
 
 def test_half_a_window_is_read_at_once(held: Held) -> None:

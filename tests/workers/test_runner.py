@@ -7,7 +7,6 @@ import json
 import pickle
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
+from bridge.boottime import boottime
 from handlers import Context, Event, Handler, Registry, Reject, Retry
 from handlers.registry import Registration
 from workers.outcomes import LOOK_AGAIN, Failure, Outcome
@@ -99,7 +99,7 @@ def test_what_succeeds_is_finished(either: Runner, table: Registry) -> None:
 
 
 def born(*, ago: float) -> float:
-    return time.monotonic() - ago
+    return boottime() - ago
 
 
 def test_an_event_too_old_for_a_handler_is_not_begun_for_it(

@@ -174,7 +174,7 @@ def stage(redis: Redis, server: EmbeddedRedis) -> Stage:
     return Stage(redis, server.url)
 
 
-async def eventually(condition: Callable[[], Any], within: float = 6 * LEASE) -> None:
+async def eventually(condition: Callable[[], Any], within: float = 30 * LEASE) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "not in time"
@@ -208,6 +208,8 @@ OF_ALL = (
     KEYS.workers(GROUP),
     KEYS.handled(GROUP),
     KEYS.joined(GROUP),
+    KEYS.starts(GROUP),
+    KEYS.clock(GROUP),
     *(KEYS.retries_of(GROUP, KEYS.stream(each)) for each in (PLAIN, ONCE)),
 )
 
@@ -303,7 +305,8 @@ async def test_odd_entries_and_members_stop_nothing(stage: Stage) -> None:
     zsets = [KEYS.workers(GROUP), KEYS.handled(GROUP), *lines]
     zsets += [KEYS.retries_of(GROUP, KEYS.stream(each)) for each in (PLAIN, ORDERED)]
     with capture_logs() as logs:
-        redis.hset(KEYS.joined(GROUP), KEYS.stream(PLAIN), "x")
+        for key in (KEYS.joined(GROUP), KEYS.starts(GROUP)):
+            redis.hset(key, KEYS.stream(PLAIN), "x")
         async with stage.running("while"):
             for name in ("first", "later"):
                 for key in sets:
