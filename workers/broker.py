@@ -21,6 +21,7 @@ from redis.exceptions import DataError, RedisError
 
 from bridge.errors import SettingsInvalid
 from bridge.primary import Primary
+from bridge.redaction import redact
 from bridge.redis_client import connection_class
 from bridge.settings import NO_BROKER, PREFIX, WorkerSettings
 from bridge.streams import Keys
@@ -202,8 +203,8 @@ class Transport(kombu_redis.Transport):
     can_parse_url = True
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
-        """As it was given: there is no password in it."""
-        return uri
+        """As it may be shown; one that was given to `celery` itself may hold a password."""
+        return redact(uri)
 
     def _deliver(self, message: Any, queue: str) -> None:
         if "wants_messages" not in self.client.transport_options:

@@ -61,6 +61,8 @@ def test_celery_is_told_no_secret(url: str, shown: str) -> None:
         assert made.as_uri(include_password=True) == shown
         assert shown in answer
         assert "hush" not in answer + repr(made)
+    given = kombu.Connection("redis://:hush@h", transport=TRANSPORT)
+    assert given.as_uri(include_password=True) == "redis://[redacted]@h"
 
 
 def test_a_cluster_needs_a_broker_of_its_own() -> None:
