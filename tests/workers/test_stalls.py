@@ -154,3 +154,20 @@ def test_what_is_seen_no_more_and_what_was_edited_by_hand_is_forgotten(redis, ke
     stalls.met("line", ["gone"])
     stalls.look()
     assert stalls.count == 0
+
+
+def test_a_user_who_may_not_look_closer_and_a_spoilt_key_stop_nothing(redis, keys, streams, worker):
+    streams.push("x", "x")
+    worker.read()
+    redis.acl_setuser("plain", enabled=True, nopass=True, keys=["*"],
+                      commands=["+@all", "-hrandfield", "-hdel", "-zscan"])  # fmt: skip
+    try:
+        redis.auth("", "plain")
+        worker.reader.tell_stalls()
+        redis.set(keys.stalls("workers"), "by hand")
+        met_again(worker)
+        worker.reader.tell_stalls()
+    finally:
+        redis.auth("", "default")
+        redis.acl_deluser("plain")
+    redis.delete(keys.stalls("workers"))

@@ -10,7 +10,7 @@ local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 
 local function read(noted)
-  local since, seen, told, first = string.match(noted or '', '^(%d+)|(%d+)|(%d)|(.*)$')
+  local since, seen, told, first = string.match(noted, '^(%d+)|(%d+)|(%d)|(.*)$')
   return tonumber(since), tonumber(seen), told == '1', first
 end
 
@@ -21,24 +21,25 @@ else
   first = redis.pcall('GET', KEYS[2])
 end
 if type(first) ~= 'string' then
-  redis.call('HDEL', KEYS[1], KEYS[2])
+  redis.pcall('HDEL', KEYS[1], KEYS[2])
   return 0
 end
-local since, _, told, before = read(redis.call('HGET', KEYS[1], KEYS[2]))
+local noted = redis.pcall('HGET', KEYS[1], KEYS[2])
+local since, _, told, before = read(type(noted) == 'string' and noted or '')
 if before ~= first or since > now then
   since, told = now, false
 end
 local stands = now - since >= tonumber(ARGV[2])
 if ARGV[3] == '1' then
-  local noted = string.format('%.0f|%.0f|%d|%s', since, now, stands and 1 or 0, first)
-  redis.call('HSET', KEYS[1], KEYS[2], noted)
-  redis.call('PEXPIRE', KEYS[1], HOUR)
+  redis.pcall('HSET', KEYS[1], KEYS[2],
+              string.format('%.0f|%.0f|%d|%s', since, now, stands and 1 or 0, first))
+  redis.pcall('PEXPIRE', KEYS[1], HOUR)
   -- What nobody waits for any more is forgotten by and by.
-  local some = redis.call('HRANDFIELD', KEYS[1], 2, 'WITHVALUES')
+  local some = redis.pcall('HRANDFIELD', KEYS[1], 2, 'WITHVALUES')
   for i = 1, #some, 2 do
     local _, seen = read(some[i + 1])
     if not seen or now - seen > HOUR then
-      redis.call('HDEL', KEYS[1], some[i])
+      redis.pcall('HDEL', KEYS[1], some[i])
     end
   end
 end
