@@ -132,6 +132,9 @@ async def run_async(
 ) -> list[Outcome]:
     """The same on the running event loop, batches of different handlers at once.
 
+    Then the handlers that take one event, for all events at once; for one after the other where a
+    handler limits its concurrency.
+
     Args:
         threads: for `def` handlers; None: those of this process.
 
@@ -142,8 +145,17 @@ async def run_async(
         _case(registry, item, trace, parallel=parallel, threads=threads) for item in items
     ]
     await _at_once([_await_call(call, trace, threads) for call in _calls(items, cases)])
-    await _at_once([runner.await_waiting(case) for case in _unfinished(cases)])
+    await _await_singles(list(_unfinished(cases)))
     return _outcomes(cases)
+
+
+async def _await_singles(cases: Sequence[Case]) -> None:
+    if any(each.concurrency for case in cases for each in case.left()):
+        # No more batches run at once than the limit says, so one event of each.
+        for case in cases:
+            await runner.await_waiting(case)
+    else:
+        await _at_once([runner.await_waiting(case) for case in cases])
 
 
 def _outcomes(cases: Cases) -> list[Outcome]:

@@ -152,6 +152,8 @@ def _route(event_type: str, registrations: tuple[Registration, ...], *, parallel
             " give them the same, or none: a type has one order"
         )
     batch = _batch(registrations)
+    if event_type:
+        _refuse_unkept_rates(event_type, registrations)
     limit = _time_limit(registrations, batch, parallel=parallel)
     rates = [each.rate_limit for each in registrations if each.rate_limit is not None]
     return Route(
@@ -167,6 +169,18 @@ def _route(event_type: str, registrations: tuple[Registration, ...], *, parallel
         ordered_by=paths[0] if paths else None,
         batch=batch,
     )
+
+
+def _refuse_unkept_rates(event_type: str, registrations: tuple[Registration, ...]) -> None:
+    """The events of a batch are begun together, so that no rate of single events could be kept."""
+    together = [each for each in registrations if each.batch]
+    rated = [each for each in registrations if each.rate_limit is not None and not each.batch]
+    if together and rated:
+        raise RegistrationInvalid(
+            f"{rated[0].name} takes single events of {event_type} at a rate_limit, but "
+            f"{together[0].name} takes batches of it, whose events begin together; give one of them"
+            " a group of its own (FLYBRIDGE_GROUP), or take the rate_limit away"
+        )
 
 
 def _time_limit(

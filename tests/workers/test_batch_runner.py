@@ -224,6 +224,28 @@ def test_handlers_of_single_events_run_beside_a_batch_with_marks_of_their_own(ru
     assert isinstance(outcomes[1].failed[0], Failure)
 
 
+@pytest.mark.parametrize(("concurrency", "most"), [(None, 3), (2, 1)])
+async def test_single_events_of_a_batch_come_one_by_one_where_their_handler_limits_them(
+    concurrency: int | None, most: int
+) -> None:
+    """As many batches at once as the limit says, and of each batch one event."""
+    running: set[str] = set()
+    together: list[int] = []
+
+    async def audit(event: Event, context: Context) -> None:
+        running.add(event.id)
+        together.append(len(running))
+        await asyncio.sleep(0)
+        running.discard(event.id)
+
+    registry = registry_of(Save())
+    registry.register(audit, ROW, name="audit", concurrency=concurrency)
+    events = [item(name) for name in "abc"]
+    outcomes = await batch_runner.run_async(registry, events, no_trace)
+    assert [outcome.verdict for outcome in outcomes] == ["done"] * 3
+    assert max(together) == most
+
+
 def test_a_coroutine_that_outstays_its_timeout_fails_the_batch(run: Run) -> None:
     class Hangs(SaveLater):
         timeout = 0.01

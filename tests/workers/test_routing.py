@@ -95,6 +95,14 @@ def test_a_batch_has_the_time_of_all_calls_that_it_takes(registry):
     assert Routing.of(registry).routes[task].soft_time_limit == 12 + 10 * 1
 
 
+def test_a_rate_of_single_events_beside_a_batch_is_refused_for_it_could_not_be_kept(registry):
+    registry.register(handler, "im.message.receive_v1", batch=Batch(size=10), rate_limit=1)
+    Routing.of(registry)
+    registry.register(other_handler, "im.*", name="rated", rate_limit=2)
+    with pytest.raises(RegistrationInvalid, match=r"rated takes single events of im\.message"):
+        Routing.of(registry)
+
+
 def test_of_several_handlers_the_strictest_rate_and_concurrency_count(registry):
     registry.register(handler, "im.message.receive_v1", rate_limit="90/m", concurrency=3)
     registry.register(other_handler, "im.message.receive_v1", rate_limit=2, concurrency=8)
