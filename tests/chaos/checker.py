@@ -25,6 +25,7 @@ RULES: tuple[Callable[[History], Iterable[str]], ...] = (
     promises.nothing_grows,
     excusable.success_ends_a_handler,
     excusable.runs_do_not_overlap,
+    excusable.nothing_runs_beside_itself,
     excusable.key_keeps_its_order,
     excusable.further_attempts_have_a_reason,
     excusable.attempts_are_numbered,

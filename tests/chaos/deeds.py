@@ -53,6 +53,8 @@ class DeedsFile:
             name, handler, event_id, attempt, actor, pid, time = line.split("\t")
             deed = Deed(name, handler, event_id, int(attempt), actor, int(pid), float(time))  # type: ignore[arg-type]
             self.deeds.append(deed)
+            if name == "overlapped":
+                continue
             if name == "started":
                 self.open[event_id, handler, deed.pid] = deed
             else:

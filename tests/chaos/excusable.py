@@ -75,6 +75,34 @@ def runs_do_not_overlap(history: History) -> Iterator[str]:
             )
 
 
+def nothing_runs_beside_itself(history: History) -> Iterator[str]:
+    """No handler is at work twice with one event, or with one key of an ordered type.
+
+    They say so themselves, by locks that end with their process; so it counts for those that hang
+    and are killed, too, whose end nobody else sees.
+    """
+    keys = {
+        push.event_id: push.key for push in history.pushes if push.event_type == history.ordered
+    }
+    alike: dict[tuple[str, str], list[Deed]] = defaultdict(list)
+    for deed in history.deeds:
+        for what in {deed.event_id, keys.get(deed.event_id, "")} - {""}:
+            alike[deed.handler, what].append(deed)
+    for deed in history.deeds:
+        if deed.deed != "overlapped":
+            continue
+        key = keys.get(deed.event_id) or deed.event_id
+        before = tuple(each for each in alike[deed.handler, key] if each.time <= deed.time)
+        since = max((each.time for each in before if _is_another(each, deed)), default=deed.time)
+        if not _excused(history, before, since, deed.time):
+            yield f"{_told(Run(deed, None))} found another at work with {key}"
+
+
+def _is_another(start: Deed, deed: Deed) -> bool:
+    same = (start.event_id, start.attempt, start.pid) == (deed.event_id, deed.attempt, deed.pid)
+    return start.deed == "started" and not same
+
+
 def key_keeps_its_order(history: History) -> Iterator[str]:
     """An ordered event is not started before those ahead of it have had their last run."""
     for line in _lines(history):
@@ -94,7 +122,7 @@ def key_keeps_its_order(history: History) -> Iterator[str]:
 def further_attempts_have_a_reason(history: History) -> Iterator[str]:
     """A handler runs again only after it failed."""
     for first, second in _successive(history):
-        failed = first.ended is not None and first.ended.deed in ("failed", "crashing")
+        failed = first.ended is not None and first.ended.deed in ("failed", "crashing", "hanging")
         if not failed and not _disturbed(history, first, second):
             did = first.ended.deed if first.ended else "vanished"
             yield f"{_told(second)} follows {_told(first)}, which {did}"
@@ -149,6 +177,8 @@ def runs(deeds: Iterable[Deed]) -> dict[tuple[str, str], list[Run]]:
     open_runs: dict[tuple[str, str, int, int], Deed] = {}
     found: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for deed in sorted(deeds, key=lambda each: each.time):
+        if deed.deed == "overlapped":
+            continue
         where = (deed.event_id, deed.handler, deed.pid, deed.attempt)
         started = open_runs.pop(where, None)
         if started is not None:

@@ -35,6 +35,9 @@ HANDLERS = {
     "chaos.ordered": ("ordered",),
     "chaos.batched": ("batched",),
     "chaos.business": ("business",),
+    "chaos.hanging": ("hanging", "beside_hanging", "later_beside_hanging"),
+    "chaos.blocking": ("blocking", "beside_blocking"),
+    "chaos.enduring": ("enduring", "beside_enduring"),
     "chaos.poison": ("poison",),
     "chaos.rejected": ("rejected",),
     "chaos.crash": ("crash",),
@@ -47,10 +50,14 @@ MORTAL = frozenset({"chaos.poison", "chaos.rejected", "chaos.crash", "chaos.bad"
 ORDERED = "chaos.ordered"
 BUSINESS = "chaos.business"
 
-MIX = {"chaos.plain": 0.66, "chaos.slow": 0.02, "chaos.flaky": 0.05, "chaos.waiting": 0.05,
-       "chaos.pair": 0.04, ORDERED: 0.05, "chaos.batched": 0.1, BUSINESS: 0.03}  # fmt: skip
+MIX = {"chaos.plain": 0.652, "chaos.slow": 0.02, "chaos.flaky": 0.05, "chaos.waiting": 0.05,
+       "chaos.pair": 0.04, ORDERED: 0.05, "chaos.batched": 0.1, BUSINESS: 0.03,
+       "chaos.hanging": 0.004, "chaos.blocking": 0.002, "chaos.enduring": 0.002}  # fmt: skip
 """Shares of the ordinary types; the others come by faults."""
 
+
+HANGING = 0.01
+"""Share of the ordered events, and of those in batches, that hang at first."""
 
 ORDER_KEYS = 8
 """Keys among which the ordered events are."""
@@ -143,6 +150,10 @@ class Generator:
             body["key"] = self._key(event_type)
         if event_type in (ORDERED, BUSINESS, "chaos.batched"):
             body["fails"] = self._random.random() < FAILING
+        if event_type in ("chaos.hanging", "chaos.blocking", "chaos.enduring"):
+            body["hangs"] = True
+        if event_type in (ORDERED, "chaos.batched"):
+            body["hangs"] = self._random.random() < HANGING
         return body
 
     def _key(self, event_type: str) -> str:

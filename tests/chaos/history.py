@@ -36,7 +36,8 @@ class Pushed:
 class Deed:
     """A line that a handler wrote to a file outside Redis."""
 
-    deed: Literal["started", "finished", "failed", "crashing"]
+    deed: Literal["started", "finished", "failed", "crashing", "hanging", "overlapped"]
+    """The last: it found another of its handler at work with the same event, or the same key."""
     handler: str
     event_id: str
     attempt: int

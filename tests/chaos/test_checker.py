@@ -249,6 +249,29 @@ def test_overlapping_runs_need_a_disturbance_of_one_of_the_two() -> None:
     assert broken(replace(overlap, disturbances=(disturbance("worker-1"),))) == set()
 
 
+def test_what_finds_another_at_work_needs_a_disturbance_of_one_that_ran() -> None:
+    beside = (
+        deed("started", 1.1), deed("hanging", 1.2),
+        deed("started", 3.0, 2), deed("overlapped", 3.01, 2), deed("finished", 3.1, 2),
+    )  # fmt: skip
+    bad = replace(GOOD, deeds=beside, settled=(settled(3.2, 2),))
+    assert broken(bad) == {"nothing_runs_beside_itself"}
+    assert broken(replace(bad, disturbances=(disturbance("worker-1"),))) == set()
+    assert broken(replace(bad, disturbances=(disturbance("bridge-1"),))) == broken(bad)
+
+
+def test_a_key_that_is_at_work_twice_needs_a_disturbance_too() -> None:
+    other = {"event_id": "e2", "pid": 8}
+    pushes = [replace(GOOD.pushes[0], event_id=each, event_type="in order", key="k")
+              for each in ("e1", "e2")]  # fmt: skip
+    deeds = (deed("started", 1.1), deed("hanging", 1.2), deed("started", 3.0, **other),
+             deed("overlapped", 3.01, **other))  # fmt: skip
+    bad = replace(GOOD, ordered="in order", pushes=pushes, deeds=deeds)
+    assert "nothing_runs_beside_itself" in broken(bad)
+    excused = replace(bad, disturbances=(disturbance("worker-1"),))
+    assert "nothing_runs_beside_itself" not in broken(excused)
+
+
 def test_a_further_attempt_needs_a_failure_or_a_disturbance() -> None:
     again = replace(GOOD, deeds=AGAIN, settled=(settled(5.1, 2),))
     assert broken(again) == {"further_attempts_have_a_reason"}

@@ -107,6 +107,11 @@ async def two_events_have_one_key(play: Play) -> None:
     await _all_finished(play)
 
 
+async def a_handler_hangs_beside_another(play: Play) -> None:
+    push = play.generator.push("chaos.hanging", hangs=True)
+    assert await play.until(lambda: _deeds(play, push.event_id, "finished") >= 3, 15.0)
+
+
 async def one_thing_comes_under_two_ids(play: Play) -> None:
     for _ in range(2):
         push = play.generator.push("chaos.business", key="k", seconds=0.0, fails=False)
@@ -139,6 +144,13 @@ LINES = ("workers/lua/line_up.lua", "and not is_first(line, id)", "and is_first(
 QUEUE = ("workers/lua/claim.lua", "~= ARGV[4] then", "== nil then")
 BUSINESS = ("workers/lua/claim.lua", "if not other or other == KEYS[1] then", "if true then")
 WAIT = ("bridge/lane.py", "if not self._durability.command:", "if True:")
+INTERRUPTION = (
+    "workers/child.py", "signal.signal(signal.SIGUSR1, self._interrupt)", "self._main = self._main"
+)  # fmt: skip
+WAITING_FOR_THREADS = (
+    "handlers/threads.py", "                self._rung = self._loop.create_future()\n",
+    "                raise\n",
+)  # fmt: skip
 RENEWAL = ("workers/keeper.py", "                    self._renew()\n", "")
 
 FIRST, SECOND, *BOTH_WORKERS = Casting(("prefork", "threads")).roles
@@ -174,6 +186,10 @@ Fault = Callable[[Play], Awaitable[None]]
         ),
         pytest.param(
             (LINES, QUEUE), WORKERS, two_events_have_one_key, "key_keeps_its_order", id="order"
+        ),
+        pytest.param(
+            (INTERRUPTION, WAITING_FOR_THREADS), WORKERS[:2], a_handler_hangs_beside_another,
+            "nothing_runs_beside_itself", id="end of all that was started",
         ),
         pytest.param(
             (BUSINESS,), WORKERS, one_thing_comes_under_two_ids, "business_key_succeeds_once",

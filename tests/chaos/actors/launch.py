@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 PONG_TIMEOUT = 2.0
+MARGIN, GRACE = 0.5, 1.0
 PATIENCE = 4.0
 RETRY = 1.0
 STALL = 3.0
@@ -38,6 +39,9 @@ def skew(path: Path) -> None:
 
 def scale() -> None:
     """Shorten what takes tens of seconds."""
+    import workers.routing
+
+    workers.routing.MARGIN, workers.routing.GRACE = MARGIN, GRACE
     import bridge.liveness
 
     bridge.liveness.PONG_TIMEOUT = PONG_TIMEOUT

@@ -7,10 +7,13 @@ faults move the other one.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from handlers import Batch, BatchContext, Context, Event, Reject, handles
 from handlers.registry import registry
@@ -40,6 +43,105 @@ def write(deed: str, handler: str, event_id: str, attempt: int) -> None:
 def fail(event: Event, context: Context) -> None:
     note("failed", event, context)
     raise ValueError("the play says so")
+
+
+@contextmanager
+def alone(handler: str, event: Event, attempt: int) -> Iterator[None]:
+    """Hold a lock for the event, and one for its key, and write down if another has it.
+
+    It ends with the process, and only with that if a handler hangs.
+    """
+    with ExitStack() as stack:
+        for what in {event.id, event.body.get("key", event.id)}:
+            lock = stack.enter_context(open(f"{os.environ['DEEDS']}.{handler}.{what}", "w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                write("overlapped", handler, event.id, attempt)
+        yield
+
+
+def hangs(event: Event, attempt: int) -> bool:
+    return attempt == 1 and event.body.get("hangs", False)
+
+
+def hang(handler: str, event: Event, attempt: int) -> None:
+    if hangs(event, attempt):
+        write("hanging", handler, event.id, attempt)
+        be_deaf(LONG)
+
+
+def be_deaf(seconds: float) -> None:
+    """To the soft time limit, too."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.02)
+        except Exception:  # noqa: S112
+            continue
+
+
+LATE: Any = {"timeout": 0.5, "backoff": 0.1}
+LONG = 3.5
+"""Seconds that who hangs goes on: longer than a prefork child bears with any of them."""
+
+
+@handles("chaos.hanging", name="hanging", **LATE)
+def hanging(event: Event, context: Context) -> None:
+    note("started", event, context)
+    with alone(context.handler, event, context.attempt):
+        hang(context.handler, event, context.attempt)
+        note("finished", event, context)
+
+
+@handles("chaos.blocking", name="blocking", **LATE)
+async def blocking(event: Event, context: Context) -> None:
+    # In a service the bridge shares its loop: it would lose its leadership each time.
+    if _ACTOR != "service":
+        hanging(event, context)
+        return
+    note("started", event, context)
+    note("finished", event, context)
+
+
+@handles("chaos.enduring", name="enduring", **LATE)
+async def enduring(event: Event, context: Context) -> None:
+    note("started", event, context)
+    with alone(context.handler, event, context.attempt):
+        late = hangs(event, context.attempt)
+        if late:
+            note("hanging", event, context)
+        end = time.monotonic() + (LONG if late else 0)
+        while time.monotonic() < end:
+            try:
+                await asyncio.sleep(0.02)
+            except asyncio.CancelledError:
+                continue
+        note("finished", event, context)
+
+
+@handles("chaos.hanging", name="beside_hanging", **LATE)
+def beside_hanging(event: Event, context: Context) -> None:
+    note("started", event, context)
+    note("finished", event, context)
+
+
+@handles("chaos.blocking", name="beside_blocking", **LATE)
+def beside_blocking(event: Event, context: Context) -> None:
+    note("started", event, context)
+    note("finished", event, context)
+
+
+@handles("chaos.enduring", name="beside_enduring", **LATE)
+def beside_enduring(event: Event, context: Context) -> None:
+    note("started", event, context)
+    note("finished", event, context)
+
+
+@handles("chaos.hanging", name="later_beside_hanging", **LATE)
+async def later_beside_hanging(event: Event, context: Context) -> None:
+    note("started", event, context)
+    note("finished", event, context)
 
 
 @handles("chaos.plain", name="plain", backoff=0.1)
@@ -84,20 +186,26 @@ async def second_of_pair(event: Event, context: Context) -> None:
     note("finished", event, context)
 
 
-@handles("chaos.ordered", name="ordered", ordered_by="body.key", backoff=0.1)
+@handles("chaos.ordered", name="ordered", ordered_by="body.key", timeout=2.0, backoff=0.1)
 def ordered(event: Event, context: Context) -> None:
     note("started", event, context)
-    time.sleep(event.body["seconds"])
-    if context.attempt == 1 and event.body["fails"]:
-        fail(event, context)
-    note("finished", event, context)
+    with alone(context.handler, event, context.attempt):
+        time.sleep(event.body["seconds"])
+        hang(context.handler, event, context.attempt)
+        if context.attempt == 1 and event.body["fails"]:
+            fail(event, context)
+        note("finished", event, context)
 
 
-@handles("chaos.batched", name="batched", batch=Batch(size=20, wait=0.1), backoff=0.1)
+@handles("chaos.batched", name="batched", batch=Batch(size=20, wait=0.1), **LATE)
 def batched(events: Sequence[Event], context: BatchContext) -> list[Exception | None]:
     verdicts: list[Exception | None] = []
     for event, attempt in zip(events, context.attempts, strict=True):
         write("started", context.handler, event.id, attempt)
+    if any(map(hangs, events, context.attempts)):
+        for event, attempt in zip(events, context.attempts, strict=True):
+            write("hanging", context.handler, event.id, attempt)
+        be_deaf(LONG)
     for event, attempt in zip(events, context.attempts, strict=True):
         fails = attempt == 1 and event.body["fails"]
         write("failed" if fails else "finished", context.handler, event.id, attempt)
