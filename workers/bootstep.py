@@ -16,6 +16,7 @@ from bridge import telemetry
 from bridge.errors import EXIT_SETTINGS, EXIT_TASK
 from bridge.signals import GIVING_BACK
 from handlers.registry import registry
+from workers import watch
 from workers.assembly import assemble, consumer_name, started
 from workers.celery_port import CeleryPort
 from workers.handover import HandOver
@@ -94,6 +95,8 @@ class IntakeStep(bootsteps.StartStopStep):
                 "settled": intake.settled,
                 "duplicates": intake.duplicates,
                 "skipped": intake.skipped,
+                "overruns": watch.here().counts.overruns,
+                "blocked": watch.here().counts.blocked,
                 "stalled": intake.stalled,
                 "spans_lost": intake.spans_lost + telemetry.spans_lost(),
                 "unhandled": intake.unhandled,

@@ -30,6 +30,7 @@ from workers.crashes import CRASHED, crashed, overdue
 from workers.failures import describe
 from workers.items import item_of
 from workers.outcomes import Failure, Outcome
+from workers.watch import here
 
 if TYPE_CHECKING:
     from workers.changes import Changes
@@ -200,6 +201,8 @@ class EventRequest(Request):
         """The time limit has passed; at the hard one the pool kills the child."""
         self._error = overdue(timeout)
         self._dying = not soft
+        # A child counts its own, where nobody asks.
+        here().counts.overruns += soft
         super().on_timeout(soft, timeout)
         if not soft:
             self._reject_when_dead()

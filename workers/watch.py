@@ -81,7 +81,8 @@ class Counts:
 
     def __init__(self) -> None:
         self.overruns = 0
-        """Calls that ran on past their timeout, or returned after it."""
+        """Calls that ran on past their timeout, or returned after it; of a prefork pool, requests
+        whose time was up."""
         self.blocked = 0
         """Times that a coroutine held up its loop."""
 

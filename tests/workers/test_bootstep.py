@@ -70,6 +70,8 @@ def test_inspect_shows_what_the_worker_holds(step, consumer):
         "settled": 7,
         "duplicates": 1,
         "skipped": 4,
+        "overruns": 0,
+        "blocked": 0,
         "stalled": 8,
         "spans_lost": 2,
         "unhandled": 6,
