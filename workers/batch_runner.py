@@ -49,7 +49,7 @@ class _Call:
 
     def context(self) -> BatchContext:
         return BatchContext(
-            tuple(case.attempt.number for case in self.cases),
+            tuple(case.attempt.number_of(self.registration.name) for case in self.cases),
             self.registration.max_attempts,
             time.monotonic() + self.registration.timeout,
             self.registration.name,
@@ -188,13 +188,10 @@ def _case(
         event = Event.from_json(item.envelope, item.event_id)
     except EventInvalid as error:
         return runner.undecodable(error)
-    registrations = registry.lookup(event.type)
-    if registrations[0].stands_for_none:
-        return Outcome.unhandled(event.type, item.event_type)
-    waiting = runner.unmarked(registrations, item.marks)
-    around = None if all(each.batch for each in waiting) else trace([item])
-    attempt = Attempt(event, item.attempt, around, item.born, parallel, threads)
-    return Case(attempt, waiting, item.marks, runner.too_old(waiting, attempt))
+    singles = any(not each.batch for each in registry.lookup(event.type))
+    around = trace([item]) if singles else None
+    attempt = Attempt(event, item.attempt, around, item.born, parallel, threads, item.tries)
+    return runner.case_of(registry, attempt, item.marks, item.event_type)
 
 
 def _calls(items: Sequence[Item], cases: Cases) -> list[_Call]:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from bridge.streams import Entry
 from workers.outcomes import Outcome
+from workers.tries import NO_TRIES, Try
 
 
 class Pending(Struct, frozen=True, gc=False):
@@ -29,7 +30,7 @@ class Run(Struct, frozen=True, gc=False):
     pending: Pending
     token: str
     attempt: int
-    """1 for the first."""
+    """1 for the first; of several handlers on their own time the highest that is to be made."""
     marks: Mapping[str, str]
     """Handler -> "" if it succeeded in an earlier attempt, "reason\\nerror" if it was given up."""
     crashes: int = 0
@@ -40,6 +41,8 @@ class Run(Struct, frozen=True, gc=False):
     """Claimed in bulk: nobody had met the event before, and its state says no more than that."""
     born: float | None = None
     """Monotonic seconds, on this host, from which the event's age counts; None: nobody knows."""
+    tries: Mapping[str, Try] = NO_TRIES
+    """Handlers that want another attempt on their own time, where several share the event."""
 
 
 class Duplicate(Struct, frozen=True, gc=False):

@@ -11,6 +11,7 @@ its entry may be met again.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from redis.exceptions import RedisError
 from bridge.lifetimes import UNSETTLED, mark_ttl
 from bridge.redaction import redact
 from bridge.streams import Entry, Keys
+from workers import tries
 from workers.bulk import Bulk
 from workers.business import BusinessKey
 from workers.claims import Busy, Claim, Duplicate, Pending, Queued, Run, Settlement
@@ -31,6 +33,7 @@ from workers.redis_clock import RedisClock
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 from workers.stalls import Stalls
+from workers.tries import Try
 
 NO_MARKS: Mapping[str, str] = {}
 
@@ -227,14 +230,7 @@ class Guard:
             return Busy(item, self._lease_ms / 1000)
         kind = answer[0]
         if kind == b"run":
-            marks = {
-                name.decode(errors="replace"): mark.decode(errors="replace")
-                for name, mark in zip(answer[4::2], answer[5::2], strict=True)
-            }
-            born = self._clock.born(item.entry, item.entry_id)
-            return Run(
-                item, token, answer[1], marks, crashes=answer[2], skipped=answer[3], born=born
-            )
+            return self._run(item, token, *answer[1:])
         if kind == b"duplicate":
             return Duplicate(item)
         if kind == b"queued":
@@ -243,6 +239,29 @@ class Guard:
         # A lock that somebody made without an end is asked after once in an event lease.
         left = answer[1] if answer[1] >= 0 else self._lease_ms
         return Busy(item, left / 1000)
+
+    def _run(
+        self,
+        item: Pending,
+        token: str,
+        attempts: int,
+        crashes: int,
+        skipped: int,
+        redis_ms: int,
+        *fields: bytes,
+    ) -> Run:
+        here, born = time.monotonic(), self._clock.born(item.entry, item.entry_id)
+        marks: dict[str, str] = {}
+        tried: dict[str, Try] = {}
+        for field, value in zip(fields[::2], fields[1::2], strict=True):
+            name, text = field[2:].decode(errors="replace"), value.decode(errors="replace")
+            if field.startswith(b"h:"):
+                marks[name] = text
+            elif (one := tries.read(text, redis_ms, crashes, here)) is not None:
+                tried[name] = one
+        tried = tries.ended(marks, tried)
+        attempt = tries.attempt_of(tried, attempts, crashes, here)
+        return Run(item, token, attempt, marks, crashes, skipped, born=born, tries=tried)
 
     def _claim_call(self, item: Pending, token: str, business: Sequence[BusinessKey]) -> Call:
         script = load("claim")
@@ -299,6 +318,9 @@ class Guard:
             marks += (handler, "")
         for given_up in outcome.failed:
             marks += (given_up.handler, f"{given_up.reason}\n{self._bare(given_up.error)}")
+        later: list[str | int] = []
+        for each in outcome.later:
+            later += (each.handler, each.made, int(each.after * 1000))
         verdict = _verdict(settlement)
         error = failure.error if failure else outcome.error
         return (
@@ -315,7 +337,9 @@ class Guard:
             self._mark_ttl,
             UNSETTLED,
             len(marks),
+            len(later),
             *marks,
+            *later,
             *(run.pending.entry.fields() if verdict == "dead" else ()),
         )
 

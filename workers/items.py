@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from workers.tries import NO_TRIES, Try
+
 if TYPE_CHECKING:
     from workers.claims import Run
 
@@ -23,6 +25,8 @@ class Item(NamedTuple):
     """Monotonic seconds, on this host, from which the event's age counts; None: nobody knows."""
     traceparent: str
     tracestate: str
+    tries: Mapping[str, Try] = NO_TRIES
+    """Handlers that want another attempt on their own time, where several share the event."""
 
 
 def item_of(run: Run, traceparent: str) -> Item:
@@ -37,4 +41,5 @@ def item_of(run: Run, traceparent: str) -> Item:
         run.born,
         traceparent,
         entry.tracestate,
+        run.tries,
     )

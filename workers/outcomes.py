@@ -28,6 +28,17 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """A handler that wants another attempt on its own time, for others share its event."""
+
+    handler: str
+    made: int
+    """Attempts so far."""
+    after: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What the handlers of one event came to in one attempt."""
 
@@ -39,6 +50,9 @@ class Outcome:
     """Seconds until the next attempt; None when nothing is left to try."""
     error: str = ""
     """Why another attempt is needed."""
+    later: tuple[Later, ...] = ()
+    """The handlers that want one, where several share the event; those that were not called in this
+    attempt keep the time that they had asked for."""
     crashed: bool = False
     """The attempt ended because its process died, and nobody knows which handler did that."""
 

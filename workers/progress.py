@@ -13,7 +13,6 @@ from workers.crashes import crash_delay
 from workers.failures import Again
 from workers.outcomes import Failure, Outcome
 from workers.runner import Case, Cases, Result
-from workers.runner import outcome as outcome_of
 from workers.watch import Call
 
 NOT_BEGUN = Outcome(retry_after=0.0, returned=True)
@@ -38,13 +37,13 @@ def _outcome(case: Case, calls: Collection[Call], error: str) -> Outcome:
     results = dict(case.results)
     left = [each for each in case.waiting if each.name not in results]
     if not left:
-        return outcome_of(case.waiting, results, case.marks)
+        return case.outcome(results)
     running = {each.name: call for each in left if (call := _call(each, case, calls))}
     if not running and not any(result is None for result in results.values()):
         return NOT_BEGUN
     for each in left:
         results[each.name] = _cut_short(each, case, running.get(each.name), error)
-    return replace(outcome_of(case.waiting, results, case.marks), crashed=True)
+    return replace(case.outcome(results), crashed=True)
 
 
 def _call(registration: Registration, case: Case, calls: Collection[Call]) -> Call | None:
@@ -62,7 +61,7 @@ def _events(call: Call) -> Sequence[object]:
 
 def _cut_short(registration: Registration, case: Case, call: Call | None, error: str) -> Result:
     """What becomes of a handler without a result; None for `call`: it was not begun."""
-    number = case.attempt.number
+    number = case.attempt.number_of(registration.name)
     # Of a batch nobody knows which event it was: each is heard once more, alone.
     alone = call is not None and len(_events(call)) == 1
     if alone and number >= registration.max_attempts:

@@ -188,7 +188,10 @@ def _time_limit(
 ) -> float:
     """Seconds that one request may take whose handlers all use up their timeouts."""
     singles = [_longest(each) for each in registrations if not each.batch]
-    one = max(singles, default=0.0) if parallel else sum(singles)
+    # Beside others, one may be called again until the longest timeout has passed; see `reruns`.
+    shared = sum(not (each.batch or each.stands_for_none) for each in registrations) > 1
+    again = 2 if shared else 1
+    one = again * max(singles, default=0.0) if parallel else sum(singles)
     if batch is None:
         return one
     # Batch handlers are called one after the other, some several times; then, event by event, those

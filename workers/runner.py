@@ -10,9 +10,11 @@ has ended, however long that takes.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 from msgspec import Struct
@@ -27,7 +29,9 @@ from workers import calls
 from workers.calls import Around
 from workers.failures import Again, describe, is_too_old, judge
 from workers.loops import close_loop, drive, threads_of
-from workers.outcomes import Failure, Outcome
+from workers.outcomes import Failure, Later, Outcome
+from workers.reruns import Reruns
+from workers.tries import NO_TRIES, Try
 
 __all__ = ["Around", "Attempt", "Result", "close_loop", "run", "run_async"]
 
@@ -53,15 +57,28 @@ class Attempt(Struct, frozen=True):
     """Handlers run at once; else each begins when the one before has ended."""
     threads: HandlerThreads | None = None
     """For `def` handlers on a running loop; None: the threads of this process."""
+    tries: Mapping[str, Try] = NO_TRIES
+    """Handlers that want another attempt on their own time."""
+    reruns: dict[str, int] = {}
+    """Handler -> how often it was called again within this attempt."""
 
     def age(self) -> float:
         """Seconds; 0 when the clock of who stamped the event is ahead of Redis'."""
         return 0.0 if self.born is None else max(0.0, boottime() - self.born)
 
+    def number_of(self, handler: str) -> int:
+        """Which attempt of a handler its next call is, or the one that runs."""
+        if not (self.tries or self.reruns):
+            return self.number
+        tried = self.tries.get(handler)
+        # Others of the event have tries of their own, and this one has none: it is new.
+        first = tried.made + 1 if tried else 1 if self.tries else self.number
+        return first + self.reruns.get(handler, 0)
+
     def context(self, registration: Registration) -> Context:
         """What a handler is told, from now on."""
         return Context(
-            self.number,
+            self.number_of(registration.name),
             registration.max_attempts,
             time.monotonic() + registration.timeout,
             self.event.id,
@@ -85,6 +102,10 @@ class Case(Struct, frozen=True):
     """The handlers for which no earlier attempt has said the last word."""
     marks: Mapping[str, str]
     results: dict[str, Result]
+    asleep: tuple[str, ...] = ()
+    """Handlers that want another attempt and are not due."""
+    shared: bool = False
+    """Several handlers share the event, so that each has attempts and retries of its own."""
 
     def left(self) -> Sequence[Registration]:
         """Those that have no result yet."""
@@ -92,9 +113,32 @@ class Case(Struct, frozen=True):
             return self.waiting
         return [each for each in self.waiting if each.name not in self.results]
 
-    def outcome(self) -> Outcome:
-        """What it has come to, when all have a result."""
-        return outcome(self.waiting, self.results, self.marks)
+    def outcome(self, results: Mapping[str, Result] | None = None) -> Outcome:
+        """What it has come to, when all that were called have a result.
+
+        Args:
+            results: instead of its own.
+        """
+        results = self.results if results is None else results
+        if not (self.marks or self.asleep or any(results.values())):
+            return _all_finished(tuple(each.name for each in self.waiting))
+        in_order = [(each.name, results[each.name]) for each in self.waiting]
+        finished = tuple(name for name, result in in_order if result is None)
+        given_up = (result for _, result in in_order if isinstance(result, Failure))
+        failed = (*_given_up(self.marks), *given_up)
+        again = {name: result for name, result in in_order if isinstance(result, Again)}
+        if not (again or self.asleep):
+            return Outcome(finished, failed)
+        error = next((each.error for each in again.values()), "")
+        after = min(*(each.after for each in again.values()), self._wakes(), math.inf)
+        number_of = self.attempt.number_of
+        later = [Later(name, number_of(name), each.after) for name, each in again.items()]
+        return Outcome(finished, failed, after, error, tuple(later) if self.shared else ())
+
+    def _wakes(self) -> float:
+        """Seconds until the first of those that were not due is."""
+        due = min((self.attempt.tries[name].due for name in self.asleep), default=math.inf)
+        return max(0.0, due - time.monotonic())
 
 
 def run(
@@ -108,6 +152,7 @@ def run(
     born: float | None = None,
     around: Around | None = None,
     parallel: bool = True,
+    tries: Mapping[str, Try] = NO_TRIES,
     cases: Cases | None = None,
 ) -> Outcome:
     """Run the handlers of an event that have no mark; for processes, threads and solo.
@@ -123,6 +168,7 @@ def run(
         around: makes a context manager that encloses each handler.
         parallel: several handlers at once; else in the order of their registration, each when the
             one before has ended, however that was.
+        tries: handlers that want another attempt on their own time.
         cases: where to note the event, for who asks meanwhile how far it has come.
 
     Returns:
@@ -136,7 +182,7 @@ def run(
     except EventInvalid as error:
         case: Case | Outcome = undecodable(error)
     else:
-        this = Attempt(event, attempt, around, born, parallel)
+        this = Attempt(event, attempt, around, born, parallel, tries=tries)
         case = case_of(registry, this, marks, event_type)
     if cases is not None:
         cases.append(case)
@@ -156,6 +202,7 @@ async def run_async(
     born: float | None = None,
     around: Around | None = None,
     parallel: bool = True,
+    tries: Mapping[str, Try] = NO_TRIES,
 ) -> Outcome:
     """The same on the running event loop; `def` handlers go to threads.
 
@@ -166,7 +213,8 @@ async def run_async(
         event = Event.from_json(envelope, event_id)
     except EventInvalid as error:
         return undecodable(error)
-    case = case_of(registry, Attempt(event, attempt, around, born, parallel), marks)
+    this = Attempt(event, attempt, around, born, parallel, tries=tries)
+    case = case_of(registry, this, marks)
     if isinstance(case, Outcome):
         return case
     await await_waiting(case)
@@ -184,17 +232,23 @@ def case_of(
     registrations = registry.lookup(this.event.type)
     if registrations[0].stands_for_none:
         return Outcome.unhandled(this.event.type, event_type)
-    waiting = unmarked(registrations, marks)
-    return Case(this, waiting, marks, too_old(waiting, this))
+    unmarked = registrations
+    if marks:
+        unmarked = tuple(each for each in registrations if each.name not in marks)
+    waiting, asleep = _awake(unmarked, this.tries) if this.tries else (unmarked, ())
+    shared = len(registrations) > 1
+    return Case(this, waiting, marks, too_old(waiting, this), asleep, shared)
 
 
-def unmarked(
-    registrations: tuple[Registration, ...], marks: Mapping[str, str]
-) -> tuple[Registration, ...]:
-    """The handlers for which no earlier attempt has said the last word."""
-    if not marks:
-        return registrations
-    return tuple(each for each in registrations if each.name not in marks)
+def _awake(
+    registrations: tuple[Registration, ...], tries: Mapping[str, Try]
+) -> tuple[tuple[Registration, ...], tuple[str, ...]]:
+    """The handlers that may be called now, and the names of the others."""
+    now = time.monotonic()
+    asleep = tuple(
+        each.name for each in registrations if each.name in tries and tries[each.name].due > now
+    )
+    return tuple(each for each in registrations if each.name not in asleep), asleep
 
 
 def too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result]:
@@ -211,21 +265,6 @@ def too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result]
 def undecodable(error: EventInvalid) -> Outcome:
     """The outcome of what is no event."""
     return Outcome(failed=(Failure("", "decode", describe(error)),))
-
-
-def outcome(
-    waiting: tuple[Registration, ...], results: Mapping[str, Result], marks: Mapping[str, str]
-) -> Outcome:
-    """What the results of all that waited come to, together with earlier attempts'."""
-    if not marks and not any(results.values()):
-        return _all_finished(tuple(each.name for each in waiting))
-    in_order = [results[each.name] for each in waiting]
-    finished = tuple(each.name for each in waiting if results[each.name] is None)
-    failed = (*_given_up(marks), *(result for result in in_order if isinstance(result, Failure)))
-    again = [result for result in in_order if isinstance(result, Again)]
-    if not again:
-        return Outcome(finished, failed)
-    return Outcome(finished, failed, min(each.after for each in again), again[0].error)
 
 
 @cache
@@ -284,18 +323,39 @@ def _run_on_own_loop(waiting: Sequence[Registration], this: Attempt, results: Re
 async def _run_all(
     waiting: Sequence[Registration], this: Attempt, threads: HandlerThreads, results: Results
 ) -> None:
-    async def run_one(registration: Registration) -> None:
+    async def run_one(registration: Registration) -> Result:
         succeeded = partial(results.__setitem__, registration.name, None)
         result = await _run_one(registration, this, threads, succeeded)
         results[registration.name] = result
+        return result
 
-    if this.parallel and len(waiting) > 1:
-        # First the threads: a coroutine may block the loop.
-        in_turn = sorted(waiting, key=lambda each: each.is_async)
-        await asyncio.gather(*(run_one(each) for each in in_turn))
+    if not this.parallel or len(waiting) < 2:
+        for each in waiting:
+            await run_one(each)
         return
-    for each in waiting:
-        await run_one(each)
+
+    longest = max(each.timeout for each in waiting)
+    reruns = Reruns(len(waiting), time.monotonic() + longest)
+
+    async def run_until_done(registration: Registration) -> None:
+        name = registration.name
+        while True:
+            try:
+                result = await run_one(registration)
+            finally:
+                reruns.ended()
+            if not isinstance(result, Again):
+                return
+            due = time.monotonic() + result.after
+            if not await reruns.is_due(due):
+                results[name] = replace(result, after=max(0.0, due - time.monotonic()))
+                return
+            del results[name]
+            this.reruns[name] = this.reruns.get(name, 0) + 1
+
+    # First the threads: a coroutine may block the loop.
+    in_turn = sorted(waiting, key=lambda each: each.is_async)
+    await asyncio.gather(*(run_until_done(each) for each in in_turn))
 
 
 async def _run_one(

@@ -74,6 +74,7 @@ def _run_bundle(
             born=item.born,
             around=handler_spans([item]),
             parallel=parallel,
+            tries=item.tries,
             cases=cases,
         )
         outcomes.append(outcome)

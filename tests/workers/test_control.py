@@ -141,7 +141,7 @@ def test_a_second_handler_of_a_type_changes_its_limits_in_place(folder, worker) 
     (folder / "late_long.py").write_text(HANDLER.replace("timeout=7", "timeout=70"))
     worker.told("register_handlers", module="late_long")
     assert worker.task() is task
-    assert (task.soft_time_limit, task.time_limit) == (70, 70 + GRACE + NET)
+    assert (task.soft_time_limit, task.time_limit) == (140, 140 + GRACE + NET)
     assert task.rate_limit == "2/s"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import redis_lock
 from msgspec.structs import replace
@@ -14,7 +16,7 @@ from bridge.streams import Entry, Keys
 from workers.claims import Busy, Duplicate, Pending, Run, Settlement
 from workers.guard import Guard
 from workers.locks import EventLock
-from workers.outcomes import Failure, Outcome
+from workers.outcomes import Failure, Later, Outcome
 from workers.scripts import run_all
 
 
@@ -305,3 +307,63 @@ def test_a_letter_that_was_replayed_meanwhile_makes_room_for_nobody(redis, keys)
         guard.settle([Settlement(run, outcome)])
         redis.xtrim(keys.dead("workers"), maxlen=0)
     assert guard.displaced == 0
+
+
+def later(*handlers: Later) -> Outcome:
+    return Outcome(retry_after=0.0, error="E", later=handlers)
+
+
+def test_each_handler_keeps_its_own_retry_and_attempts(guard, other_guard, pending):
+    first = later(Later("A", 1, 600), Later("B", 1, 0))
+    assert guard.settle([Settlement(claim(guard, pending), first)]) == [True]
+    here = time.monotonic()
+    second = claim(other_guard, pending)
+    assert {name: each.made for name, each in second.tries.items()} == {"A": 1, "B": 1}
+    assert second.tries["A"].due - here == pytest.approx(600, abs=5)
+    assert second.tries["B"].due - here == pytest.approx(0, abs=1)
+    assert second.attempt == 2
+
+    for number in range(2, 5):
+        other_guard.settle([Settlement(second, later(Later("B", number, 0)))])
+        second = claim(other_guard, pending)
+    # The fifth claim of the event; A has used up none of its attempts.
+    assert (second.tries["A"].made, second.tries["B"].made, second.attempt) == (1, 4, 5)
+
+    ended = Outcome(finished=("B",), retry_after=0.0)
+    other_guard.settle([Settlement(second, ended)])
+    third = claim(guard, pending)
+    assert (dict(third.marks), set(third.tries)) == ({"B": ""}, {"A"})
+    assert guard.settle([Settlement(third, Outcome(finished=("A",)))]) == [True]
+    assert other_guard.claim([pending]) == [Duplicate(pending)]
+
+
+def test_a_crash_counts_for_each_handler_that_had_not_ended(guard, redis, keys, pending):
+    guard.settle([Settlement(claim(guard, pending), later(Later("A", 2, 0)))])
+    crash = Outcome(retry_after=0.0, crashed=True)
+    guard.settle([Settlement(claim(guard, pending), crash)])
+    run = claim(guard, pending)
+    assert (run.tries["A"].made, run.attempt, run.crashes) == (3, 4, 1)
+    # What was said when the process died has been counted.
+    crash = Outcome(retry_after=0.0, crashed=True, later=(Later("A", 4, 0),))
+    guard.settle([Settlement(run, crash)])
+    run = claim(guard, pending)
+    assert (run.tries["A"].made, run.crashes) == (4, 2)
+
+
+def test_what_was_given_back_counts_for_no_handler(guard, pending):
+    guard.settle([Settlement(claim(guard, pending), later(Later("A", 1, 0)))])
+    for _ in range(3):
+        run = claim(guard, pending)
+        guard.settle([Settlement(run, Outcome(retry_after=0.0), returned=True)])
+    assert (run.tries["A"].made, run.attempt) == (1, 2)
+
+
+def test_a_retry_noted_while_the_clock_was_ahead_comes_no_later_than_it_may(
+    guard, redis, keys, pending
+):
+    guard.settle([Settlement(claim(guard, pending), later(Later("A", 1, 60)))])
+    ahead = f"1:{int(time.time() * 1000) + 7_200_000}:60000:0"
+    redis.hset(keys.state("workers", "ev1"), mapping={"t:A": ahead, "t:B": "by hand"})
+    run = claim(guard, pending)
+    assert set(run.tries) == {"A"}
+    assert run.tries["A"].due - time.monotonic() == pytest.approx(60, abs=5)

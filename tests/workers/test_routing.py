@@ -74,7 +74,8 @@ def test_a_task_has_the_most_patient_limits_of_its_handlers(registry):
     registry.register(handler, "im.message.receive_v1", timeout=3, max_attempts=2)
     registry.register(other_handler, "im.message.receive_v1", timeout=7, max_attempts=1)
     route = Routing.of(registry).routes["feishu.im.message.receive_v1"]
-    assert (route.soft_time_limit, route.time_limit) == (7, 7 + GRACE + NET)
+    # One may be called again beside the other, until that has had its time.
+    assert (route.soft_time_limit, route.time_limit) == (14, 14 + GRACE + NET)
     assert route.max_attempts == 2
 
 

@@ -8,9 +8,9 @@
 -- the state key of the event that holds it)
 -- ARGV[4] its member of the line, '' without   ARGV[5] "stream|entry id"   ARGV[6] group
 -- ARGV[7...] the handlers of the business keys, in their order
--- Returns {'run', attempt, crashes, handlers to skip, handler, mark, ...} | {'duplicate'} | {'busy', ms left}
--- | {'waiting', ms left} | {'queued', business key}: others of the line, or of the business key that is given then, come
--- first, and it will become due
+-- Returns {'run', attempt, crashes, handlers to skip, now in ms, 'h:' and handler, mark, 't:' and handler, try, ...}
+-- | {'duplicate'} | {'busy', ms left} | {'waiting', ms left} | {'queued', business key}: others of the line, or of the
+-- business key that is given then, come first, and it will become due
 -- Crashes are the earlier attempts of which nobody said how they ended.
 local BUSINESS_WAIT = 1000 -- ms between looks whether another event has done what this one asks for
 local line = ARGV[4] and ARGV[4] ~= '' and KEYS[5]
@@ -63,7 +63,7 @@ if line then
 end
 local holder = redis.call('GET', KEYS[2])
 local now = 0
-if holder or state == 'retry' or ARGV[7] then
+if holder or state or ARGV[7] then
   now = redis.call('TIME')
   now = now[1] * 1000 + math.floor(now[2] / 1000)
 end
@@ -129,12 +129,13 @@ if line then
   -- Whoever comes late with a smaller id waits until this one is settled.
   redis.call('ZADD', line, 0, ARGV[4])
 end
-local answer = {'run', attempts, crashes, #skipped}
+local answer = {'run', attempts, crashes, #skipped, now}
 if state or #skipped > 0 then
   local fields = redis.call('HGETALL', KEYS[1])
   for i = 1, #fields, 2 do
-    if string.sub(fields[i], 1, 2) == 'h:' then
-      answer[#answer + 1] = string.sub(fields[i], 3)
+    local kind = string.sub(fields[i], 1, 2)
+    if kind == 'h:' or kind == 't:' then
+      answer[#answer + 1] = fields[i]
       answer[#answer + 1] = fields[i + 1]
     end
   end

@@ -6,7 +6,8 @@
 -- ARGV[1] token  [2] verdict: done, retry, crash, dead or return  [3] group  [4] entry id
 -- ARGV[5] ms until the retry; with KEYS[7] how many letters of the kind are kept
 -- ARGV[6] reason  [7] error  [8] handler  [9] seconds a done or dead mark is kept, [10] an unsettled state
--- ARGV[11] how many arguments follow for marks: handler, mark, ...; then, for dead, the entry as the worker has it
+-- ARGV[11] how many arguments are marks: handler, mark, ...  [12] how many follow for handlers that want another attempt
+-- on their own time: handler, attempts so far, ms; then both, then, for dead, the entry as the worker has it
 -- `return` undoes the claim: the attempt does not count, nor did it run alone. `crash` is a retry after an attempt whose process died.
 -- A dead letter also names the handlers that had succeeded, one a line: a replay leaves them out, when their marks are
 -- long gone. Spoilt retries or a spoilt stream keep no outcome from being recorded: taken over as idle, a retry comes
@@ -22,7 +23,7 @@ attempts = tonumber(attempts) or 0
 local verdict, id = ARGV[2], ARGV[4]
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
-local marks_end, displaced = 11 + ARGV[11], 0
+local marks_end, displaced = 12 + ARGV[11], 0
 if verdict == 'dead' then
   -- A key of a wrong type stops the script here, before its first write.
   redis.call('XLEN', KEYS[6])
@@ -30,7 +31,7 @@ if verdict == 'dead' then
     redis.call('ZCARD', KEYS[7])
   end
 end
-for i = 12, marks_end, 2 do
+for i = 13, marks_end, 2 do
   redis.call('HSET', KEYS[1], 'h:' .. ARGV[i], ARGV[i + 1])
 end
 if verdict == 'done' then
@@ -77,6 +78,11 @@ else
     end
   elseif verdict == 'crash' then
     redis.pcall('HINCRBY', KEYS[1], 'crashes', 1)
+  end
+  local crashes = tonumber(redis.call('HGET', KEYS[1], 'crashes')) or 0
+  for i = marks_end + 1, marks_end + ARGV[12], 3 do
+    local made, wait = ARGV[i + 1], ARGV[i + 2]
+    redis.call('HSET', KEYS[1], 't:' .. ARGV[i], string.format('%d:%.0f:%d:%d', made, now + wait, wait, crashes))
   end
   redis.call('HSET', KEYS[1], 'state', 'retry', 'due', now + ARGV[5], 'wait', ARGV[5], 'error', ARGV[7])
   redis.pcall('ZADD', KEYS[5], now + ARGV[5], id)
