@@ -114,8 +114,11 @@ class Trimmer:
         await self.backlog.look(found, now)
         names = {group.name for groups in found.values() for group in groups}
         for name in sorted(names - {NOBODY}):
-            for event_type in await self._members(self._keys.replays(name)):
-                await self._trim(self._keys.replay(name, event_type), 0.0, [name])
+            try:
+                for event_type in await self._members(self._keys.replays(name)):
+                    await self._trim(self._keys.replay(name, event_type), 0.0, [name])
+            except ResponseError as error:
+                refused.append(error)
         if refused:
             raise refused[0]
 
@@ -124,7 +127,9 @@ class Trimmer:
             await self.trim(retention)
         except (RedisError, OSError) as error:
             if not self._failing:
-                cure = "see whether Redis is well; trimming goes on by itself"
+                spoilt = "WRONGTYPE" in str(error)
+                cure = f"{'delete the key' if spoilt else 'see whether Redis is well'}; trimming "
+                cure += "goes on by itself"
                 log.warning("trim.failed", error=str(error) or repr(error), cure=cure)
             self._failing = True
         else:
@@ -133,7 +138,10 @@ class Trimmer:
             self._failing = False
 
     async def _members(self, key: str) -> list[str]:
-        members: Any = await self._redis.smembers(key)
+        try:
+            members: Any = await self._redis.smembers(key)
+        except ResponseError as error:
+            raise ResponseError(f"{error}: {key}") from error
         return sorted(text(member) for member in members)
 
     async def _trim(

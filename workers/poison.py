@@ -59,8 +59,9 @@ def isolate(redis: Redis, keys: Keys, group: str, run: Run) -> int:
         redis.RedisError: nothing is known to be noted; ask again.
     """
     state = keys.state(group, run.pending.entry.event_id)
-    answers = run_all(redis, [Call(load("isolate"), (state,), (run.token, run.attempt))])
-    return int(answers[0])
+    (answer,) = run_all(redis, [Call(load("isolate"), (state,), (run.token, run.attempt))])
+    # A state that somebody has spoilt meanwhile says no more whose the event is; settling tells.
+    return -1 if isinstance(answer, Exception) else int(answer)
 
 
 def verdict(run: Run, max_attempts: int, before: int) -> Outcome | None:

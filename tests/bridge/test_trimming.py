@@ -662,6 +662,24 @@ class TestRun:
         running.cancel()
         await asyncio.wait({running})
 
+    async def test_a_set_spoilt_by_hand_is_named_and_stops_no_more_than_it_must(
+        self, any_redis: Redis, keys: Keys, stream: str, trimmer: Trimmer
+    ) -> None:
+        await publish(any_redis, keys, OLD)
+        await read(any_redis, stream, "a", acknowledge=1)
+        await read(any_redis, stream, "b", acknowledge=1)
+        await any_redis.set(keys.replays("a"), "x")
+        await any_redis.sadd(keys.replays("b"), IM)
+        await any_redis.xadd(keys.replay("b", IM), EVENT)
+        await read(any_redis, keys.replay("b", IM), "b", acknowledge=1)
+        with capture_logs() as logs:
+            await trimmer._attempt(RETENTION)
+            await trimmer._attempt(RETENTION)
+        assert await any_redis.xlen(stream) == await any_redis.xlen(keys.replay("b", IM)) == 0
+        (line,) = events(logs, "trim.failed")
+        assert keys.replays("a") in line["error"]
+        assert line["cure"].startswith("delete the key")
+
     async def test_it_survives_a_redis_that_is_gone_and_says_so_once(
         self,
         real_redis: Redis,

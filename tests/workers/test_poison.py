@@ -111,6 +111,16 @@ def test_a_note_of_an_earlier_attempt_outlives_one_that_never_began(
     assert isolate(redis, keys, "workers", third) == 1
 
 
+def test_a_state_that_was_spoilt_meanwhile_stops_no_other_suspect(
+    redis: Redis, keys: Keys, guard: Guard
+) -> None:
+    (claimed,) = guard.claim([run().pending])
+    assert isinstance(claimed, Run)
+    redis.set(keys.state("workers", "ev"), "by hand")
+    assert isolate(redis, keys, "workers", claimed) == -1
+    assert guard.settle([Settlement(claimed, Outcome(retry_after=0.0))]) == [None]
+
+
 def test_a_note_makes_no_state_where_there_is_none(redis: Redis, keys: Keys) -> None:
     assert isolate(redis, keys, "workers", run()) == -1
     assert not redis.exists(keys.state("workers", "ev"))
