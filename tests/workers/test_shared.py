@@ -38,7 +38,7 @@ def test_threads_that_claim_at_once_get_tokens_of_their_own(monkeypatch):
 
     monkeypatch.setattr(Guard, "_claim_fresh", claim_all)
     monkeypatch.setattr("workers.guard.run_all", lambda redis, calls: [])
-    monkeypatch.setattr("workers.redis_clock.run_all", lambda redis, calls: [(1, 0)])
+    monkeypatch.setattr("workers.redis_clock.run_all", lambda redis, calls: [(1, 0, b"")])
     guard = Guard(None, Keys("cli_test"), "workers", event_lease=30, boot="w1")
     items = [Pending("s", f"{number}-0", ENTRY) for number in range(20)]
     hammer(*[lambda: guard.claim(items)] * 3)
