@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps
 from celery.worker import state
 
+from workers import monitoring
 from workers.bell import Bell
 from workers.child import LAST_WORDS
 from workers.requests import EventRequest
@@ -66,8 +67,14 @@ class CeleryPort:
 
     @property
     def bundles(self) -> bool:
-        """In all pools but the asyncio one, which gains nothing by it."""
-        return not _runs_coroutines(self._consumer.pool)
+        """In all pools but the asyncio one, which gains nothing by it.
+
+        Not while monitors are told: a request has one name.
+        """
+        consumer = self._consumer
+        return not (
+            _runs_coroutines(consumer.pool) or monitoring.are_told(consumer.event_dispatcher)
+        )
 
     @property
     def revoked(self) -> Collection[str]:

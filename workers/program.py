@@ -38,10 +38,10 @@ class Program(Worker):
 
     exitcode: Any
 
-    def on_after_init(self, **options: Any) -> None:
+    def on_before_init(self, loglevel: Any = None, logfile: Any = None, **options: Any) -> None:
         """Set up the logs first: whatever refuses to start must find `--logfile`."""
-        super().on_after_init(**options)
-        self._logging = super().setup_logging()
+        self._logging = self.app.log.setup(loglevel, logfile, hostname=self.hostname)
+        super().on_before_init(loglevel=loglevel, logfile=logfile, **options)
 
     def setup_logging(self, colorize: Any = None) -> Any:
         """Celery sets up the logs here; we have, before."""

@@ -18,6 +18,7 @@ from typing import Any
 import billiard.pool
 import billiard.process
 import celery
+import celery.apps.worker
 import celery.platforms
 import celery.worker.components
 import pytest
@@ -25,6 +26,8 @@ from billiard.einfo import ExceptionInfo
 from celery import Celery, bootsteps, signals
 from celery.app.control import Control
 from celery.app.trace import trace_task
+from celery.apps.worker import Worker
+from celery.bin.celery import celery as celery_command
 from celery.concurrency import asynpool, get_implementation, prefork, thread
 from celery.concurrency.base import BasePool, apply_target
 from celery.exceptions import InvalidTaskError, TaskRevokedError
@@ -36,10 +39,14 @@ from celery.worker.pidbox import Pidbox
 from celery.worker.request import Request
 from kombu.asynchronous import Hub
 from kombu.messaging import Consumer as KombuConsumer
+from kombu.transport import redis as kombu_redis
 from kombu.utils.imports import symbol_by_name
 
 from workers.bootstep import IntakeStep
+from workers.celery_app import OwnSettings
 from workers.child import LAST_WORDS
+from workers.command_line import ASKING
+from workers.program import Program
 from workers.requests import EventRequest, EventTask, Strategy
 from workers.worker import ASYNCIO_POOL
 
@@ -274,6 +281,51 @@ def test_a_tasks_rate_is_a_bucket_of_one_token_which_an_operator_may_change(
     consumer.reset_rate_limits()
     assert consumer.task_buckets["contract.rated"] is None
     assert consumer.task_buckets["no.such.task"] is None
+
+
+def test_celerys_settings_are_changed_in_place_and_come_from_the_environment_by_four_names(
+    app: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = app._conf
+    assert app.conf.task_serializer == "json"
+    assert app._conf is before, "see workers/celery_app.py: App"
+    for name in ("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL", "RESULT_BACKEND"):
+        monkeypatch.setenv(f"CELERY_{name}", "x://")
+    ours = OwnSettings({}, [{"broker_url": "redis://ours"}])
+    named = {"broker_url", "broker_read_url", "broker_write_url", "result_backend"}
+    found = {getattr(ours, name) for name in named}
+    assert found == {"redis://ours", None}
+
+
+def test_celerys_worker_program_has_the_steps_that_ours_replaces() -> None:
+    ours = {name for name, value in vars(Program).items() if callable(value)}
+    own = {"_give_back", "_restart", "_stop_soon"}
+    assert ours - own <= set(dir(Worker)), "gone from celery.apps.worker.Worker"
+    takes(Worker.stop, "in_sighandler", "exitcode")
+    takes(WorkController.setup_queues, "include", "exclude")
+    assert "requests" in dir(state)
+    assert "active_requests" in dir(state)
+    assert callable(celery.apps.worker._reload_current_worker)
+
+
+def test_celerys_consumer_turns_messages_away_by_four_methods() -> None:
+    takes(Consumer.on_unknown_message, "body", "message")
+    takes(Consumer.on_unknown_task, "body", "message", "exc")
+    takes(Consumer.on_invalid_task, "body", "message", "exc")
+    takes(Consumer.on_decode_error, "message", "exc")
+
+
+def test_kombus_redis_channel_has_what_ours_overrides() -> None:
+    takes(kombu_redis.Channel.basic_consume, "queue")
+    takes(kombu_redis.QoS.restore_by_tag, "tag", "client", "leftmost")
+    used = ("_brpop_read", "_q_for_pri", "_update_queue_cycle", "active_queues", "conn_or_acquire")
+    assert not [name for name in used if not hasattr(kombu_redis.Channel, name)]
+    assert hasattr(kombu_redis.Transport, "_deliver")
+
+
+def test_celerys_commands_name_their_root_and_their_subcommand() -> None:
+    assert celery_command.name == "celery", "see workers/command_line.py"
+    assert ASKING - {"flower"} <= set(celery_command.commands)
 
 
 def test_a_worker_ends_when_its_state_says_so() -> None:

@@ -106,6 +106,7 @@ class Stage:
             ),
             pool=SimpleNamespace(num_processes=2, uses_semaphore=True),
             disable_rate_limits=False,
+            event_dispatcher=None,
             timer=self,
             strategies={task: self.strategy(task) for task in routing.routes},
             task_buckets=dict.fromkeys(routing.routes),

@@ -19,7 +19,7 @@ from kombu.utils.limits import TokenBucket
 from bridge.streams import Entry
 from workers.claims import Pending, Run
 from workers.crashes import CRASH_BACKOFF_MAX, CRASHED, crashed
-from workers.outcomes import Outcome
+from workers.outcomes import Failure, Outcome
 from workers.requests import EventRequest, EventTask, Strategy
 
 DONE = Outcome(finished=("H",))
@@ -96,6 +96,17 @@ def test_outcomes_are_handed_on_once(stage):
     request.reject()
     assert stage.told == [([DONE], 0.25)]
     assert request.ended
+
+
+def test_monitors_are_told_how_the_event_fared_and_not_that_the_task_returned(stage):
+    sent: list[str] = []
+    stage.event_dispatcher = SimpleNamespace(
+        enabled=True, groups=set(), send=lambda type, **_: sent.append(type)
+    )
+    rejected = Outcome(failed=(Failure("H", "rejected", "no"),))
+    stage.take_on(1).on_success((0, ([rejected], 0.0), 0.0))
+    stage.take_on(1).on_failure(failure(WorkerLostError("signal 9")))
+    assert sent == ["task-received", "task-failed", "task-received", "task-retried"]
 
 
 def test_events_whose_process_died_are_tried_again_later(stage):

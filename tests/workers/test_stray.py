@@ -1,0 +1,34 @@
+"""A flood of messages that nobody can use is no flood of log lines, and no line holds a body."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from structlog.testing import capture_logs
+
+from workers.stray import LINES, PERIOD, Refusals
+
+MESSAGE = SimpleNamespace(
+    headers={"task": "t" * 1000, "id": ["odd"]}, content_type=7, body=b"canary", delivery_info={}
+)
+
+
+def test_messages_beyond_measure_are_counted_and_told_of_later() -> None:
+    now = 100.0
+    refusals = Refusals(lambda: now)
+    with capture_logs() as said:
+        for _ in range(LINES + 5):
+            refusals.tell(ValueError("no"), "im", MESSAGE)
+        now += PERIOD
+        refusals.tell(ValueError("no"), "im")
+    assert len(said) == LINES + 1
+    assert said[-1]["untold"] == 5
+
+
+def test_a_line_names_the_message_as_far_as_it_can_and_holds_no_body() -> None:
+    with capture_logs() as said:
+        Refusals().tell(ValueError("no"), "im", MESSAGE)
+    (line,) = said
+    assert (line["queue"], line["reason"], line["bytes"]) == ("im", "ValueError: no", 6)
+    assert len(line["task"]) == 200
+    assert "canary" not in str(line)

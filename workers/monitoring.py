@@ -1,0 +1,42 @@
+"""What monitors like Flower are told of a request: how its events fared, and not that the task
+returned. They know one name per request; of a batch, that of its first event."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from workers.outcomes import Outcome
+
+ENDINGS = frozenset({"task-succeeded", "task-failed", "task-rejected", "task-retried"})
+"""Celery's events that say how a request has ended; it would send them for the task's own end."""
+
+
+def are_told(dispatcher: Any) -> bool:
+    """Whether somebody asked for events of tasks: `-E`, or `celery control enable_events`.
+
+    Args:
+        dispatcher: Celery's of a consumer; None while it has none.
+    """
+    if dispatcher is None or not dispatcher.enabled:
+        return False
+    return not dispatcher.groups or "task" in dispatcher.groups
+
+
+def ending(outcomes: Sequence[Outcome], seconds: float) -> tuple[str, dict[str, Any]]:
+    """The event that tells of these outcomes, and its fields; the worst one speaks for all.
+
+    Args:
+        outcomes: of one request.
+        seconds: that it took.
+    """
+    dead = [each.failed[0] for each in outcomes if each.verdict == "dead"]
+    if dead:
+        told = f"{dead[0].reason}: {dead[0].error}"
+        return "task-failed", {"exception": told, "traceback": ""}
+    again = [each for each in outcomes if each.verdict == "retry"]
+    if not again:
+        return "task-succeeded", {"result": "done", "runtime": seconds}
+    if all(each.returned for each in again):
+        return "task-rejected", {"requeue": True}
+    return "task-retried", {"exception": again[0].error, "traceback": ""}
