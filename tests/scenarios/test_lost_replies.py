@@ -30,7 +30,11 @@ from workers import poison
 from workers.beginning import Beginning
 from workers.claims import Pending, Run
 from workers.consumer import Consumer
+from workers.mending import Mending
 from workers.reader import StreamReader
+from workers.redis_clock import RedisClock
+from workers.scripts import Call, load, run_all
+from workers.stalls import Stalls
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
@@ -229,7 +233,6 @@ CELERY = [
     "SREM",
     "DEL",
     "LLEN",
-    "BRPOP",
     "PSUBSCRIBE",
     "PUBLISH",
     "EVALSHA kombu.refresh",
@@ -257,9 +260,20 @@ WITHIN_OTHERS = {"MULTI", "EXEC"}
 HOUSEKEEPING = {"ZRANGE", "EVALSHA lock.release", "SCRIPT EXISTS", "EVALSHA kombu.sweep"}
 """kombu's, of one worker at a time, every so many seconds."""
 
-RARE = {"EVALSHA sweep", "EVALSHA isolate", "EVALSHA begin", "EVALSHA count", "XLEN"}
-"""Sent once in minutes, by the first worker of a group, or for an event that kills its process;
-here called by hand."""
+RARE = {
+    "EVALSHA sweep",
+    "EVALSHA isolate",
+    "EVALSHA begin",
+    "EVALSHA count",
+    "EVALSHA clock",
+    "EVALSHA mend_pending",
+    "EVALSHA mend_retries",
+    "EVALSHA watch",
+    "EVALSHA write_when_full",
+    "XLEN",
+}
+"""Sent once in minutes, by the first worker of a group, for an event that kills its process, when
+the clock of Redis went back, or when Redis is full; here called by hand."""
 
 LISTED = {
     *(str(loss.match) for loss in BRIDGE + WORKER + ORDERED),
@@ -365,12 +379,20 @@ async def test_scripts_that_are_rarely_run_bear_lost_replies(pair: Pair) -> None
     with pair.stage.redis() as redis:
         redis.hset(keys.state("workers", "e"), mapping={"token": "token", "alone": 2})
     client = sync_client(proxy.url)
-    reader = StreamReader(Consumer(client, keys, "workers", "by hand"), 3)
+    consumer = Consumer(client, keys, "workers", "by hand")
+    reader = StreamReader(consumer, 3)
     proxy.disarm()
     for name in RARE:
         proxy.drop_reply(name)
     await asyncio.to_thread(reader.follow, [keys.stream(TYPE)])
     await asyncio.to_thread(reader.sweep)
+    await asyncio.to_thread(RedisClock(client, keys, "by-hand").know)
+    await asyncio.to_thread(Mending(consumer, 3).mend, 1)
+    stalls = Stalls(client, keys, "by-hand")
+    stalls.met("line", ["no line"])
+    await asyncio.to_thread(stalls.look)
+    write = Call(load("write_when_full"), (keys.audit,), ("XADD", "*", "who", "nobody"))
+    await asyncio.to_thread(run_all, client, [write])
     assert await asyncio.to_thread(poison.isolate, client, keys, "workers", suspect) == 2
     beginning = Beginning(client, keys, "by-hand", "1h", None)
     await asyncio.to_thread(beginning.begin, frozenset({"*"}))
