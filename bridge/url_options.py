@@ -82,13 +82,17 @@ def _tls_version(text: str) -> ssl.TLSVersion:
     return ssl.TLSVersion(int(text)) if text.isdigit() else ssl.TLSVersion[name]
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError
-        return text.lower()
+def _protocol(text: str) -> int:
+    if text != "2":
+        raise ValueError
+    return 2
 
-    return read
+
+def _cert_reqs(text: str) -> str:
+    word = text.lower().removeprefix("cert_")  # as kombu's URLs write it
+    if word not in {"none", "optional", "required"}:
+        raise ValueError
+    return word
 
 
 _TIMEOUT = Option(
@@ -118,7 +122,7 @@ TABLE: Mapping[str, Option] = {
     "health_check_interval": Option(
         _within(0, math.nextafter(math.inf, 0)), "give seconds, or 0 for no checks"
     ),
-    "protocol": Option(_one_of("2"), "give 2, the protocol that Flybridge speaks"),
+    "protocol": Option(_protocol, "give 2, the protocol that Flybridge speaks"),
     "ssl_keyfile": _TLS_TEXT,
     "ssl_certfile": _TLS_TEXT,
     "ssl_ca_certs": _TLS_TEXT,
@@ -127,9 +131,7 @@ TABLE: Mapping[str, Option] = {
     "ssl_password": _TLS_TEXT,
     "ssl_ciphers": _TLS_TEXT,
     "ssl_check_hostname": _TLS_SWITCH,
-    "ssl_cert_reqs": Option(
-        _one_of("none", "optional", "required"), "give none, optional or required", "rediss"
-    ),
+    "ssl_cert_reqs": Option(_cert_reqs, "give none, optional or required", "rediss"),
     "ssl_min_version": Option(_tls_version, "give TLSv1.2 or TLSv1.3", "rediss"),
     "ssl_include_verify_flags": _TLS_FLAGS,
     "ssl_exclude_verify_flags": _TLS_FLAGS,

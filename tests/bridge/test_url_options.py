@@ -25,7 +25,7 @@ GOOD = {
     "socket_keepalive": ("No", False),
     "socket_read_size": ("4096", 4096),
     "health_check_interval": ("5", 5.0),
-    "protocol": ("2", "2"),
+    "protocol": ("2", 2),
     "ssl_keyfile": ("/k.pem", "/k.pem"),
     "ssl_certfile": ("/c.pem", "/c.pem"),
     "ssl_ca_certs": ("/ca.pem", "/ca.pem"),
@@ -120,6 +120,7 @@ def test_any_other_option_is_refused_with_what_to_do(query: str, sentence: str) 
 
 
 def test_tls_takes_known_words_only() -> None:
+    assert read_options("ssl_cert_reqs=CERT_REQUIRED", "rediss") == {"ssl_cert_reqs": "required"}
     assert "TLSv1.2 or TLSv1.3" in refusal("ssl_min_version=1.4", "rediss")
     assert "none, optional or required" in refusal("ssl_cert_reqs=some", "rediss")
     assert "VERIFY_X509_STRICT" in refusal("ssl_exclude_verify_flags=ALL", "rediss")
