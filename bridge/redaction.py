@@ -29,16 +29,17 @@ _NAMES = (
     r"|authorization"
 )
 _NAME = re.compile(_NAMES, re.IGNORECASE)
+# Each part is bounded, or begins with a fixed text: anybody may make a text long, and none may take
+# time by the square of its length.
 _PAIR = re.compile(
-    rf"""(?P<name>(?:{_NAMES})\w*\\*["']?\s*[=:]\s*)(?!(?:(?:bearer|basic)\s+)?\[redacted\])"""
-    r"""(?:(?P<mark>b?(?P<quote>\\*["']))(?:(?!(?P=quote)).)*(?P=quote)?"""
-    r"""|(?P<scheme>(?:(?:bearer|basic)\s+)?)[^\s"'&,;)}\]\\]+)""",
+    rf"""(?P<name>(?:{_NAMES})\w{{0,40}}\\{{0,8}}["']?\s{{0,8}}[=:]\s{{0,8}})"""
+    r"""(?!(?:(?:bearer|basic)\s{1,8})?\[redacted\])"""
+    r"""(?:(?P<mark>b?(?P<quote>\\{0,8}["']))(?:(?!(?P=quote)).)*(?P=quote)?"""
+    r"""|(?P<scheme>(?:(?:bearer|basic)\s{1,8})?)[^\s"'&,;)}\]\\]+)""",
     re.IGNORECASE,
 )
 _URL = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s\"'<>]*@)?(?P<place>[^\s?#\"'<>]*)"
-    r"(?P<query>\?[^\s#\"'<>]*)?",
-    re.IGNORECASE,
+    r"://(?P<user>[^\s\"'<>]{0,1024}@)?(?P<place>[^\s?#\"'<>]*)(?P<query>\?[^\s#\"'<>]*)?"
 )
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -123,8 +124,8 @@ def _spelt(found: re.Match[str]) -> str:
 
 
 def _bare_url(url: re.Match[str]) -> str:
-    scheme, user, place, query = url.groups()
-    return f"{scheme}{f'{REDACTED}@' if user else ''}{place}{f'?{REDACTED}' if query else ''}"
+    user, place, query = url.groups()
+    return f"://{f'{REDACTED}@' if user else ''}{place}{f'?{REDACTED}' if query else ''}"
 
 
 def _bare_pair(pair: re.Match[str]) -> str:
