@@ -222,7 +222,8 @@ def delivered_ahead(redis: Redis, keys: Keys, entry_ids: list[str]) -> None:
     redis.xclaim(keys.stream(IM), "workers", "dead", 0, entry_ids, time=noted, justid=True)
     dump = redis.dump(keys.stream(IM))[:-8]
     assert dump.count(noted.to_bytes(8, "little")) == len(entry_ids)
-    dump = dump.replace(noted.to_bytes(8, "little"), (noted + HOURS).to_bytes(8, "little"))
+    for seen in range(noted, now_ms(redis) + 1):  # that of the consumer, too
+        dump = dump.replace(seen.to_bytes(8, "little"), (seen + HOURS).to_bytes(8, "little"))
     redis.restore(keys.stream(IM), 0, dump + crc64(dump).to_bytes(8, "little"), replace=True)
 
 
@@ -238,6 +239,25 @@ def crc64(data: bytes) -> int:
 
 def guard_of(redis: Redis, keys: Keys) -> Guard:
     return Guard(redis, keys, "workers", LEASE, "w2")
+
+
+def test_a_dead_consumer_is_idle_again_even_if_it_held_nothing(redis, keys, publish, clock):
+    publish("ev1")
+    (item,) = follower(redis, keys, "dead").read(10)
+    delivered_ahead(redis, keys, [item.entry_id])
+    redis.xack(keys.stream(IM), "workers", item.entry_id)
+    time.sleep(0.01)
+    assert idle(redis, keys) == 0
+    went_back(redis, keys)
+    clock.look()
+    time.sleep(0.01)
+    assert idle(redis, keys) > 0
+
+
+def idle(redis: Redis, keys: Keys) -> int:
+    """Ms for which the dead worker's consumer seems to have done nothing."""
+    found: Any = redis.xinfo_consumers(keys.stream(IM), "workers")
+    return {each["name"]: each["idle"] for each in found}[b"dead"]
 
 
 def test_a_lock_is_not_cut_short_while_the_clock_is_right(redis, keys, guard, publish):
