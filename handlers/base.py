@@ -55,7 +55,8 @@ class Handler:
     max_attempts: ClassVar[int] = 5
     """Attempts before the event is given up, the first included."""
     timeout: ClassVar[float] = 30.0
-    """Seconds per attempt. Then an `async def` is cancelled; a `def` should watch `remaining()`."""
+    """Seconds per attempt. Then an `async def` is cancelled; a `def` should watch `remaining()`.
+    What goes on is waited for, or killed with its process; a success that comes late is kept."""
     backoff: ClassVar[float] = 1.0
     """Seconds before the second attempt; doubles with each one after."""
     backoff_max: ClassVar[float] = 600.0

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
@@ -84,6 +85,16 @@ class HandlerThreads:
             return await waiting.end()
         finally:
             self._waiting.discard(waiting)
+
+    async def outlast(self, other: Future[Any]) -> None:
+        """Wait in the same way for a call in a thread of another's.
+
+        Raises:
+            asyncio.CancelledError: see `let_go`.
+        """
+        waiting = _Waiting(asyncio.get_running_loop())
+        other.add_done_callback(lambda _: waiting.tell((None, None)))
+        await self.wait(waiting)
 
     def _serve(self) -> None:
         while work := self._work.get():

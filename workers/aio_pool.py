@@ -26,6 +26,7 @@ from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool, apply_target
 
 from workers import watch
+from workers.errands import ErrandThreads
 
 log = structlog.get_logger("workers.pool")
 
@@ -124,6 +125,7 @@ class TaskPool(BasePool):
     def on_start(self) -> None:
         """Start the loop."""
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(ErrandThreads())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._inbox: deque[Running] = deque()
         self._rung = self._stopping = False

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
+from functools import partial
 from typing import Any, cast
 
 from handlers.registry import Registration
 from handlers.threads import HandlerThreads, in_thread, of_caller
-from workers.loops import drive
+from workers.errands import Errands
+from workers.loops import drive, threads_of
 from workers.watch import here
 
 Around = Callable[[Registration], AbstractContextManager[Any]]
@@ -51,7 +54,8 @@ def _directly(registration: Registration, given: Any, context: Any) -> Any:
         return None
     # A decorator or a factory may hide an async handler behind a plain function.
     if inspect.isawaitable(result):
-        result = drive(_within(result, registration, given, context))
+        threads = threads_of(os.getpid())
+        result = drive(_within(partial(_itself, result), registration, given, context, threads))
     return _ran(result)
 
 
@@ -72,12 +76,17 @@ async def on_loop(
         if registration.is_async:
             # For `def` handlers within middleware that is async.
             of_caller.set(threads)
-            result = registration.run(given, context)
-        else:
-            result = await in_thread(threads, _watched, registration, given, context, succeeded)
+            start = partial(registration.run, given, context)
+            return _ran(await _within(start, registration, given, context, threads))
+        result = await in_thread(threads, _watched, registration, given, context, succeeded)
         if result is not None and inspect.isawaitable(result):
-            result = await _within(result, registration, given, context)
+            start = partial(_itself, result)
+            result = await _within(start, registration, given, context, threads)
         return _ran(result)
+
+
+def _itself(result: Any) -> Any:
+    return result
 
 
 def _watched(
@@ -103,19 +112,29 @@ def _ran(result: Any) -> Any:
 
 
 async def _within(
-    awaitable: Awaitable[Any], registration: Registration, given: Any, context: Any
+    start: Callable[[], Any],
+    registration: Registration,
+    given: Any,
+    context: Any,
+    threads: HandlerThreads,
 ) -> Any:
-    """Await it within the handler's timeout; a success that comes later is one all the same."""
+    """Await what `start` returns within the handler's timeout; a later success is one all the same.
+
+    It begins here, for what it does before its first `await` counts, too.
+    """
     task = cast("asyncio.Task[Any]", asyncio.current_task())
-    watch, returned = here(), False
+    errands, watch, returned = Errands(), here(), False
     call = watch.begin(registration, given, context, task)
     limit = _Limit(task, registration.timeout)
     try:
-        result = await awaitable
+        result = start()
+        if inspect.isawaitable(result):
+            result = await result
         returned = True
         return result
-    except asyncio.CancelledError as error:
-        if limit.lift():
+    except (Exception, asyncio.CancelledError) as error:
+        await errands.end(threads)
+        if limit.lift() and isinstance(error, asyncio.CancelledError):
             seconds = f"{registration.timeout:g} s"
             raise TimeoutError(f"still running after {seconds}; raise its timeout") from error
         raise

@@ -520,6 +520,30 @@ def test_the_soft_time_limit_strikes_whoever_runs_and_leaves_nothing_running(
     assert (outcome.finished, outcome.error) == (("quick",), "SoftTimeLimitExceeded")
 
 
+@pytest.mark.parametrize("own_timeout", [None, 0.02])
+def test_what_a_failed_coroutine_has_given_to_a_thread_is_waited_for(
+    own_loop: None, table: Registry, own_timeout: float | None
+) -> None:
+    given_up = threading.Event()
+    ended: list[bool] = []
+
+    def errand() -> None:
+        ended.append(given_up.wait(10))
+        time.sleep(0.05)
+        ended.append(True)
+
+    async def give(event: Event, context: Context) -> None:
+        try:
+            await asyncio.wait_for(asyncio.to_thread(errand), own_timeout)
+        finally:
+            given_up.set()
+
+    table.register(give, "im.*", name="a", timeout=0.05)
+    outcome = run(table, ENVELOPE, 1, {})
+    assert outcome.error.startswith("TimeoutError")
+    assert ended == [True, True]
+
+
 async def test_cancelling_the_run_cancels_its_handlers_and_passes_on(table: Registry) -> None:
     started = asyncio.Event()
     ended: list[str] = []
