@@ -23,6 +23,7 @@ from bridge.boottime import boottime
 from bridge.cancellation import heed_cancellation
 from bridge.election import Acquired, Answer, Election, LossReason, Lost, Timing
 from bridge.errors import LeaseLost
+from bridge.spoilt_key import SpoiltKey
 from bridge.streams import Keys
 
 RELEASE_TIMEOUT = 0.5
@@ -86,7 +87,7 @@ class LeaseElector:
         self._scope: asyncio.Timeout | None = None
         self._candidacy = 1
         self._stands = False
-        self._spoilt = False
+        self._spoilt = SpoiltKey(keys.lease, "nobody can lead")
 
     @property
     def term(self) -> int:
@@ -195,7 +196,8 @@ class LeaseElector:
             return self.timing.lease_duration
         heed_cancellation()
         now = self._clock()
-        self.answered_at, self.renew_seconds, self._spoilt = now, now - sent, False
+        self._spoilt.succeeded()
+        self.answered_at, self.renew_seconds = now, now - sent
         self._take(self._election.answered(answer, sent, now))
         return answer.left if stands else self.timing.lease_duration
 
@@ -222,10 +224,7 @@ class LeaseElector:
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
-        if isinstance(error, ResponseError) and "WRONGTYPE" in str(error) and not self._spoilt:
-            self._spoilt = True
-            log.error("key.spoilt", key=self._key, error=str(error),
-                      hint="somebody wrote it by hand; delete it, or nobody can lead")  # fmt: skip
+        self._spoilt.failed(error)
         log.debug("lease.unanswered", term=self.term, error=repr(error), failures=self.failures)
 
     def _take(self, change: Acquired | Lost | None) -> None:

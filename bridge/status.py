@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from bridge.cancellation import heed_cancellation
 from bridge.heartbeat import HeartbeatStatistics
+from bridge.spoilt_key import SpoiltKey
 from bridge.streams import Keys
 
 PERIOD = 2.0
@@ -130,6 +131,7 @@ class Board:
     ) -> None:
         self._redis = redis
         self._key = keys.bridges
+        self._spoilt = SpoiltKey(keys.bridges, "no bridge's status can be shown")
         self._status = status
         self._period = period
         self._changed = asyncio.Event()
@@ -167,7 +169,9 @@ class Board:
         try:
             async with asyncio.timeout(_TIMEOUT):
                 await call
+            self._spoilt.succeeded()
         except (RedisError, OSError) as error:  # a board that is out of date does no harm
+            self._spoilt.failed(error)
             log.debug("status.unwritten", error=repr(error))
 
 

@@ -142,6 +142,11 @@ class Watch:
         """Event of our own loggers -> lines."""
         return Counter(self._bridge.told("bridge") + self._worker.told("workers"))
 
+    def keys_told(self) -> Counter[str]:
+        """Key that is told to be spoilt -> lines."""
+        lines = self._bridge.lines("error") + self._worker.lines("error")
+        return Counter(line["key"] for line in lines if line["event"] == "key.spoilt")
+
     def of_celery(self) -> int:
         """Lines of Celery's."""
         return len(self._worker.told("celery"))

@@ -128,3 +128,26 @@ async def test_a_flushed_redis_has_lost_what_it_had_and_takes_what_comes(pair: P
 
     pair.push_some()
     await pair.all_settled(RECOVERY)
+
+
+async def test_keys_overwritten_by_hand_cost_nothing_but_what_lies_there(pair: Pair) -> None:
+    """Of bridge and worker alike; what each key stops is `tests/workers/test_spoilt.py`'s."""
+    await pair.all_settled()
+    keys, watch = pair.stage.keys, Watch(pair)
+    group = "workers"
+    spoilt = (keys.subscriptions, keys.bridges, keys.audit, keys.ages, keys.dead("bridge"),
+              keys.workers(group), keys.handled(group), keys.joined(group), keys.clock(group),
+              keys.starts(group), keys.retries_of(group, keys.stream(TYPE)))  # fmt: skip
+    with pair.stage.redis() as redis:
+        for key in spoilt:
+            redis.delete(key)
+            redis.set(key, "by hand")
+        pair.push("hello", "twice", "fail 1")
+        await pair.all_settled()
+        needed_now = {keys.bridges, keys.subscriptions, keys.workers(group), keys.clock(group)}
+        await eventually(lambda: needed_now <= watch.keys_told().keys())
+        redis.delete(*spoilt)
+
+    await watch.recovers()
+    assert watch.told().keys() == {"key.spoilt"}
+    assert max(watch.keys_told().values()) == 1
