@@ -186,6 +186,8 @@ def main() -> None:
             error.show()
         status = error.exit_code
     except click.Abort:
-        click.echo("flybridge: interrupted", err=True)
+        from bridge.logs import say_last
+
+        say_last("interrupted", as_json=_tells_json(None))
         status = 1
     sys.exit(status)

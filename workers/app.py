@@ -100,7 +100,6 @@ def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]
         "task_routes": (routing,),
         "task_serializer": "json",
         "accept_content": ["json"],
-        "task_ignore_result": True,
         "worker_consumer": "workers.stray:TaskConsumer",
         "worker_prefetch_multiplier": 4,
         # The handlers' outcomes are settled over another connection, so they need not be repeated.

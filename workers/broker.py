@@ -121,11 +121,11 @@ class Channel(FullChannel):
     @property
     def active_queues(self) -> set[str]:
         """The queues whose lists are read."""
-        queues = set(super().active_queues)
         if self.wants_messages is None or self.wants_messages():
-            return queues
+            return set(super().active_queues)
         # Those of answers, for a handler may ask, too.
-        return {queue for queue in queues if queue in self.auto_delete_queues}
+        asked = self.auto_delete_queues - self.active_fanout_queues
+        return {queue for queue in asked if queue in self._active_queues}
 
     def basic_consume(
         self, queue: str, no_ack: bool, callback: Callable[[Any], Any], *args: Any, **options: Any

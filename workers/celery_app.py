@@ -10,6 +10,7 @@ from celery import Celery
 from celery.app.utils import Settings
 from kombu.utils.objects import cached_property
 
+from bridge.errors import SettingsInvalid
 from workers import command_line
 
 
@@ -40,6 +41,9 @@ class App(Celery):
         configuration: Celery's settings. `--config` and `--result-backend` of `celery` come first
             where these leave something open.
         options: of `celery.Celery`.
+
+    Raises:
+        SettingsInvalid: there is no such backend for results.
     """
 
     def __init__(self, configuration: Mapping[str, Any], **options: Any) -> None:
@@ -53,14 +57,24 @@ class App(Celery):
         )
         # Celery swaps what it holds, and never the object. (An assignment would be a setting.)
         object.__setattr__(self._conf, "__class__", OwnSettings)
-        self.conf.update({**_by_command_line(), **configuration} if module else _by_command_line())
+        backend = command_line.given("result_backend")
+        chosen = {"result_backend": backend} if backend else {}
+        self.conf.update({**chosen, **configuration} if module else chosen)
+        if backend:
+            self._check(backend)
+
+    def _check(self, backend: str) -> None:
+        try:
+            self._get_backend()
+        except Exception as error:
+            raise SettingsInvalid(
+                [
+                    f"--result-backend: {backend} cannot be used ({error}); install what it needs, "
+                    "or leave it out"
+                ]
+            ) from error
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802  # Celery's name
         """The class of the program that `celery worker` and `flybridge worker` run."""
         return self.subclass_with_self("workers.program:Program")
-
-
-def _by_command_line() -> dict[str, Any]:
-    backend = command_line.given("result_backend")
-    return {"result_backend": backend} if backend else {}

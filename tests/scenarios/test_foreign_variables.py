@@ -34,11 +34,15 @@ FOREIGN: Mapping[str, str] = {
 """Of some other Celery program, whose container or shell this is, too."""
 
 
+PREIMPORTED = "import celery.bin.celery, celery.concurrency, bridge.cli; bridge.cli.main()"
+
+
 @pytest.mark.parametrize(
     "command",
     [
         (FLYBRIDGE, "worker", "--pool", "prefork", "--concurrency", "1"),
-        (FLYBRIDGE, "worker", "--pool", "asyncio"),
+        # As by `opentelemetry-instrument`, which imports Celery first.
+        (sys.executable, "-c", PREIMPORTED, "worker", "--pool", "asyncio"),
         (*CELERY, "worker", "-c", "2"),
     ],
 )
