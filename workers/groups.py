@@ -19,7 +19,7 @@ from handlers.types import domain
 from workers.counting import Count, count_after
 from workers.presence import AT_WORK, present
 from workers.scripts import Call, load, run_all
-from workers.stored import PAGE, scan
+from workers.stored import PAGE, members, scan
 
 LEFT = b"left"
 """The consumer that has what others left behind; no worker bears the name."""
@@ -79,7 +79,7 @@ class Groups:
 
         It looks through all keys of Redis, which takes a second a million.
         """
-        subscriptions = self._members(self._keys.subscriptions)
+        subscriptions = members(self._redis, self._keys.subscriptions)
         standings = [
             each for stream in self._streams() for each in self._standings(stream, subscriptions)
         ]
@@ -88,7 +88,7 @@ class Groups:
 
     def unread(self) -> dict[str, int]:
         """Event type -> how many events are kept that no group reads."""
-        subscriptions = self._members(self._keys.subscriptions)
+        subscriptions = members(self._redis, self._keys.subscriptions)
         found = {
             stream.removeprefix(self._keys.events): int(self._redis.xlen(stream))
             for stream in self._streams()
@@ -100,11 +100,11 @@ class Groups:
         """Whether there is, or was, such a group: it subscribed, joined a stream or left dead
         letters. Cheaper than `states`."""
         keys = self._keys
-        if name in map(_group, self._members(keys.subscriptions)):
+        if name in map(_group, members(self._redis, keys.subscriptions)):
             return True
         if self._redis.exists(keys.dead(name), keys.workers(name), keys.replays(name)):
             return True
-        streams = (keys.stream(each) for each in self._members(keys.types))
+        streams = (keys.stream(each) for each in members(self._redis, keys.types))
         return any(
             _text(info["name"]) == name for stream in streams for info in self._joined(stream)
         )
@@ -116,14 +116,14 @@ class Groups:
         back, it begins there, or the retention back. Repeating the call is harmless.
         """
         keys, streams = self._keys, self._streams()
-        ours = [each for each in self._members(keys.subscriptions) if _group(each) == name]
+        ours = [each for each in members(self._redis, keys.subscriptions) if _group(each) == name]
         if ours:
             self._redis.srem(keys.subscriptions, *ours)
         self._redis.delete(keys.starts(name))
         script, joined = load("leave_group"), keys.joined(name)
         calls = [Call(script, (stream, joined), (name,)) for stream in streams]
         left = sum(int(answer == 1) for answer in run_all(self._redis, calls))
-        replays = [keys.replay(name, each) for each in self._members(keys.replays(name))]
+        replays = [keys.replay(name, each) for each in members(self._redis, keys.replays(name))]
         for stream in replays:
             self._expire_states(name, stream)
         found = [f"{keys.order(name)}:*", f"{keys.retries(name)}:*"]
@@ -175,7 +175,7 @@ class Groups:
 
     def _replays(self, name: str) -> list[Standing]:
         """Of a group in its replay streams."""
-        types = self._members(self._keys.replays(name))
+        types = members(self._redis, self._keys.replays(name))
         return [self._replay(name, self._keys.replay(name, each)) for each in types]
 
     def _replay(self, name: str, stream: str) -> Standing:
@@ -212,10 +212,6 @@ class Groups:
         """Also those that a worker made for events of which none has come."""
         found = self._redis.scan_iter(self._keys.events + "*", count=1000, _type="stream")
         return sorted({_text(stream) for stream in found})
-
-    def _members(self, key: str) -> list[str]:
-        members: Any = self._redis.smembers(key)
-        return sorted(map(_text, members))
 
 
 def _group(subscription: str) -> str:

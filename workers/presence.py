@@ -22,6 +22,7 @@ from bridge.streams import Keys
 from workers.coverage import Coverage, Sighting
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys, is_spoilt
+from workers.stored import spoilt
 
 BEAT = 2.0
 """Seconds between two signs of life."""
@@ -151,11 +152,20 @@ class Presence:
 
 
 def present(redis: Redis, keys: Keys, group: str) -> list[Worker]:
-    """The workers of a group that are there, by name."""
+    """The workers of a group that are there, by name.
+
+    Raises:
+        StreamSpoilt: the key is of a wrong type.
+    """
     now: Any = redis.time()
     # Later ones were said while Redis' clock was ahead, and not since.
     first, last = (now[0] - AT_WORK) * 1000, (now[0] + AT_WORK) * 1000
-    records: Any = redis.zrangebyscore(keys.workers(group), first, last)
+    try:
+        records: Any = redis.zrangebyscore(keys.workers(group), first, last)
+    except ResponseError as error:
+        if not is_spoilt(error):
+            raise
+        raise spoilt(keys.workers(group), error) from error
     # Of two records of one worker the later one holds.
     found = {worker.name: worker for worker in map(_worker, records)}
     return [found[name] for name in sorted(found)]

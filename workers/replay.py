@@ -21,7 +21,7 @@ from handlers.registry import Registry
 from handlers.types import matches
 from workers.letters import answer_key
 from workers.scripts import Call, load, run_all
-from workers.stored import Stored, scan
+from workers.stored import Stored, members, scan
 
 
 class WindowEmpty(BridgeError):
@@ -114,8 +114,7 @@ class Replayer:
         self._who = who
         self._pace = pace
         self._dry_run = dry_run
-        known: Any = redis.smembers(keys.types)
-        self._types = {name.decode(errors="replace") for name in known}
+        self._types = frozenset(members(redis, keys.types))
 
     def replay(self, letters: Iterable[Stored], registry: Registry | None) -> Iterator[Answer]:
         """Replay dead letters: of each, the handlers that had not succeeded.
@@ -259,8 +258,7 @@ class Window:
                     yield item
 
     def _known(self) -> list[str]:
-        known: Any = self.redis.smembers(self.keys.types)
-        return sorted(name.decode(errors="replace") for name in known)
+        return members(self.redis, self.keys.types)
 
     def _streams(self) -> list[str]:
         return [

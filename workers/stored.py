@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from bridge.errors import EXIT_REDIS, BridgeError
 from bridge.streams import Entry
 from workers.scripts import Call, load, run_all
+from workers.spoilt import is_spoilt
 
 PAGE = 200
 """Entries read at once."""
@@ -103,6 +105,21 @@ def scan(
             return
         beyond = "(" + page[-1][0].decode()
         first, last = (first, beyond) if newest_first else (beyond, last)
+
+
+def members(redis: Redis, key: str) -> list[str]:
+    """The members of a set, sorted; those that someone made by hand may be anything.
+
+    Raises:
+        StreamSpoilt: the key is no set.
+    """
+    try:
+        found: Any = redis.smembers(key)
+    except ResponseError as error:
+        if not is_spoilt(error):
+            raise
+        raise spoilt(key, error) from error
+    return sorted(each.decode(errors="replace") for each in found)
 
 
 def spoilt(key: str, error: Exception) -> StreamSpoilt:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import Result
 from redis import Redis
 
+from bridge.errors import EXIT_REDIS
 from bridge.lifetimes import UNSETTLED
 from bridge.streams import Keys
 from workers import counting, groups
@@ -97,6 +98,16 @@ def test_the_list_names_the_types_that_no_group_reads(flybridge: Flybridge, redi
         redis.xadd(KEYS.stream("contact.user.created_v3"), {"event_id": "unread"})
     told = flybridge("list").stderr
     assert told == "no group reads the events of contact.user.created_v3 (2)\n"
+
+
+@pytest.mark.parametrize(
+    "key", [KEYS.subscriptions, KEYS.workers("workers"), KEYS.replays("workers")]
+)
+def test_a_key_overwritten_by_hand_is_named(flybridge: Flybridge, redis: Redis, key: str) -> None:
+    redis.set(key, "by hand")
+    told = flybridge("list")
+    assert told.exit_code == EXIT_REDIS
+    assert f"{key} is spoilt" in told.stderr
 
 
 def test_a_lag_that_redis_does_not_know_is_counted(
