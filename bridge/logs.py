@@ -71,6 +71,8 @@ def configure(
     handler.tells_json = log_format == "json"
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    # For loggers that hand nothing on, and have no handler of their own: billiard's is one.
+    logging.lastResort = handler
     root.setLevel(threshold)
     for name, floor in FLOORS.items():
         logging.getLogger(name).setLevel(max(floor, threshold))

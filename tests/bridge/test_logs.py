@@ -29,12 +29,14 @@ def untouched_logging() -> Iterator[None]:
     """Logging is global to the process: put everything back that `configure` sets."""
     root = logging.getLogger()
     handlers, level, hook = root.handlers[:], root.level, sys.excepthook
+    last_resort = logging.lastResort
     in_thread, unraisable = threading.excepthook, sys.unraisablehook
     levels = {name: logging.getLogger(name).level for name in logs.FLOORS}
     yield
     root.handlers[:], sys.excepthook = handlers, hook
     threading.excepthook, sys.unraisablehook = in_thread, unraisable
     logging.captureWarnings(False)
+    logging.lastResort = last_resort
     root.setLevel(level)
     for name, before in levels.items():
         logging.getLogger(name).setLevel(before)
@@ -73,6 +75,19 @@ def test_a_librarys_record_has_the_same_shape_as_ours(lines: Lines) -> None:
         "celery.worker",
     )
     assert line["timestamp"].endswith("Z")
+
+
+def test_a_logger_that_hands_nothing_on_is_heard_in_the_same_shape(lines: Lines) -> None:
+    logs.configure("info", "json")
+    alone = logging.getLogger("multiprocessing")
+    alone.propagate = False
+    try:
+        alone.error("a child is gone")
+    finally:
+        alone.propagate = True
+
+    (line,) = lines()
+    assert (line["event"], line["level"]) == ("a child is gone", "error")
 
 
 def test_a_line_within_a_span_carries_its_ids(lines: Lines) -> None:
