@@ -45,6 +45,8 @@ class PendingList:
         self._lease_ms = int(event_lease * 1000)
         self._sizes = consumer.sizes
         self._stopped_at: dict[tuple[str, str], bytes] = {}
+        self.unfinished = False
+        """The last `take_over` had room, and no time, to look through all of a stream."""
         self._looks = 0
         self._turns = 0
 
@@ -65,17 +67,13 @@ class PendingList:
                 found += self._recover("own", stream, room - len(found), followed)
         return found
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether `take_over` has not come to the end of a stream."""
-        return any(whose == "idle" for whose, _ in list(self._stopped_at))
-
     def take_over(self, room: int, caps: Caps = NO_CAPS) -> list[Pending]:
         """Entries whose worker has not renewed them for an event lease.
 
         If there are more than fit, the next call goes on behind them.
         """
         found: list[Pending] = []
+        self.unfinished = False
         self._looks += 1
         followed = self._consumer.followed
         for stream in rotated(followed.streams, self._looks):
@@ -181,7 +179,10 @@ class PendingList:
                 found += self._consumer.pending(stream, raw)
             if cursor == START:
                 return found
-        self._stopped_at[whose, stream] = cursor
+        else:
+            self.unfinished = self.unfinished or whose == "idle"
+        if cursor != START:
+            self._stopped_at[whose, stream] = cursor
         return found
 
     def _taken(self, stream: str, taken: Taken) -> list[Pending]:

@@ -131,6 +131,9 @@ class TestALongPendingList:
         assert [item.stream for item in worker.pending.take_over(100)] == [keys.stream(CONTACT)]
         assert worker.pending.unfinished
         assert redis.info("commandstats")["cmdstat_xautoclaim"]["calls"] <= 12
+        worker.pending.take_over(100, {keys.stream(IM): 0})
+        assert not worker.pending.unfinished, "none of it is wanted now"
+        worker.pending.take_over(100)
         looks = 0
         while worker.pending.unfinished:
             worker.pending.take_over(100)
