@@ -70,6 +70,9 @@ def configure(
     handler.setFormatter(_formatter(log_format, colors=colors))
     handler.tells_json = log_format == "json"
     root = logging.getLogger()
+    for before in root.handlers:
+        if isinstance(before, _FileHandler):
+            before.close()
     root.handlers[:] = [handler]
     # For loggers that hand nothing on, and have no handler of their own: billiard's is one.
     logging.lastResort = handler

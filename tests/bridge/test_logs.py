@@ -297,6 +297,7 @@ def test_a_file_takes_the_lines_and_may_be_rotated(
 
     assert "first" in (tmp_path / "worker.log.1").read_text()
     assert "second" in file.read_text()
+    logs.configure("info", log_format)
     assert capsys.readouterr().err == ""
 
 
