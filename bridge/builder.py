@@ -203,7 +203,7 @@ class Builder:
             return ["bridge_only() runs no handlers, and some were added; leave out one of both."]
         if not has_handlers and self._runs_handlers:
             return [
-                "No handler was added, so events would be logged and gone; "
+                "No handler was added, so every event would become a dead letter; "
                 "add_handler(…), set_default_handler(…), or bridge_only()."
             ]
         try:

@@ -73,6 +73,11 @@ class Changes:
         self._queues = queues
         self._parallel = parallel
         self.made = NONE_MADE
+        self.behind: set[int] = set()
+        """Pids of the pool's children that were there at the last change and may not have followed.
+
+        One that dies meanwhile has died of the change, and not of its events.
+        """
 
     def make(self, change: Change) -> tuple[str, ...]:
         """Make a change here, all of it or nothing; later requests tell the pool's children.

@@ -7,6 +7,8 @@ business of `changes.py`.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -79,11 +81,17 @@ def _make(state: Any, change: Change, who: str) -> dict[str, Any]:
         log.warning("change.refused", action=change.action, what=change.what, who=who,
                     error=str(error))  # fmt: skip
         return {"error": redact(str(error))}
+    app.changes.behind = set(_children(state.consumer.pool))
     _tell(state.consumer, rates)
     revision = app.changes.made.revision
     log.info("handlers.changed", action=change.action, what=change.what, who=who,
              handlers=" ".join(names), revision=revision)  # fmt: skip
     return {"ok": {"handlers": list(names), "revision": revision}}
+
+
+def _children(pool: Any) -> Collection[int]:
+    """Pids of a pool's processes; none where it has none of its own."""
+    return {pid for pid in pool.info.get("processes", ()) if pid != os.getpid()}
 
 
 def _tell(consumer: Any, rates: dict[str, Any]) -> None:

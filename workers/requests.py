@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("workers.requests")
 
-CHANGE_PATIENCE = 5.0
-"""Seconds until an event is tried again whose process could not take up a change of handlers."""
+BEHIND = Outcome(retry_after=0.0, error="its process ended at a change of handlers", returned=True)
+"""Of an event whose process could not take up a change of handlers."""
 
 Finish = Callable[["EventRequest", Sequence[Outcome], float], None]
 """Takes the outcomes of the request's events in order, and the seconds of the longest run."""
@@ -188,6 +189,8 @@ class EventRequest(Request):
             self.on_failure(result, return_ok=True)
             return
         task_ready(self, successful=True)
+        # It has followed, or it would have died.
+        _behind(self._app).discard(self.worker_pid)
         self._end(*result)
 
     def on_failure(self, exc_info: Any, **options: Any) -> None:
@@ -228,6 +231,9 @@ class EventRequest(Request):
         if self._revoked:
             revoked = Outcome(failed=(Failure("", "revoked", "revoked by an operator"),))
             self._end([revoked] * len(self.runs))
+        elif self.worker_pid in _behind(self._app):
+            _behind(self._app).discard(self.worker_pid)
+            self._end([BEHIND] * len(self.runs), 0.0)
         elif self._last_words is not None:
             self._end(*self._last_words)
         else:
@@ -302,10 +308,7 @@ def trace_event(
     made: Made = NONE_MADE,
 ) -> Any:
     """Run a task under Celery's tracer, in the pool; unlike Celery's own, return its very value."""
-    error = _follow(made)
-    if error:
-        behind = Outcome(retry_after=CHANGE_PATIENCE, error=error, returned=True)
-        return 0, ([behind] * len(args[0]), 0.0), 0.0
+    _follow(made)
     this = child.here()
     with this.at(task_id) if this is not None else nullcontext():
         result, info, runtime, _ = trace_task(
@@ -320,16 +323,25 @@ def made_of(app: Any) -> Made:
     return changes.made if changes is not None else NONE_MADE
 
 
-def _follow(made: Made) -> str:
-    """Catch up with the worker's main process; why not, if that fails."""
+def _behind(app: Any) -> set[int]:
+    """The pool's children that may not have followed the changes of this process."""
+    changes: Changes | None = getattr(app, "changes", None)
+    return changes.behind if changes is not None else set()
+
+
+def _follow(made: Made) -> None:
+    """Catch up with the worker's main process; a child that cannot is replaced by one that has."""
     if made.revision <= made_of(current_app).revision:
-        return ""
+        return
     try:
         current_app.changes.follow(made)
     except HandlerError as error:
-        log.error("change.failed", revision=made.revision, error=describe(error))
-        return describe(error)
-    return ""
+        log.warning("change.failed", revision=made.revision, error=describe(error),
+                    hint="this child ends, and a new one takes its place; its events are tried "
+                    "again and not counted")  # fmt: skip
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(os.EX_TEMPFAIL)
 
 
 class Strategy:

@@ -150,7 +150,11 @@ class Unhandled:
             event_type=event_type[:128],
             group=self._group,
             hint="no worker of the group has a handler for this type; its events become dead "
-            f"letters when that has been so for {self._after:g} s. Start a worker that has one, "
-            "then: flybridge dlq replay --all --reason unhandled",
+            f"letters{_when(self._after)}. Start a worker that has one, then: flybridge dlq replay "
+            "--all --reason unhandled",
             **shown,
         )
+
+
+def _when(after: float) -> str:
+    return f" when that has been so for {after:g} s" if after else ""

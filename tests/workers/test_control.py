@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from handlers.registry import Registry, registry
 from workers import control, runner, tasks
 from workers.changes import NONE_MADE, Change, Changes, Made
 from workers.items import Item
-from workers.requests import CHANGE_PATIENCE, EventTask, trace_event
+from workers.requests import EventTask, trace_event
 from workers.routing import GRACE, NET, OTHER, Routing
 
 TYPE = "vc.meeting.meeting_started_v1"
@@ -222,19 +223,27 @@ def test_a_child_that_is_ahead_does_not_go_back(folder, child) -> None:
     assert child.app.changes.made == made
 
 
-def test_an_event_whose_process_cannot_follow_is_tried_again_and_said(folder, child) -> None:
+def test_a_child_that_cannot_follow_says_so_and_makes_room_for_one_that_has(
+    folder, child, monkeypatch
+) -> None:
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr("workers.requests.os._exit", leave)
     (folder / "late_bad.py").write_text("1 / 0")
     made = Made(1, (Change("register", "late_bad"),))
-    items = [item(folder), item(folder)]
-    with structlog.testing.capture_logs() as lines:
-        failed, (outcomes, _), _ = trace_event(TASK, "ev-1", {"id": "ev-1"}, (items,), made)
-    assert failed == 0
-    assert [outcome.retry_after for outcome in outcomes] == [CHANGE_PATIENCE] * 2
-    assert all(outcome.returned for outcome in outcomes), "an attempt was counted"
-    assert "ZeroDivisionError" in outcomes[0].error
-    assert not any(outcome.crashed for outcome in outcomes)
+    with structlog.testing.capture_logs() as lines, pytest.raises(SystemExit):
+        trace_event(TASK, "ev-1", {"id": "ev-1"}, ([item(folder)],), made)
     assert [line["event"] for line in lines] == ["change.failed"]
+    assert "ZeroDivisionError" in lines[0]["error"]
     assert child.app.changes.made == NONE_MADE
+
+
+def test_the_children_that_are_there_are_behind_a_change(folder, worker, monkeypatch) -> None:
+    info = {"processes": [os.getpid(), 1, 2]}
+    monkeypatch.setattr(worker.consumer.pool, "_get_info", lambda: info)
+    worker.told("register_handlers", module="late_good")
+    assert worker.app.changes.behind == {1, 2}
 
 
 def test_changes_repeated_from_any_point_lead_to_the_same_handlers(folder, worker) -> None:

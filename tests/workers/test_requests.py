@@ -17,6 +17,7 @@ from celery.worker import state
 from kombu.utils.limits import TokenBucket
 
 from bridge.streams import Entry
+from workers.changes import NONE_MADE
 from workers.claims import Pending, Run
 from workers.crashes import CRASH_BACKOFF_MAX, CRASHED, crashed
 from workers.outcomes import Failure, Outcome
@@ -118,6 +119,22 @@ def test_events_whose_process_died_are_tried_again_later(stage):
     assert 1 <= outcomes[1].retry_after <= 2
     assert outcomes[0].error == "WorkerLostError: signal 9"
     assert longest == CRASHED
+
+
+def test_a_process_that_died_of_a_change_of_handlers_costs_no_attempt_once(stage, monkeypatch):
+    monkeypatch.setattr(stage.app, "changes", SimpleNamespace(behind={7, 8}, made=NONE_MADE), False)
+    for pid in (7, 7, 8):
+        request = stage.take_on(5)
+        request.worker_pid = pid
+        if pid == 8:
+            request.on_success((0, ([DONE], 0.25), 0.3))
+            request = stage.take_on(5)
+            request.worker_pid = pid
+        request.on_failure(failure(WorkerLostError("signal 9")))
+    ended = [outcomes[0] for outcomes, _ in stage.told]
+    assert [(each.returned, each.verdict) for each in ended] == [
+        (True, "retry"), (False, "dead"), (False, "done"), (False, "dead"),
+    ]  # fmt: skip
 
 
 def test_an_event_that_killed_its_process_too_often_is_a_crash_loop(stage):
