@@ -78,7 +78,7 @@ def forget(common: dict[str, Any], /, name: str, yes: bool, **flags: Any) -> Non
     with open_desk(common, {**flags, "group": None}) as desk:
         known = Groups(desk.redis, desk.keys, desk.who)
         question = (
-            f"Forget {name} and the {_idle(known, name).unhandled} events it has not handled?"
+            f"Forget {name} and the {_idle(known, name).unhandled.events} it has not handled?"
         )
         if not yes and not (sys.stdin.isatty() and click.confirm(question, err=True)):
             raise GroupInUse(f"nothing was forgotten ({question}); say that you mean it with --yes")

@@ -223,10 +223,10 @@ def _hint(group: str, old: Count, left_out: Count, others: str) -> str:
     forget = f"stop its workers, then: flybridge groups forget {group}"
     said = []
     if old.number:
-        said.append(f"it is given {old} events that came before it; if that is not wanted: "
+        said.append(f"it is given {old.events} from before its start; if that is not wanted: "
                     f"{forget}, and start it with --from now")  # fmt: skip
     if left_out.number:
-        said.append(f"{left_out} events that came before it are not given to it; to have those "
+        said.append(f"it is not given {left_out.events} from before its start; to have those "
                     f"of the last hours: flybridge replay --from 2h --group {group}")  # fmt: skip
     if others:
         said.append(f"if its name is a mistake (there are {others}): {forget}")

@@ -32,6 +32,11 @@ class Count:
     def __str__(self) -> str:
         return f"{self.number:,}" if self.exact else f"{self.number:,} or more"
 
+    @property
+    def events(self) -> str:
+        """With the word for them, as `1 event` and `10,000 or more events`."""
+        return f"{self} event" if self == Count(1) else f"{self} events"
+
 
 def count_after(redis: Redis, stream: str, entry_id: str) -> Count:
     """How many entries follow this id, up to about `BOUND`.

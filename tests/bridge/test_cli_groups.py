@@ -176,7 +176,7 @@ def test_a_consumer_counts_as_a_worker_that_says_nothing_of_itself(
 def test_nothing_is_forgotten_unless_it_is_meant(flybridge: Flybridge, redis: Redis) -> None:
     answer = flybridge("forget", "workers")
     assert answer.exit_code == 1
-    assert "the 3 events" in answer.output
+    assert "the 3 events it" in answer.output
     assert "the 3 events" in flybridge("forget", "audit").output
     assert redis.xinfo_groups(STREAM)
 

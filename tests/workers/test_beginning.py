@@ -75,6 +75,7 @@ def test_the_first_group_is_given_what_waited_for_it_and_the_log_says_how_much(s
         worker = start("workers")
     line = told(logs)
     assert (line["event"], line["log_level"], line["old_events"]) == ("group.new", "warning", 3)
+    assert "it is given 3 events from before its start" in line["hint"]
     assert "flybridge groups forget workers, and start it with --from now" in line["hint"]
     assert worker.given() == ["ev1", "ev2", "ev3"]
 
@@ -290,7 +291,7 @@ def test_a_count_of_many_old_events_is_bounded_and_says_so(
         worker = start("audit", "1h")
     line = told(logs)
     assert line["old_events"] == "20 or more"
-    assert "20 or more events that came before" in line["hint"]
+    assert "20 or more events from before its start" in line["hint"]
     assert len(worker.given()) == 60
 
 
