@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from redis import Redis
-from redis.exceptions import ConnectionError
+from redis.exceptions import ConnectionError, ResponseError
 from structlog.testing import capture_logs
 
 from bridge.lifetimes import mark_ttl
@@ -69,7 +70,8 @@ class World:
         (answer,) = Replayer(self.redis, self.keys, "workers", "me").replay(chosen, self.registry)
         assert answer.moved
         stream: Any = self.keys.replay("workers", IM)
-        self.redis.xgroup_create(stream, "workers", id="0")
+        with suppress(ResponseError):  # it is there
+            self.redis.xgroup_create(stream, "workers", id="0")
         ((_, ((entry_id, fields),)),) = self.redis.xreadgroup("workers", "c", {stream: ">"})
         return Pending(stream, entry_id.decode(), Entry.from_fields(fields))
 
@@ -416,3 +418,70 @@ def test_an_event_without_its_key_is_told_of_once_a_type(world):
             run(world.a, world.push(f"e{number}", message_id))
     (line,) = [line for line in logs if line["event"] == "key.missing"]
     assert (line["option"], line["path"], line["event_type"]) == ("dedup_by", BY_MESSAGE, IM)
+
+
+@settings(max_examples=80, deadline=None,
+          suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
+@given(
+    events=st.lists(
+        st.tuples(st.sampled_from("xy"), st.sampled_from("mn")), min_size=2, max_size=6
+    ),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["claim", "claim", "retry", "dead", "replay"]), st.integers(0, 5)
+        ),
+        max_size=40,
+    ),
+)
+@example(events=["xm", "xn", "xm"], steps=[("dead", 0), ("replay", 0)])
+@example(events=["xm", "xm"], steps=[("retry", 1), ("lost", 0)])
+def test_whatever_happens_in_lines_nobody_waits_for_ever(
+    redis: Redis, keys: Keys, events: list[str], steps: list[tuple[str, int]]
+) -> None:
+    """An event is given as its line and its key, which succeeds once, one event at a time."""
+    redis.flushall()
+    world = World(redis, keys)
+    items = {
+        number: in_line(world, world.push(f"e{number}", message), line)
+        for number, (line, message) in enumerate(events)
+    }
+    running: dict[int, Run] = {}
+    died: set[int] = set()
+    succeeded: list[str] = []
+
+    def ended(number: int, outcome: Outcome) -> None:
+        mine = running.pop(number)
+        if "H" in mine.marks:
+            outcome = Outcome()
+        elif outcome is DONE:
+            succeeded.append(events[number][1])
+        end(world.a, mine, outcome)
+        if outcome is DEAD:
+            died.add(number)
+        if outcome is not RETRY:
+            del items[number]
+
+    def claimed(number: int) -> None:
+        if number in items and number not in running:
+            answer = claim(world.a, items[number])
+            if isinstance(answer, Run):
+                running[number] = answer
+        busy = [events[each][1] for each, run in running.items() if "H" not in run.marks]
+        assert len(busy) == len(set(busy))
+
+    for action, number in steps:
+        claimed(number)
+        if action == "replay" and number in died:
+            died.discard(number)
+            items[number] = in_line(world, world.replay(f"e{number}"), events[number][0])
+        elif action == "lost":
+            redis.delete(*redis.keys(f"{keys.order('workers')}:*") or ["none"])
+        elif action in ("retry", "dead") and number in running:
+            ended(number, RETRY if action == "retry" else DEAD)
+    for _ in range(2 * len(events)):
+        for number in list(items):
+            claimed(number)
+            if number in running:
+                ended(number, DONE)
+    assert not items, "they wait for each other"
+    assert len(succeeded) == len(set(succeeded))
