@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from bridge.span_redaction import redacted
 
 CAPACITY = 32_768
-"""Spans that may wait, some 50 MB, unless ``OTEL_BSP_MAX_QUEUE_SIZE`` is set."""
+"""Spans that may wait, some 30 MB, unless ``OTEL_BSP_MAX_QUEUE_SIZE`` is set."""
 
 BATCH = 512
 """Spans in one request at most, unless ``OTEL_BSP_MAX_EXPORT_BATCH_SIZE`` is set."""
