@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 
 from bridge.lifetimes import mark_ttl
 from bridge.streams import Keys
-from workers.coverage import Coverage, Sighting
+from workers.coverage import NOTHING, Coverage, Sighting
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys, is_spoilt
 from workers.stored import spoilt
@@ -78,6 +78,7 @@ class Presence:
         self._handled = keys.handled(group)
         self._worker = Worker(name, group, platform.node(), os.getpid(), int(time.time() * 1000))
         self._said: tuple[frozenset[str], bytes, bytes] | None = None
+        self._coverage = NOTHING
         self._records: set[bytes] = set()
         self._decoded: dict[bytes, Coverage] = {}
         self.sightings: tuple[Sighting, ...] = ()
@@ -92,11 +93,12 @@ class Presence:
         """
         worker = replace(self._worker, queues=coverage.queues)
         new = (covered, msgspec.json.encode(worker), coverage.to_json())
-        before = self._said
-        if new != before:
-            if before and before[2] != new[2]:
-                # Whoever else has that one still says so again within a beat.
-                self._remove(self._handled, {before[2]})
+        if new != self._said:
+            # A handler that was taken out here is not waited for; whoever else still has it says so
+            # again within a beat. A queue that is not read for a moment changes nothing.
+            if self._said and coverage.handlers != self._coverage.handlers:
+                self._remove(self._handled, {self._said[2]})
+            self._coverage = coverage
             self._say(*new)
             self._said = new
             self._remove(self._workers, self._records - {new[1]})

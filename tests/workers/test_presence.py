@@ -79,15 +79,26 @@ def test_what_workers_handle_is_known_to_their_group(redis, keys, worker):
     assert all(0 <= each.age < 5 for each in worker.reader.sightings())
 
 
-def test_what_a_worker_handled_is_known_when_it_has_left_and_not_when_it_changed(
-    redis, keys, worker
-):
+def test_what_a_worker_handled_is_known_when_it_has_left_or_lost_its_queues(redis, keys, worker):
     other = follower(redis, keys, "c2")
-    for queue in ("im", "contact"):
-        worker.reader.subscribe(frozenset(), reading(queue))
+    for queues in (["im"], []):
+        worker.reader.subscribe(frozenset(), reading(*queues))
     worker.reader.leave()
     other.reader.subscribe(frozenset(), reading("default"))
-    assert seen(other) == {("contact",), ("default",)}
+    assert seen(other) == {("im",), (), ("default",)}
+
+
+def test_what_a_worker_handles_no_more_is_known_no_more_unless_another_does(redis, keys, worker):
+    other = follower(redis, keys, "c2")
+    both, one = Coverage({"A": ("a",), "B": ("b",)}), Coverage({"A": ("a",)})
+    worker.reader.subscribe(frozenset(), both)
+    worker.reader.subscribe(frozenset(), one)
+    assert [each.coverage for each in worker.reader.sightings()] == [one]
+    other.reader.subscribe(frozenset(), both)
+    worker.reader.subscribe(frozenset(), both)
+    worker.reader.subscribe(frozenset(), one)
+    other.reader.beat()
+    assert {len(each.coverage.handlers) for each in other.reader.sightings()} == {1, 2}
 
 
 def test_a_time_to_come_is_none_that_redis_had_and_is_forgotten(redis, keys, worker):
