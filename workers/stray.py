@@ -67,13 +67,19 @@ refusals = Refusals()
 
 
 class Unread:
-    """Tells of messages in lists that a worker without tasks of the user's does not read."""
+    """Tells of messages in lists that a worker without tasks of the user's does not read.
 
-    def __init__(self) -> None:
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._told: dict[str, int] = {}
+        self._told_at = 0.0
 
     def look(self, task_consumer: Any) -> None:
-        """Look into the lists; tells whenever another number waits there.
+        """Look into the lists; tells of other lists at once, of other numbers once a period.
 
         Args:
             task_consumer: kombu's, None while there is none; that of `memory://` has no lists.
@@ -86,7 +92,13 @@ class Unread:
         except (RedisError, OSError):
             # Celery notices, and says so.
             return
-        if found and found != self._told:
+        now = self._clock()
+        if found == self._told or (
+            found.keys() == self._told.keys() and now - self._told_at < PERIOD
+        ):
+            return
+        self._told, self._told_at = found, now
+        if found:
             log.warning(
                 "messages.unread",
                 queues=" ".join(sorted(found)),
@@ -94,7 +106,6 @@ class Unread:
                 hint="this worker has no Celery tasks of yours, and events do not come by messages;"
                 " `celery -A workers.app purge -Q QUEUE` removes them",
             )
-        self._told = found
 
 
 class TaskConsumer(Consumer):

@@ -6,7 +6,7 @@ import os
 
 from celery.utils.nodenames import default_nodename, host_format
 
-from bridge.errors import OK, SettingsInvalid
+from bridge.errors import EXIT_TASK, OK, SettingsInvalid
 from bridge.seed_options import meaning
 from bridge.settings import PREFIX, WorkerSettings
 
@@ -53,7 +53,9 @@ def run_worker(
         without_mingle=True,
     )
     worker.start()
-    return int(worker.exitcode or OK)
+    status = worker.exitcode or OK
+    # Whoever ends it by a SystemExit may have given a text.
+    return status if isinstance(status, int) else EXIT_TASK
 
 
 def _check_queues(queues: str | None, known: list[str]) -> None:

@@ -161,8 +161,9 @@ def test_who_sees_ready_has_a_worker_and_after_the_end_nothing_is_left(
     until((tmp_path / "greeted").exists)
 
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=30)
+    said, _ = running.communicate(timeout=30)
     assert running.returncode == 0
+    assert "Stopping worker, bridge-1, bridge-2; ^C again ends them within 2 s." in said
     assert is_closed(control.url)
     assert not children(tmp_path)
 

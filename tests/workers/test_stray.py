@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from structlog.testing import capture_logs
 
-from workers.stray import LINES, PERIOD, Refusals
+from workers.stray import LINES, PERIOD, Refusals, Unread
 
 MESSAGE = SimpleNamespace(
     headers={"task": "t" * 1000, "id": ["odd"]}, content_type=7, body=b"canary", delivery_info={}
@@ -32,3 +32,21 @@ def test_a_line_names_the_message_as_far_as_it_can_and_holds_no_body() -> None:
     assert (line["queue"], line["reason"], line["bytes"]) == ("im", "ValueError: no", 6)
     assert len(line["task"]) == 200
     assert "canary" not in str(line)
+
+
+def test_lists_that_nobody_reads_are_told_of_once_and_their_growth_once_a_period() -> None:
+    now, waiting = 100.0, {"im": 1}
+    unread = Unread(lambda: now)
+    channel = SimpleNamespace(unread=lambda queues: dict(waiting))
+    consumer = SimpleNamespace(channel=channel, queues=[SimpleNamespace(name="im")])
+    with capture_logs() as said:
+        for waiting["im"] in (1, 1, 2, 3):
+            unread.look(consumer)
+        now += PERIOD
+        unread.look(consumer)
+        waiting["card"] = 1
+        unread.look(consumer)
+        waiting.clear()
+        unread.look(consumer)
+        unread.look(None)
+    assert [line["count"] for line in said] == [1, 3, 4]
