@@ -14,10 +14,11 @@ from itertools import islice
 from queue import Empty
 from typing import Any
 
+import structlog
 from kombu.transport import memory as kombu_memory
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
-from redis.exceptions import DataError, RedisError
+from redis.exceptions import DataError, RedisError, ResponseError
 
 from bridge.errors import SettingsInvalid
 from bridge.primary import Primary
@@ -41,8 +42,13 @@ _LIMITS: Mapping[str, Any] = {
     "socket_timeout": 5,
     "health_check_interval": 25,
 }
+log = structlog.get_logger("workers.broker")
+
 REDIS_FAILS = (RedisError, OSError)
 """What is Redis' fault, or the network's, and not a message's; kombu reconnects."""
+
+_told_of: set[str] = set()
+"""Queues whose spoilt lists this process has told of: each loss of the broker makes a channel."""
 
 PAUSE = 1.0
 """Seconds before Celery asks a Redis again that refused to write."""
@@ -110,6 +116,10 @@ class Channel(FullChannel):
     heard_by = 0
     """How many workers the last broadcast has reached."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._spoilt: set[str] = set()
+        super().__init__(*args, **options)
+
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         """What its connections are made with: nothing that kombu reads from a URL, which knows
         less than ours."""
@@ -122,7 +132,7 @@ class Channel(FullChannel):
     def active_queues(self) -> set[str]:
         """The queues whose lists are read."""
         if self.wants_messages is None or self.wants_messages():
-            return set(super().active_queues)
+            return set(super().active_queues) - self._spoilt
         # Those of answers, for a handler may ask, too.
         asked = self.auto_delete_queues - self.active_fanout_queues
         return {queue for queue in asked if queue in self._active_queues}
@@ -149,6 +159,13 @@ class Channel(FullChannel):
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)
+        except ResponseError as error:
+            if not _is_of_wrong_type(error):
+                raise
+            for queue in set(super().active_queues):
+                self._size(queue)
+            self._update_queue_cycle()
+            raise Empty from error
         except (Empty, *REDIS_FAILS):
             raise
         except Exception as error:
@@ -165,13 +182,36 @@ class Channel(FullChannel):
             for name in names:
                 for priority in self.priority_steps:
                     pipeline.llen(self._q_for_pri(name, priority))
-            sizes = iter(pipeline.execute(raise_on_error=False) if names else ())
+            answers = pipeline.execute(raise_on_error=False) if names else []
+        # Where the key is no list, it is an error.
+        sizes = iter([answer if isinstance(answer, int) else 0 for answer in answers])
         waiting = {name: sum(islice(sizes, len(self.priority_steps))) for name in names}
         return {name: size for name, size in waiting.items() if size}
 
+    def _size(self, queue: str) -> int:
+        try:
+            size: int = super()._size(queue)
+        except ResponseError as error:
+            if not _is_of_wrong_type(error):
+                raise
+            self._leave_out(queue)
+            return 0
+        return size
+
+    def _leave_out(self, queue: str) -> None:
+        """Read a queue no more whose key is no list: for all of them Redis would answer that."""
+        if queue in self._spoilt:
+            return
+        self._spoilt.add(queue)
+        if queue not in _told_of:
+            _told_of.add(queue)
+            key = f"{self.global_keyprefix}{queue}"
+            hint = "its messages are not read; delete the key, and restart the workers"
+            log.error("broker.list_spoilt", queue=queue, key=key, hint=hint)
+
     def _update_queue_cycle(self) -> None:
         # All of them, for a handler module that comes later may bring tasks.
-        self._queue_cycle.update(set(super().active_queues))
+        self._queue_cycle.update(set(super().active_queues) - self._spoilt)
 
     def _put_fanout(self, exchange: str, message: Any, routing_key: str, **options: Any) -> None:
         if options.get("_publish_batch") is not None:
@@ -212,11 +252,12 @@ class Transport(kombu_redis.Transport):
             return
         try:
             super()._deliver(message, queue)
-        except DataError as error:
-            # redis-py has not sent it.
+        except REDIS_FAILS as error:
+            # redis-py has not sent it; or where kombu keeps messages in work, somebody put another
+            # thing, and to connect anew would not help.
+            if not (isinstance(error, DataError) or _is_of_wrong_type(error)):
+                raise
             refusals.tell(error, queue)
-        except REDIS_FAILS:
-            raise
         except Exception as error:
             # It is not even a message: one that is one is borne by the channel.
             refusals.tell(error, queue)
@@ -243,6 +284,10 @@ class NoTransport(kombu_memory.Transport):
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         pass
+
+
+def _is_of_wrong_type(error: Exception) -> bool:
+    return "WRONGTYPE" in str(error)
 
 
 def configuration(settings: WorkerSettings) -> dict[str, Any]:

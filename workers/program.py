@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import math
 import sys
+import warnings
 from typing import Any
 
 import structlog
@@ -18,7 +19,7 @@ from celery.apps.worker import (
     install_cry_handler,
     install_rdb_handler,
 )
-from celery.exceptions import ImproperlyConfigured
+from celery.exceptions import CPendingDeprecationWarning, ImproperlyConfigured
 from celery.platforms import EX_FAILURE, EX_OK
 from celery.worker import state
 
@@ -41,6 +42,8 @@ class Program(Worker):
     def on_before_init(self, loglevel: Any = None, logfile: Any = None, **options: Any) -> None:
         """Set up the logs first: whatever refuses to start must find `--logfile`."""
         self._logging = self.app.log.setup(loglevel, logfile, hostname=self.hostname)
+        # At each loss of the broker Celery would advise against what `workers.app` wants.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         super().on_before_init(loglevel=loglevel, logfile=logfile, **options)
 
     def setup_logging(self, colorize: Any = None) -> Any:

@@ -21,6 +21,7 @@ from bridge.errors import SettingsInvalid
 from bridge.local.valkey import EmbeddedRedis
 from bridge.primary import FollowingConnection, FollowingTlsConnection
 from bridge.settings import WorkerSettings
+from bridge.streams import Keys
 from bridge.topology import parse
 from workers import broker
 
@@ -182,3 +183,30 @@ def test_a_refused_registration_leaves_no_socket_though_kombu_still_does(
 ) -> None:
     assert sockets(server, lambda: kombu.Connection(server.url)) > 0
     assert sockets(server, lambda: ours(server)) == 0
+
+
+def test_a_key_that_is_no_list_keeps_no_other_queue_from_being_read(
+    server: EmbeddedRedis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = connection(redis_url=server.url)
+    made.transport_options["wants_messages"] = lambda: True
+    got: list[Any] = []
+
+    def take(message: Any) -> None:
+        got.append(message.payload)
+        message.ack()
+
+    with Redis.from_url(server.url) as redis:
+        prefix = f"{Keys('cli_test').prefix}:celery:"
+        redis.set(f"{prefix}before", "x")
+        queues = [Queue(name, routing_key=name) for name in ("before", "later", "good")]
+        with made.channel() as channel, made.Consumer(queues, on_message=take, channel=channel):
+            redis.set(f"{prefix}later", "x")
+            producer = made.Producer(channel)
+            for body in ("one", "two"):
+                producer.publish(body, routing_key="good", exchange="")
+            while len(got) < 2:
+                made.drain_events(timeout=5)
+            assert channel.unread(["before", "later"]) == {}
+    assert got == ["one", "two"]
+    assert capsys.readouterr().out.count("broker.list_spoilt") == 2
