@@ -31,7 +31,6 @@ from workers import progress, routing, watch
 from workers.crashes import CRASHED, overdue
 
 if TYPE_CHECKING:
-    from workers.outcomes import Outcome
     from workers.runner import Cases
     from workers.watch import Call
 
@@ -43,12 +42,11 @@ LAST_WORDS = 71
 PATIENCE = 2.0
 """Seconds that the parent has to hear the last words, and kill."""
 
+KILLED = "its process ends with it; what others of its event or bundle have achieved is kept"
+
 EARLY = 0.5
 """Seconds before its timeout from which on a handler may be interrupted: the parent reckons from a
 bit earlier."""
-
-LastWords = tuple[str, tuple[list["Outcome"], float]]
-"""The id of a request, and what the task would have returned."""
 
 
 class Child:
@@ -106,10 +104,10 @@ class Child:
         with self._speaking:
             if not self._request:
                 return
-            worst = max(calls, key=lambda call: call.late(now))
-            seconds = round(worst.seconds(now), 1)
-            log.error("handler.killed", handler=worst.registration.name, seconds=seconds,
-                      hint="its process ends with it; what others achieved is kept")  # fmt: skip
+            seconds = round(max(call.seconds(now) for call in calls), 1)
+            for call in calls:
+                log.error("handler.killed", **watch.named(call),
+                          seconds=round(call.seconds(now), 1), hint=KILLED)  # fmt: skip
             outcomes = progress.outcomes(self.cases, calls, overdue(seconds))
             self._send((LAST_WORDS, (self._request, (outcomes, CRASHED))))
             sys.stdout.flush()

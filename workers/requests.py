@@ -100,7 +100,7 @@ class EventRequest(Request):
         self._work: Any = None
         self._error = ""
         self._revoked = False
-        self._dying = False
+        self._dying = self._awaited = False
         self._last_words: tuple[Sequence[Outcome], float] | None = None
 
     @property
@@ -244,10 +244,12 @@ class EventRequest(Request):
     def _reject_when_dead(self) -> None:
         """Until its child is dead, handlers may run there."""
         dying, self._dying = self._dying, False
-        if dying and self.worker_pid is not None:
-            _when_dead(self.worker_pid, self.reject)
-        else:
+        if not (dying and self.worker_pid is not None):
             self.reject()
+        elif not self._awaited:
+            # Celery tells of a hard time limit twice.
+            self._awaited = True
+            _when_dead(self.worker_pid, self.reject)
 
     def _end(self, outcomes: Sequence[Outcome], longest: float = CRASHED) -> None:
         finish, self._finish = self._finish, None

@@ -160,13 +160,13 @@ class Watch:
     def _tell(self, call: Call, now: float) -> None:
         call.told = True
         self.counts.overruns += 1
-        log.warning("handler.overrun", **_named(call), seconds=round(call.seconds(now), 1),
+        log.warning("handler.overrun", **named(call), seconds=round(call.seconds(now), 1),
                     timeout=call.registration.timeout, hint=OVERRUN)  # fmt: skip
 
     def _tell_end(self, call: Call, now: float, *, returned: bool) -> None:
         if not call.told:
             self.counts.overruns += 1
-        log.warning("handler.late", **_named(call), seconds=round(call.seconds(now), 1),
+        log.warning("handler.late", **named(call), seconds=round(call.seconds(now), 1),
                     timeout=call.registration.timeout, kept=returned)  # fmt: skip
 
     def _look_at_loops(self, calls: list[Call], now: float) -> None:
@@ -195,8 +195,8 @@ class Watch:
         own = [call for call in calls if call.task is not None and call.task.get_loop() is loop]
         running = asyncio.current_task(loop)
         culprits = [call for call in own if call.task is running] or own
-        named = _named(culprits[0]) if len(culprits) == 1 else {"handler": ""}
-        log.warning("loop.blocked", **named, seconds=round(seconds, 1),
+        who = named(culprits[0]) if len(culprits) == 1 else {"handler": ""}
+        log.warning("loop.blocked", **who, seconds=round(seconds, 1),
                     at=_place(sys._current_frames().get(thread)), hint=BLOCKS)  # fmt: skip
 
 
@@ -212,14 +212,15 @@ class _Ping:
         self.answered = True
 
 
-def _named(call: Call) -> dict[str, Any]:
-    named: dict[str, Any] = {"handler": call.registration.name}
+def named(call: Call) -> dict[str, Any]:
+    """What a call is, as fields of a log line."""
+    fields: dict[str, Any] = {"handler": call.registration.name}
     if isinstance(call.context, Context):
-        named["event_id"] = call.context.event_id
-        named["attempt"] = call.context.attempt
+        fields["event_id"] = call.context.event_id
+        fields["attempt"] = call.context.attempt
     else:
-        named["events"] = len(call.context.attempts)
-    return named
+        fields["events"] = len(call.context.attempts)
+    return fields
 
 
 def _place(frame: FrameType | None) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -75,6 +79,13 @@ def failure(error: BaseException) -> ExceptionInfo:
         raise error
     except BaseException:
         return ExceptionInfo()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -159,6 +170,48 @@ def test_a_child_that_was_killed_at_the_hard_time_limit_is_said_to_be(stage):
     request.on_failure(failure(TimeLimitExceeded(40)))
     (((outcome,), _),) = stage.told
     assert outcome.failed[0].error == "TimeLimitExceeded: no outcome within 40 s"
+
+
+@pytest.mark.parametrize("first", ["failure", "timeout"])
+def test_an_attempt_whose_child_is_to_be_killed_ends_when_that_is_dead(stage, first):
+    """Billiard says so before it kills; and Celery hears of it twice."""
+    request = stage.take_on(3)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    request.on_accepted(child.pid, time.monotonic())
+    try:
+        if first == "failure":
+            request.on_failure(failure(TimeLimitExceeded(40)))
+        request.on_timeout(soft=False, timeout=40)
+        assert stage.told == []
+    finally:
+        child.kill()
+    until(lambda: stage.told)
+    (((outcome,), _),) = stage.told
+    assert outcome.failed[0].error == "TimeLimitExceeded: no outcome within 40 s"
+    child.communicate()
+
+
+def test_the_last_words_of_a_child_are_what_its_request_came_to(stage):
+    request = stage.take_on(1, 1)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    request.on_accepted(child.pid, time.monotonic())
+    request.on_last_words([DONE], 60.0)
+    assert child.wait(10) == -signal.SIGKILL
+    child.communicate()
+    request.on_failure(failure(WorkerLostError("signal 9")))
+    assert stage.told == [([DONE], 60.0)]
+
+
+def test_a_revoked_attempt_ends_when_its_pool_says_so(stage):
+    stage.work = SimpleNamespace()
+    request = stage.take_on(1)
+    request.execute_using_pool(stage)
+    request.on_accepted(1, time.monotonic())
+    request.acknowledge()
+    assert stage.told == []
+    request.on_failure(failure(WorkerLostError("signal 15")))
+    (((outcome,), _),) = stage.told
+    assert outcome.failed[0].reason == "revoked"
 
 
 def test_celery_does_not_hold_a_request_back_for_a_rate_limit(stage):
