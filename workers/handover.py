@@ -136,7 +136,8 @@ class HandOver:
         if intake is None or not self._port.is_open:
             return
         deaf = self._rung is not None and now - self._rung > PATIENCE
-        self._relief.look(self._ended, deaf=deaf)
+        has_room = self._free() > 0 and not self.waiting.suspects.reserved
+        self._relief.look(self._ended, deaf=deaf, has_room=has_room)
         taken_back = [
             request
             for request in self._relief.stuck(dict(self._requests), now)

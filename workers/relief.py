@@ -65,9 +65,20 @@ class Relief:
         self._is_on, self._ended, self._deaf = True, ended, deaf
         self._taken_back += taken_back
 
-    def look(self, ended: int, *, deaf: bool) -> None:
-        """Let it end if the pool has ended something, answers, or would have begun something."""
-        answers = self._deaf and not deaf
-        if ended != self._ended or answers or any(each.passed_over for each in self._taken_back):
+    def look(self, ended: int, *, deaf: bool, has_room: bool) -> None:
+        """Let it end if the pool has ended something, answers, or would begin something.
+
+        Args:
+            ended: as in `begin`.
+            deaf: it does not answer.
+            has_room: it would be given what comes. That says nothing about one that had to give
+                something back.
+        """
+        if self._deaf or self._taken_back:
+            reached = any(each.passed_over for each in self._taken_back)
+            moves = not deaf and (self._deaf or reached)
+        else:
+            moves = has_room
+        if moves or ended != self._ended:
             self._is_on = False
             self._taken_back.clear()

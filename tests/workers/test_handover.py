@@ -57,6 +57,7 @@ class Request:
 
 class Intake:
     slots = 1
+    paused = False
 
     def __init__(self) -> None:
         self.doubtful: set[str] = set()
@@ -427,6 +428,42 @@ def test_a_request_that_a_thread_ends_at_once_leaves_no_trace(stage):
     stage.hand_over(*(run(f"ev{n}", LIMITED) for n in range(9)))
     assert len(stage.intake.ends) == 9
     assert stage.pool.requests == 0
+
+
+def test_what_waits_for_a_pool_that_stands_still_is_given_back_and_no_more_is_claimed(
+    stage, monkeypatch
+):
+    now = [100.0]
+    monkeypatch.setattr("workers.handover.time", SimpleNamespace(monotonic=lambda: now[0]))
+    stage.hand_over(*(run(f"ev{n}") for n in range(5)))
+    for request in stage.requests:
+        request.is_running = True
+    for _ in range(2):
+        stage.pool.relieve()
+        assert (stage.intake.given_back, stage.intake.paused) == ([], False)
+        now[0] += 0.9
+    stage.pool.relieve()
+    assert (stage.intake.given_back, stage.intake.paused) == (["ev4"], True)
+    stage.requests[0].finish([DONE], 0.1)
+    stage.pool.relieve()
+    assert not stage.intake.paused
+
+
+def test_requests_that_a_blocked_pool_has_not_begun_are_given_back(stage, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("workers.handover.time", SimpleNamespace(monotonic=lambda: now[0]))
+    stage.hand_over(*(run(f"ev{n}") for n in range(3)))
+    blocks, *others = stage.requests
+    blocks.is_running = True
+    for request in others:
+        request.unbegun = True
+    now[0] += 1.5
+    stage.pool.relieve()
+    assert (stage.intake.given_back, stage.intake.paused) == (["ev1", "ev2"], True)
+    assert stage.pool.requests == 1
+    others[0].passed_over = True
+    stage.pool.relieve()
+    assert not stage.intake.paused
 
 
 def test_what_celery_forgets_is_handed_over_again(stage):

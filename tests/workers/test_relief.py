@@ -47,11 +47,23 @@ def test_it_ends_when_the_pool_ends_something_answers_or_comes_to_what_it_has_lo
         (3, True, False, False),
         (4, True, False, True),
         (3, False, False, True),
-        (3, True, True, True),
+        (3, False, True, True),
     ):
         relief = Relief()
         relief.begin(3, [lost], deaf=True)
         assert relief.is_on
         lost.passed_over = passed_over
-        relief.look(ended, deaf=deaf)
+        relief.look(ended, deaf=deaf, has_room=True)
         assert relief.is_on is not over
+
+
+def test_it_ends_when_the_pool_has_room_unless_that_had_to_give_something_back() -> None:
+    relief = Relief()
+    relief.begin(3, [], deaf=False)
+    relief.look(3, deaf=False, has_room=False)
+    assert relief.is_on
+    relief.look(3, deaf=False, has_room=True)
+    assert not relief.is_on
+    relief.begin(3, [request()], deaf=False)
+    relief.look(3, deaf=False, has_room=True)
+    assert relief.is_on
