@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
+from handlers.loggers import get_logger
 
 MOST = 32
 """Open connections. When another comes, the oldest goes, of the address that has the most."""
@@ -27,7 +27,7 @@ AFTER_FAILURE = 1.0
 QUIET = 60.0
 """Seconds between two log lines of one kind."""
 
-log = structlog.get_logger("bridge.acceptor")
+log = get_logger("bridge.acceptor")
 
 
 @dataclass(frozen=True, slots=True)

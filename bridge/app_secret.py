@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import structlog
-
 from bridge.redaction import keep_secret
 from bridge.text_files import FileUnreadable, read_text
+from handlers.loggers import get_logger
 
 LARGEST = 4096
 """Characters; what is longer is no secret."""
 
-log = structlog.get_logger("bridge.app_secret")
+log = get_logger("bridge.app_secret")
 
 
 class AppSecret:

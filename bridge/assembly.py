@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import structlog
 from redis.asyncio import Redis
 
 from bridge import ops, proxies, redaction
@@ -32,11 +31,12 @@ from bridge.subscribers import Subscribers
 from bridge.supervisor import Supervisor
 from bridge.text_dialect import TextDialect
 from bridge.web import listen, serving_strangers
+from handlers.loggers import get_logger
 
 QUICK = 15.0
 """Seconds. Where discovery or upgrade may take longer, a leader's patience grows in proportion."""
 
-log = structlog.get_logger("bridge.assembly")
+log = get_logger("bridge.assembly")
 
 
 def heartbeat(settings: BridgeSettings) -> Heartbeat:

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
 from bridge.streams import Keys
+from handlers.loggers import get_logger
 
 NOBODY = ""
 """The name of the group of those who do not read a stream."""
@@ -29,7 +29,7 @@ a worker that was killed is taken for one that runs."""
 SHOWN = 10
 """Names that a line shows at most."""
 
-log = structlog.get_logger("bridge.trimming")
+log = get_logger("bridge.trimming")
 
 Kind = Literal["unread", "unsettled", "retry"]
 """What a group has yet to read, what a worker has not settled, what waits for its retry."""

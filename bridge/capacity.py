@@ -5,7 +5,7 @@ What is refused stays with Feishu, which sends it again a few seconds later.
 
 from __future__ import annotations
 
-import structlog
+from handlers.loggers import get_logger
 
 CALM = 5.0
 """Seconds without a refusal after which the next event that is taken ends the shortage."""
@@ -16,7 +16,7 @@ _CURES = {
     False: "Feishu sends them again; FLYBRIDGE_MESSAGE_QUEUE=true lets events wait instead",
 }
 
-log = structlog.get_logger("bridge.capacity")
+log = get_logger("bridge.capacity")
 
 
 class Capacity:

@@ -20,6 +20,7 @@ import click
 from bridge.cli_settings import begin
 from bridge.errors import EXIT_REDIS, BridgeError, RedisUnreachable
 from bridge.streams import BRIDGE_GROUP
+from handlers.loggers import get_logger
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -194,11 +195,10 @@ class Report:
 
     def __exit__(self, *_: object) -> None:
         """Also when Redis failed in the middle."""
-        import structlog
 
         click.echo(self._summary())
         if self._changes and self.counts["moved"]:
-            structlog.get_logger("bridge.letters").info(
+            get_logger("bridge.letters").info(
                 "audit.written",
                 action=self._done,
                 count=self.counts["moved"],

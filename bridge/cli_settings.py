@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from handlers.loggers import get_logger
+
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
 
@@ -21,7 +23,6 @@ def begin(kind: type[Loaded], common: dict[str, Any], flags: dict[str, Any]) -> 
     Raises:
         SettingsInvalid: naming every problem.
     """
-    import structlog
 
     from bridge import logs
     from bridge.environment import unknown_variables
@@ -30,7 +31,7 @@ def begin(kind: type[Loaded], common: dict[str, Any], flags: dict[str, Any]) -> 
 
     settings = kind.load(**common, **flags)
     logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
-    log = structlog.get_logger("bridge.settings")
+    log = get_logger("bridge.settings")
     known = BridgeSettings.model_fields  # a worker's are among them
     for name, near in unknown_variables(known, env_file=common["env_file"]).items():
         log.warning("setting.unknown", variable=name, did_you_mean=near or None)

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-import structlog
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
@@ -28,6 +27,7 @@ from bridge.outgoing import Outgoing
 from bridge.protocol import Protocol
 from bridge.text_dialect import TextDialect
 from bridge.upgrade import OPEN_TIMEOUT, open_websocket
+from handlers.loggers import get_logger
 
 CLOSE_TIMEOUT = 1.0
 WRITE_TIMEOUT = 20.0
@@ -36,7 +36,7 @@ SMALLEST_BUFFER = 262_144
 """Bytes. A smaller buffer of the kernel lets large events in so slowly that Feishu's 3 s run out,
 and any size of it keeps the kernel from choosing a better one."""
 
-log = structlog.get_logger("bridge.connection")
+log = get_logger("bridge.connection")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import structlog
-
 from bridge.attempts import Attempts
 from bridge.client_config import ClientConfig
 from bridge.endpoint import REFUSALS, Endpoint
@@ -24,11 +22,12 @@ from bridge.lifecycle import Errored
 from bridge.pace import Pace
 from bridge.status import Standing, now_ms
 from bridge.subscribers import Subscribers
+from handlers.loggers import get_logger
 
 JITTER = 0.2
 """Share by which the time between two questions varies, so that bridges do not ask in step."""
 
-log = structlog.get_logger("bridge.credentials")
+log = get_logger("bridge.credentials")
 
 Discover = Callable[..., Awaitable[Endpoint]]
 

@@ -12,13 +12,13 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from bridge.errors import RedisUnfit, RedisUnreachable
 from bridge.pipe import pack
 from bridge.redis_client import text
+from handlers.loggers import get_logger
 
 LANES = 24
 """Connections that may wait at once: ten batches a second, each for the budget of two."""
@@ -29,7 +29,7 @@ it rewrites its file, even with `always`."""
 
 _PROFILE = re.compile(r"none|aof|replica:(?P<replicas>[1-9]\d*)")
 
-log = structlog.get_logger("bridge.durability")
+log = get_logger("bridge.durability")
 
 
 class Undurable(RedisError):

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
-
 from bridge.errors import BridgeError
+from handlers.loggers import get_logger
 
-log = structlog.get_logger("bridge.ending")
+log = get_logger("bridge.ending")
 
 
 class Ending:

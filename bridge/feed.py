@@ -13,8 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-import structlog
-
 from bridge.delivery import Delivery, Rejected
 from bridge.envelope import Header, header
 from bridge.errors import EnvelopeInvalid
@@ -23,6 +21,7 @@ from bridge.publisher import Publisher
 from bridge.spans import EventSpans, begin
 from bridge.streams import Entry, Keys
 from bridge.tally import Tally
+from handlers.loggers import get_logger
 
 CALLBACKS = frozenset({"card.action.trigger", "url.preview.get"})
 """Feishu: these want a result in the ack. An empty one keeps the card as it is."""
@@ -32,7 +31,7 @@ NO_RESULT = b"{}"
 UNACKED_PAYLOAD = 65_536
 """Bytes that are kept of a frame for which Feishu gets no ack; of all else, everything."""
 
-log = structlog.get_logger("bridge.feed")
+log = get_logger("bridge.feed")
 
 
 class Acker(Protocol):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import fmean, pstdev
 
-import structlog
+from handlers.loggers import get_logger
 
 LONGEST = 24.0
 """Seconds between two pings, whatever the server allows: with the answer's limit of 20 s a
@@ -31,7 +31,7 @@ ALARMING = 2
 LATE = 1.0
 """Seconds below which no round trip is late, however short the others were."""
 
-log = structlog.get_logger("bridge.heartbeat")
+log = get_logger("bridge.heartbeat")
 
 
 class Rhythm(StrEnum):

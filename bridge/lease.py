@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
@@ -25,6 +24,7 @@ from bridge.election import Acquired, Answer, Election, LossReason, Lost, Timing
 from bridge.errors import LeaseLost
 from bridge.spoilt_key import SpoiltKey
 from bridge.streams import Keys
+from handlers.loggers import get_logger
 
 RELEASE_TIMEOUT = 0.5
 """Seconds a release may take; when it fails, the others wait the lease out."""
@@ -35,7 +35,7 @@ DROP_TIMEOUT = 0.1
 _SCRIPT = files("bridge").joinpath("lua", "lease.lua").read_text(encoding="utf-8")
 _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
-log = structlog.get_logger("bridge.lease")
+log = get_logger("bridge.lease")
 
 
 def new_identity() -> str:

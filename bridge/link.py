@@ -26,8 +26,6 @@ from contextlib import (
     suppress,
 )
 
-import structlog
-
 from bridge.attempts import Attempts
 from bridge.backoff import Backoff
 from bridge.client_config import ClientConfig
@@ -50,6 +48,7 @@ from bridge.publisher import Publisher
 from bridge.status import now_ms
 from bridge.subscribers import Subscribers
 from bridge.tally import Tally
+from handlers.loggers import get_logger
 
 GOODBYE = 0.3
 """Seconds that Feishu may take for its part of a goodbye when the process stops."""
@@ -57,7 +56,7 @@ GOODBYE = 0.3
 LAST_PUBLISHES = 1.0
 """Seconds for what was read from a connection that was the last one."""
 
-log = structlog.get_logger("bridge.link")
+log = get_logger("bridge.link")
 
 Connect = Callable[..., AbstractAsyncContextManager[Connection]]
 

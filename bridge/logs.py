@@ -1,6 +1,6 @@
 """One shape for every log line, ours and the libraries', with secrets taken out of all of them.
 
-Not a place to log from: modules do ``log = structlog.get_logger("bridge.lease")`` and know nothing
+Modules log by ``log = get_logger("bridge.lease")`` of `handlers.loggers`, and need nothing
 of this file. Lines go to stderr or a file, as text for people or as one JSON object each.
 """
 
@@ -26,6 +26,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from bridge.redaction import keep_secret, redact, redactor
 from bridge.uncaught import log_uncaught
+from handlers import loggers
 
 _log = structlog.get_logger("flybridge")
 
@@ -62,8 +63,9 @@ def configure(
         secrets: what this process must not show, see `redaction`.
         file: path; it may be rotated: when another takes its place, lines go there.
     """
-    threshold = OFF if level == "off" else logging.getLevelNamesMapping()[level.upper()]
+    threshold = _threshold(level)
     keep_secret(secrets)
+    loggers.use_configured()
     handler = _FileHandler(file) if file else _StreamHandler(sys.stderr)
     handler.setLevel(threshold)  # some libraries set the level of their own loggers
     colors = not file and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
@@ -137,6 +139,21 @@ class _StreamHandler(_Handler, logging.StreamHandler[Any]):
 class _FileHandler(_Handler, WatchedFileHandler):
     def __init__(self, file: str) -> None:
         super().__init__(file, encoding="utf-8", errors="backslashreplace")
+
+
+def embed(level: str, *, secrets: Iterable[str] = ()) -> None:
+    """Log as a guest: where the lines go is the program's choice, see `handlers.loggers`.
+
+    Args:
+        level: debug, info, warning, error or off; what is less severe is not handed to the program.
+        secrets: what this process must not show, see `redaction`.
+    """
+    keep_secret(secrets)
+    loggers.embed(_threshold(level), _redact_all)
+
+
+def _threshold(level: str) -> int:
+    return OFF if level == "off" else logging.getLevelNamesMapping()[level.upper()]
 
 
 def add_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

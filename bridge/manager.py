@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TypeVar
 
-from bridge import telemetry
+from bridge import logs, telemetry
 from bridge.assembly import assembled, heartbeat
 from bridge.client import Client
 from bridge.connection import Connection
@@ -83,6 +83,7 @@ class ConnectionManager:
         """
         if self._is_running:
             raise Misused("This manager runs already; await stop() before another start().")
+        logs.embed(self._settings.log_level, secrets=self._settings.secrets)
         self._supervisor = None
         self._is_settled = self._is_stopping = False
         self._task = asyncio.create_task(self._run(), name="connection-manager")

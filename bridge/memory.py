@@ -8,19 +8,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from bridge.cancellation import heed_cancellation
 from bridge.headroom import NOT_MEASURED, Headroom, Memory
+from handlers.loggers import get_logger
 
 PERIOD = 1.0
 """Seconds between two looks."""
 
 _PATIENCE = 2.0
 
-log = structlog.get_logger("bridge.memory")
+log = get_logger("bridge.memory")
 
 
 class MemoryWatch:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import structlog
 from redis.asyncio.connection import Connection as AsyncConnection
 from redis.asyncio.connection import DefaultParser as DefaultAsyncParser
 from redis.asyncio.connection import SSLConnection as AsyncTlsConnection
@@ -19,11 +18,12 @@ from redis.connection import Connection, DefaultParser, SSLConnection
 from redis.exceptions import ConnectionError, RedisError
 
 from bridge.topology import Address, Topology, answer, question
+from handlers.loggers import get_logger
 
 SEED_TIMEOUT = 0.4
 """Seconds for a seed to connect and again to answer: two that are dead leave a publish in time."""
 
-log = structlog.get_logger("bridge.primary")
+log = get_logger("bridge.primary")
 
 
 class PrimaryLost(ConnectionError):

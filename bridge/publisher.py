@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, TimeoutError
 
@@ -27,6 +26,7 @@ from bridge.lifetimes import MARKER_TTL
 from bridge.pipe import pack
 from bridge.published import Done, Published, PublishRefused, Refusal
 from bridge.streams import BRIDGE_GROUP, MAX_TYPES, OTHER, Entry, Keys
+from handlers.loggers import get_logger
 
 BATCH = 512
 """Entries in one pipeline at most: some 700 kB."""
@@ -70,7 +70,7 @@ _ROOM = (
     "sends each 4 times more in 7 hours"
 )
 
-log = structlog.get_logger("bridge.publisher")
+log = get_logger("bridge.publisher")
 
 
 class Publisher:

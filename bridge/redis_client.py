@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import redis
 import redis.asyncio
-import structlog
 from redis.asyncio.connection import Connection as AsyncConnection
 from redis.asyncio.connection import SSLConnection as AsyncTlsConnection
 from redis.asyncio.connection import UnixDomainSocketConnection as AsyncUnixConnection
@@ -35,6 +34,7 @@ from bridge.primary import (
     Primary,
 )
 from bridge.topology import Topology, bracketed, parse
+from handlers.loggers import get_logger
 
 TIMEOUT = 5.0
 """Seconds for one reply and for one connect. Without it a half-open socket blocks for ever."""
@@ -47,7 +47,7 @@ OLDEST_VALKEY = (7, 2)
 
 _POLICY = "maxmemory-policy"
 
-log = structlog.get_logger("bridge.redis")
+log = get_logger("bridge.redis")
 
 
 Eviction = Literal["refuse", "accept"]

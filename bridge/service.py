@@ -37,7 +37,7 @@ class Service:
 
     When one of the two ends by itself, the other is stopped: `wait` tells why. Start after stop
     works. It takes neither logs nor signals in hand, except in `run`: elsewhere both are the
-    program's, and `log_level`, `log_format` and `EnableLogging` do nothing.
+    program's. `log_level` and `EnableLogging` hold everywhere; `log_format` only in `run`.
 
     Args:
         worker: None: only a bridge.
@@ -69,6 +69,7 @@ class Service:
                 raise Misused("This service runs already; await stop() before another start().")
             self._watching = None
             self._is_stopped = False
+            logs.embed(self.settings.log_level, secrets=self.settings.secrets)
             warn(self.settings.unwise)
             try:
                 await self._start_both()

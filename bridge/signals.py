@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-import structlog
+from handlers.loggers import get_logger
 
-log = structlog.get_logger("bridge.signals")
+log = get_logger("bridge.signals")
 
 WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """SIGQUIT counts as a second one."""

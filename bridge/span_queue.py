@@ -14,12 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-import structlog
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, attach, set_value
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from bridge.span_redaction import redacted
+from handlers.loggers import get_logger
 
 CAPACITY = 32_768
 """Spans that may wait, some 30 MB, unless ``OTEL_BSP_MAX_QUEUE_SIZE`` is set."""
@@ -44,7 +44,7 @@ CURE = (
     "OTEL_TRACES_SAMPLER=parentbased_traceidratio and OTEL_TRACES_SAMPLER_ARG=0.1 for the bridges"
 )
 
-log = structlog.get_logger("bridge.telemetry")
+log = get_logger("bridge.telemetry")
 
 
 class SpanQueue(SpanProcessor):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import structlog
 from redis.exceptions import ResponseError
 
-log = structlog.get_logger("bridge.spoilt_key")
+from handlers.loggers import get_logger
+
+log = get_logger("bridge.spoilt_key")
 
 
 class SpoiltKey:

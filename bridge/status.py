@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import msgspec
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -18,6 +17,7 @@ from bridge.cancellation import heed_cancellation
 from bridge.heartbeat import HeartbeatStatistics
 from bridge.spoilt_key import SpoiltKey
 from bridge.streams import Keys
+from handlers.loggers import get_logger
 
 PERIOD = 2.0
 """Seconds between two writes; a change is written at once."""
@@ -27,7 +27,7 @@ STALE = 60.0
 
 _TIMEOUT = 0.5
 
-log = structlog.get_logger("bridge.status")
+log = get_logger("bridge.status")
 
 
 class State(StrEnum):

@@ -15,9 +15,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-import structlog
-
 from bridge.lifecycle import KINDS, Happening
+from handlers.loggers import get_logger
 
 SLOW = 0.1
 """Seconds of a call above which it is warned of: the loop stands still for so long."""
@@ -28,7 +27,7 @@ WAITING = 1_000
 _Kind = TypeVar("_Kind", bound=Happening)
 Callback = Callable[[Any], object]
 
-log = structlog.get_logger("bridge.subscribers")
+log = get_logger("bridge.subscribers")
 
 
 def check_kind(kind: object) -> None:

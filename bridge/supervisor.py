@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 
-import structlog
 from redis.asyncio import Redis
 
 from bridge.attempts import Attempts
@@ -42,6 +41,7 @@ from bridge.tally import Tally
 from bridge.upkeep import Upkeep
 from bridge.vital import Vital
 from bridge.watchdog import Watchdog
+from handlers.loggers import get_logger
 
 DRAIN = 1.0
 """Seconds for publishes in flight and their acks at a stop."""
@@ -50,7 +50,7 @@ RETENTION = 86_400.0
 MEMORY_THRESHOLD = 0.85
 """Defaults, as in `settings`."""
 
-log = structlog.get_logger("bridge.supervisor")
+log = get_logger("bridge.supervisor")
 
 
 class Supervisor:

@@ -12,7 +12,6 @@ import threading
 from dataclasses import dataclass
 from uuid import uuid4
 
-import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -22,6 +21,7 @@ from opentelemetry.trace import Span, SpanContext, TraceFlags, TraceState
 from bridge import semconv
 from bridge.redaction import redactor
 from bridge.span_queue import SpanQueue
+from handlers.loggers import get_logger
 
 BRIDGE = "flybridge-bridge"
 WORKER = "flybridge-worker"
@@ -34,7 +34,7 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _TRACESTATE_LIMIT = 512  # W3C: what a vendor has to carry at least
 
-log = structlog.get_logger("bridge.telemetry")
+log = get_logger("bridge.telemetry")
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,13 @@ from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
-import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from bridge.backlog import NOBODY, Backlog, Group, published, text
 from bridge.cancellation import heed_cancellation
 from bridge.streams import Keys, subscriber
+from handlers.loggers import get_logger
 from handlers.types import domain
 
 PERIOD = 30.0
@@ -41,7 +41,7 @@ _TRIM, _BEHIND = (
     for name in ("trim", "trim_behind")
 )
 
-log = structlog.get_logger("bridge.trimming")
+log = get_logger("bridge.trimming")
 
 
 class Trimmer:

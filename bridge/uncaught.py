@@ -10,12 +10,12 @@ import threading
 import warnings
 from typing import TYPE_CHECKING
 
-import structlog
+from handlers.loggers import get_logger
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
-log = structlog.get_logger("flybridge")
+log = get_logger("flybridge")
 
 
 def log_uncaught() -> None:

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from bridge.connection import SMALLEST_BUFFER
 from bridge.heartbeat import LONGEST
 from bridge.layers import Given
 from bridge.plain_values import number, truth
+from handlers.loggers import get_logger
 
-log = structlog.get_logger("bridge.settings")
+log = get_logger("bridge.settings")
 
 
 @dataclass(frozen=True, slots=True)

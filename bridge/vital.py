@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import structlog
-
 from bridge.errors import TaskFailed
+from handlers.loggers import get_logger
 
-log = structlog.get_logger("bridge.vital")
+log = get_logger("bridge.vital")
 
 
 class Vital:

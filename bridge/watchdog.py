@@ -16,14 +16,13 @@ import threading
 import time
 from collections.abc import Callable
 
-import structlog
-
 from bridge.errors import EXIT_LEASE
+from handlers.loggers import get_logger
 
 LAST_WORDS = 1.0
 """Seconds for the log line and the flush: what holds the loop may hold the log's pipe, too."""
 
-log = structlog.get_logger("bridge.watchdog")
+log = get_logger("bridge.watchdog")
 
 
 class Stall:

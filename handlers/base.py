@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from handlers.batch import Batch
+from handlers.loggers import get_logger
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,14 @@ class Context:
     """Name of the registration that runs."""
 
     @property
-    def logger(self) -> structlog.typing.FilteringBoundLogger:
+    def logger(self) -> FilteringBoundLogger:
         """A structlog logger bound to event id and type, handler and attempt."""
-        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("handlers").bind(
+        return get_logger("handlers").bind(
             event_id=self.event_id,
             event_type=self.event_type,
             handler=self.handler,
             attempt=self.attempt,
         )
-        return logger
 
     def remaining(self) -> float:
         """Seconds until the deadline, 0 once it has passed."""

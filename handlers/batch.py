@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import structlog
+from structlog.typing import FilteringBoundLogger
+
+from handlers.loggers import get_logger
 
 LARGEST = 1000
 """Events in a batch at most; all of them wait for the slowest, and run again after a crash."""
@@ -40,12 +42,9 @@ class BatchContext:
     """Name of the registration that runs."""
 
     @property
-    def logger(self) -> structlog.typing.FilteringBoundLogger:
+    def logger(self) -> FilteringBoundLogger:
         """A structlog logger bound to the handler and the number of events."""
-        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("handlers").bind(
-            handler=self.handler, events=len(self.attempts)
-        )
-        return logger
+        return get_logger("handlers").bind(handler=self.handler, events=len(self.attempts))
 
     def remaining(self) -> float:
         """Seconds until the deadline, 0 once it has passed."""

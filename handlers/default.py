@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 
-import structlog
-
 from handlers.base import Context, Handler
 from handlers.event import Event
+from handlers.loggers import get_logger
 
-log = structlog.get_logger("handlers.default")
+log = get_logger("handlers.default")
 
 _MAX_TYPES = 512
 _TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")

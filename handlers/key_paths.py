@@ -12,13 +12,12 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
-import structlog
-
 from handlers.errors import RegistrationInvalid
+from handlers.loggers import get_logger
 from handlers.paths import location
 from handlers.types import KNOWN_TYPES, matches
 
-log = structlog.get_logger("handlers.registry")
+log = get_logger("handlers.registry")
 
 NEAR = 0.8
 """How alike a name must be to one that exists to count as a slip."""

@@ -10,15 +10,14 @@ import re
 from functools import cache
 from typing import Any
 
-import structlog
-
 from handlers.base import Context
 from handlers.errors import RegistrationInvalid
 from handlers.event import Event
+from handlers.loggers import get_logger
 from handlers.source import Run
 from handlers.types import ALIASES, KNOWN_TYPES, STATUS_OF_ALIAS, canonical, matches
 
-log = structlog.get_logger("handlers.registry")
+log = get_logger("handlers.registry")
 
 _PATTERN = re.compile(r"[A-Za-z0-9_.*]{1,128}")
 

@@ -13,13 +13,12 @@ from functools import partial
 from importlib.metadata import EntryPoint
 from importlib.metadata import entry_points as installed_entry_points
 
-import structlog
-
 from handlers.errors import PluginBroken
 from handlers.import_errors import OURS, place, reason, taken
+from handlers.loggers import get_logger
 from handlers.registry import Registration, registry
 
-log = structlog.get_logger("handlers.plugins")
+log = get_logger("handlers.plugins")
 
 GROUP = "flybridge.handlers"
 """Entry points of this group are loaded; each names a module."""

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar, Unpack
 
-import structlog
-
 from handlers.default import LogUnhandled
 from handlers.errors import RegistrationInvalid
+from handlers.loggers import get_logger
 from handlers.middleware import layer_of
 from handlers.options import Options
 from handlers.overlap import shared_types
@@ -25,7 +24,7 @@ from handlers.table import Table
 
 __all__ = ["Registration", "Registry", "handles", "registry", "use"]
 
-log = structlog.get_logger("handlers.registry")
+log = get_logger("handlers.registry")
 
 _MAX_CACHED = 1024  # a sender can make up types without end
 

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import structlog
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool, apply_target
 
+from handlers.loggers import get_logger
 from workers import watch
 from workers.errands import ErrandThreads
 
-log = structlog.get_logger("workers.pool")
+log = get_logger("workers.pool")
 
 STOP_PATIENCE = 5.0
 """Seconds that cancelled coroutines have to end in a cold shutdown."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import celery.concurrency
-import structlog
 from celery import signals
 from kombu import Exchange, Queue
 
@@ -23,6 +22,7 @@ from bridge.errors import EXIT_PLUGIN, BridgeError, SettingsInvalid
 from bridge.redis_client import check_server_sync, sync_client
 from bridge.settings import WorkerSettings
 from handlers.errors import PluginBroken, RegistrationInvalid
+from handlers.loggers import get_logger
 from handlers.plugins import load
 from handlers.registry import registry
 from workers import broker, command_line, control, runner, tasks
@@ -30,7 +30,7 @@ from workers.bootstep import IntakeStep
 from workers.celery_app import App
 from workers.routing import Routing
 
-log = structlog.get_logger("workers.app")
+log = get_logger("workers.app")
 
 
 def create(settings: WorkerSettings) -> App:

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from bridge.moments import parse
 from bridge.streams import Keys, subscriber
+from handlers.loggers import get_logger
 from handlers.types import domain
 from workers.counting import BOUND, Count, count_after
 from workers.scripts import Call, load, run_all
@@ -29,7 +29,7 @@ AUTO, NOW, ALL = "auto", "now", "all"
 FIRST = "0-0"
 """The entry id before all others."""
 
-log = structlog.get_logger("workers.group")
+log = get_logger("workers.group")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from celery import bootsteps, signals
 from celery.worker import state
 
 from bridge import telemetry
 from bridge.errors import EXIT_SETTINGS, EXIT_TASK
 from bridge.signals import GIVING_BACK
+from handlers.loggers import get_logger
 from handlers.registry import registry
 from workers import watch
 from workers.assembly import assemble, consumer_name, started
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from workers.intake import Intake
     from workers.routing import Routing
 
-log = structlog.get_logger("workers.bootstep")
+log = get_logger("workers.bootstep")
 
 LOOK = 5.0
 """Seconds between looks for messages that nobody reads."""

@@ -8,13 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
-import structlog
 from redis import Redis
 from redis.exceptions import ResponseError
 
 from bridge.streams import Keys
+from handlers.loggers import get_logger
 
-log = structlog.get_logger("workers.bridges")
+log = get_logger("workers.bridges")
 
 PERIOD = 10.0
 """Seconds between two looks."""

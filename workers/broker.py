@@ -14,7 +14,6 @@ from itertools import islice
 from queue import Empty
 from typing import Any
 
-import structlog
 from kombu.transport import memory as kombu_memory
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
@@ -27,6 +26,7 @@ from bridge.redis_client import connection_class
 from bridge.settings import NO_BROKER, PREFIX, WorkerSettings
 from bridge.streams import Keys
 from bridge.topology import Topology, parse
+from handlers.loggers import get_logger
 from workers.full_broker import FullChannel, FullQoS
 from workers.stray import refusals
 
@@ -42,7 +42,7 @@ _LIMITS: Mapping[str, Any] = {
     "socket_timeout": 5,
     "health_check_interval": 25,
 }
-log = structlog.get_logger("workers.broker")
+log = get_logger("workers.broker")
 
 REDIS_FAILS = (RedisError, OSError)
 """What is Redis' fault, or the network's, and not a message's; kombu reconnects."""

@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-import structlog
+from handlers.loggers import get_logger
 
-log = structlog.get_logger("workers.unhandled")
+log = get_logger("workers.unhandled")
 
 PERIOD = 60.0
 """Seconds between two lines at least."""

@@ -22,11 +22,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from billiard.pool import soft_timeout_sighandler
 from billiard.process import current_process
 
+from handlers.loggers import get_logger
 from workers import progress, routing, watch
 from workers.crashes import CRASHED, overdue
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from workers.runner import Cases
     from workers.watch import Call
 
-log = structlog.get_logger("workers.runner")
+log = get_logger("workers.runner")
 
 LAST_WORDS = 71
 """Billiard numbers the messages of a child to its parent; this one is ours."""

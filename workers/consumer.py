@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import structlog
 from redis import Redis
 
 from bridge.streams import Entry, Keys
+from handlers.loggers import get_logger
 from workers.claims import Pending
 from workers.failures import describe
 from workers.lines import First, Lines
@@ -20,7 +20,7 @@ from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 from workers.stalls import Stalls
 
-log = structlog.get_logger("workers.reader")
+log = get_logger("workers.reader")
 
 Raw = tuple[bytes, dict[bytes, bytes]]
 """Entry id and fields."""

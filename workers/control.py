@@ -12,17 +12,17 @@ from collections.abc import Collection
 from dataclasses import asdict, fields
 from typing import Any
 
-import structlog
 from celery.worker.control import control_command, inspect_command
 
 from bridge.redaction import redact
 from handlers.errors import HandlerError
+from handlers.loggers import get_logger
 from handlers.registry import Registration, registry
 from workers import tasks
 from workers.changes import Change, Changes
 from workers.routing import Routing
 
-log = structlog.get_logger("workers.control")
+log = get_logger("workers.control")
 
 LIST, REGISTER, UNREGISTER = "handlers", "register_handlers", "unregister_handler"
 

@@ -7,15 +7,14 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from handlers.base import Context
 from handlers.errors import EventInvalid, Reject, Retry
+from handlers.loggers import get_logger
 from handlers.registry import Registration
 from handlers.tracebacks import users_frames
 from workers.outcomes import Failure
 
-log = structlog.get_logger("workers.runner")
+log = get_logger("workers.runner")
 
 MAX_ERROR = 1024
 """Bytes kept of an error's text."""

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
 from handlers.errors import RegistrationInvalid
+from handlers.loggers import get_logger
 from workers.routing import Routing
 
 if TYPE_CHECKING:
     from handlers.registry import Registry
 
-log = structlog.get_logger("workers.inline")
+log = get_logger("workers.inline")
 
 
 class Following:

@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import structlog
-
+from handlers.loggers import get_logger
 from handlers.types import KNOWN_TYPES, domain
 from workers.presence import AT_WORK
 
 if TYPE_CHECKING:
     from workers.coverage import Coverage, Sighting
 
-log = structlog.get_logger("workers.group")
+log = get_logger("workers.group")
 
 START_UP = 15.0
 """Seconds that workers may start one after the other before a queue counts as read by nobody."""

@@ -11,8 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
+from handlers.loggers import get_logger
 from workers import poison
 from workers.alarm import Alarm
 from workers.batches import Batches
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from workers.port import Port, Request, Trace
     from workers.routing import Routing
 
-log = structlog.get_logger("workers.handover")
+log = get_logger("workers.handover")
 
 SHOWN = 5
 """Requests that are named when somebody waits for them."""

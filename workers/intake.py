@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import structlog
-
 from bridge.boottime import boottime
+from handlers.loggers import get_logger
 from workers.claims import Busy, Claim, Duplicate, Pending, Run, Settlement
 from workers.guard import Guard
 from workers.held import Held
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from workers.unhandled import Unhandled
     from workers.waiting import Waiting
 
-log = structlog.get_logger("workers.intake")
+log = get_logger("workers.intake")
 
 BLOCK = 1.0
 """Seconds one read waits for entries; also how long a new event type may go unnoticed.

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from redis import Redis
 
 from bridge.lifetimes import UNSETTLED
 from bridge.streams import Keys
+from handlers.loggers import get_logger
 from workers.ordering import advancing
 from workers.read_size import ReadSizes
 from workers.scripts import Call, load, pairs, run_all
@@ -35,7 +35,7 @@ DECODED = 2 * 1024 * 1024
 LARGEST = 1024 * 1024
 """Bytes of an envelope that is searched for its key; decoding a larger one would hold Redis up."""
 
-log = structlog.get_logger("workers.lines")
+log = get_logger("workers.lines")
 
 
 @dataclass(frozen=True, slots=True)

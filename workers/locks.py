@@ -13,11 +13,11 @@ import weakref
 from typing import Self
 
 import redis_lock
-import structlog
 from redis import Redis
 from redis.exceptions import RedisError
 
 from bridge.streams import Keys
+from handlers.loggers import get_logger
 
 ROUND = 1.0
 """Seconds that one call waits for another to release, less than a client waits for a reply."""
@@ -25,7 +25,7 @@ ROUND = 1.0
 AGAIN = 0.5
 """Seconds after which a renewal is tried again that failed."""
 
-log = structlog.get_logger("workers.locks")
+log = get_logger("workers.locks")
 
 
 class LockTaken(redis_lock.NotAcquired):

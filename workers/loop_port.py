@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import structlog
-
+from handlers.loggers import get_logger
 from handlers.options import per_second
 from workers.bucket import TokenBucket
 from workers.crashes import CRASHED, crashed
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from workers.port import Call, Finish, Trace
     from workers.routing import Routing
 
-log = structlog.get_logger("workers.inline")
+log = get_logger("workers.inline")
 
 PATIENCE = 1.0
 """Seconds that cancelled handlers have to end."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import structlog
+from handlers.loggers import get_logger
 
-log = structlog.get_logger("workers.keys")
+log = get_logger("workers.keys")
 
 MAX_TOLD = 1024
 """Types that are remembered: a sender can make up types without end."""

@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-import structlog
-
 from bridge.lifetimes import UNSETTLED
 from bridge.streams import OTHER
+from handlers.loggers import get_logger
 from handlers.paths import location
 from handlers.registry import Registration, Registry
 from handlers.types import KNOWN_TYPES
 from workers.missing_keys import MissingKeys
 from workers.scripts import Call, load
 
-log = structlog.get_logger("workers.ordering")
+log = get_logger("workers.ordering")
 
 
 def paths_of(registrations: Iterable[Registration]) -> tuple[str, ...]:

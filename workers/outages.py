@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import structlog
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from handlers.loggers import get_logger
 from workers.health import Health
 
 if TYPE_CHECKING:
     from workers.reader import StreamReader
 
-log = structlog.get_logger("workers.intake")
+log = get_logger("workers.intake")
 
 PAUSE = 0.25
 """Seconds after a failure."""

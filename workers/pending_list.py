@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-import structlog
-
+from handlers.loggers import get_logger
 from workers.claims import Pending
 from workers.consumer import NO_CAPS, Caps, Consumer, Followed, Raw, largest, rotated, tell_missing
 from workers.lines import Taken
 from workers.scripts import Call, load, pairs, run_all
 from workers.spoilt import is_spoilt
 
-log = structlog.get_logger("workers.reader")
+log = get_logger("workers.reader")
 
 PAGE = 100
 """Pending entries that one call looks at, at most."""

@@ -11,7 +11,6 @@ import sys
 import warnings
 from typing import Any
 
-import structlog
 from celery import platforms, signals
 from celery.apps.worker import (
     Worker,
@@ -26,9 +25,10 @@ from celery.worker import state
 from bridge import logs
 from bridge.errors import EXIT_SETTINGS, EXIT_TASK
 from bridge.signals import Watch
+from handlers.loggers import get_logger
 from workers.bootstep import IntakeStep
 
-log = structlog.get_logger("workers.program")
+log = get_logger("workers.program")
 
 SHOWN = 5
 """Tasks that are named when a worker waits for them."""

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import structlog
 from redis.exceptions import ResponseError
 
 from bridge.lifetimes import MARK_MARGIN, mark_ttl
+from handlers.loggers import get_logger
 from workers.beginning import AUTO, Beginning
 from workers.claims import Pending
 from workers.consumer import NO_CAPS, Caps, Consumer, largest, rotated, tell_missing
@@ -22,7 +22,7 @@ from workers.presence import Presence
 from workers.scripts import Call, load, run_all
 from workers.spoilt import is_spoilt
 
-log = structlog.get_logger("workers.reader")
+log = get_logger("workers.reader")
 
 FULL_READ_EVERY = 4
 """Every so many reads take in the quiet streams too while others are busy."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import structlog
 from redis import Redis
 from redis.exceptions import ResponseError
 
 from bridge.boottime import boottime
 from bridge.streams import Entry, Keys
+from handlers.loggers import get_logger
 from workers.mending import Mending
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
@@ -26,7 +26,7 @@ JUMP = 1.0
 UNSURE = 60_000
 """Ms by which an event may seem to be received before it was created; by more, nothing is sure."""
 
-log = structlog.get_logger("workers.redis_clock")
+log = get_logger("workers.redis_clock")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from weakref import ref
 
 import billiard.pool
 import celery
-import structlog
 from celery import current_app, signals
 from celery.app.trace import trace_task
 from celery.exceptions import InvalidTaskError, TaskRevokedError, TimeLimitExceeded
@@ -26,6 +25,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready, task_reserved
 
 from handlers.errors import HandlerError
+from handlers.loggers import get_logger
 from workers import child, monitoring
 from workers.changes import NONE_MADE, Made
 from workers.crashes import CRASHED, crashed, overdue
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from workers.changes import Changes
     from workers.claims import Run
 
-log = structlog.get_logger("workers.requests")
+log = get_logger("workers.requests")
 
 BEHIND = Outcome(retry_after=0.0, error="its process ended at a change of handlers", returned=True)
 """Of an event whose process could not take up a change of handlers."""

@@ -12,8 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import structlog
-
+from handlers.loggers import get_logger
 from workers.burials import Burials
 from workers.claims import Settlement
 from workers.guard import Guard
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from workers.outages import Outages
     from workers.spans import IntakeSpans
 
-log = structlog.get_logger("workers.intake")
+log = get_logger("workers.intake")
 
 DELAY = 0.005
 """Seconds to gather outcomes; settled one by one they would cost ten times as much."""

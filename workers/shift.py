@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from bridge.errors import TaskFailed
 from bridge.signals import GIVING_BACK
+from handlers.loggers import get_logger
 from handlers.threads import HandlerThreads
 from workers import batch_runner
 from workers.assembly import Assembly, assemble, consumer_name
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from workers.items import Item
     from workers.outcomes import Outcome
 
-log = structlog.get_logger("workers.inline")
+log = get_logger("workers.inline")
 
 GRACE = 10.0
 """Seconds that running handlers have to end, unless `stop` is told otherwise."""

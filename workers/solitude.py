@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import structlog
 from redis.exceptions import RedisError
 
+from handlers.loggers import get_logger
 from workers import poison
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from workers.outcomes import Outcome
     from workers.suspects import Suspects
 
-log = structlog.get_logger("workers.handover")
+log = get_logger("workers.handover")
 
 
 class Solitude:

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-log = structlog.get_logger("workers.spoilt")
+from handlers.loggers import get_logger
+
+log = get_logger("workers.spoilt")
 
 REMEMBERED = 10_000
 """Keys that are not told of again."""

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import structlog
 from redis import Redis
 
 from bridge.streams import Keys
+from handlers.loggers import get_logger
 from workers.scripts import Call, load, run_all
 
 STILL = 900.0
@@ -28,7 +28,7 @@ MOST = 1_000
 FRESH = 300.0
 """Seconds for which a worker counts what it has seen stand still."""
 
-log = structlog.get_logger("workers.stalls")
+log = get_logger("workers.stalls")
 
 Kind = Literal["line", "key"]
 

@@ -10,14 +10,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from celery import signals
 from celery.exceptions import NotRegistered
 from celery.utils.objects import Bunch
 from celery.worker.consumer import Consumer
 from redis.exceptions import RedisError
 
-log = structlog.get_logger("workers.broker")
+from handlers.loggers import get_logger
+
+log = get_logger("workers.broker")
 
 LINES = 10
 """Log lines in a period; a flood of messages must not become one of lines."""

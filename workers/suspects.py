@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import structlog
+from handlers.loggers import get_logger
 
 if TYPE_CHECKING:
     from workers.claims import Run
 
-log = structlog.get_logger("workers.poison")
+log = get_logger("workers.poison")
 
 MOST = 256
 """Suspects that wait here; what comes beyond is given back."""

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-import structlog
-
 from bridge.streams import OTHER
 from handlers.default import stub
+from handlers.loggers import get_logger
 from workers.outcomes import LOOK_AGAIN, UNHANDLED, Failure, Outcome
 from workers.presence import AT_WORK
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from handlers.registry import Registry
     from workers.coverage import Sighting
 
-log = structlog.get_logger("workers.unhandled")
+log = get_logger("workers.unhandled")
 
 HAD_ONE = 60
 """How many times longer events wait where a worker had a handler before: it may be restarting."""

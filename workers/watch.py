@@ -15,17 +15,17 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from msgspec import Struct
 
 from handlers.base import Context
 from handlers.batch import BatchContext
+from handlers.loggers import get_logger
 from workers import routing
 
 if TYPE_CHECKING:
     from handlers.registry import Registration
 
-log = structlog.get_logger("workers.runner")
+log = get_logger("workers.runner")
 
 PERIOD = 0.25
 """Seconds between looks."""

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-import structlog
-
+from handlers.loggers import get_logger
 from handlers.payloads import (
     application,
     approval,
@@ -26,7 +25,7 @@ from handlers.types import canonical
 
 __all__ = ["Payload", "parse", "payload_model"]
 
-log = structlog.get_logger("handlers.payloads")
+log = get_logger("handlers.payloads")
 
 _MODELS: dict[str, type[Payload]] = {
     **application.MODELS,

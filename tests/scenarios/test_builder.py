@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from bridge.builder import Builder
 from bridge.errors import EXIT_FEISHU, EXIT_REDIS
 from bridge.lifecycle import Connected, Disconnected
 from bridge.local.feishu import APP_ID, APP_SECRET
-from handlers import Context, Event, Handler
+from handlers import Context, Event, Handler, loggers
 from tests.scenarios.ops_port import free_port
 from tests.scenarios.stage import Actor, Stage, eventually, message
 
@@ -122,3 +123,35 @@ async def test_inside_a_running_loop_an_event_goes_from_feishu_to_the_handler(
     assert structlog.get_config() == before
     async with asyncio.timeout(5):
         await service.wait()
+
+
+@pytest.mark.parametrize("enable_logging", [True, False])
+async def test_an_embedded_service_logs_by_the_programs_logging_without_locals_or_not_at_all(
+    enable_logging: bool,
+    stage: Stage,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loggers, "_destination", loggers._Destination(logging.NOTSET, None))
+    structlog.reset_defaults()
+    caplog.set_level(logging.INFO)
+
+    async def fail(event: Event, context: Context) -> None:
+        password = "hunter2-in-a-local"
+        raise ValueError(f"{len(password)} characters")
+
+    service = (
+        Builder()
+        .configure(app_id=APP_ID, app_secret=APP_SECRET, enable_logging=enable_logging)
+        .configure(domain=stage.feishu.url, redis_url=stage.redis_server.url)
+        .add_handler(fail, "im.message.receive_v1", max_attempts=1)
+        .build()
+    )
+    async with service:
+        await service.manager.connected(5)
+        stage.push(message())
+        await eventually(lambda: stage.dead_letters())
+    assert ("attempt.failed" in caplog.text) is enable_logging
+    assert ("feishu.connected" in caplog.text) is enable_logging
+    assert ("ValueError: 18 characters" in caplog.text) is enable_logging
+    assert "hunter2" not in caplog.text

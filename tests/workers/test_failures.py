@@ -103,7 +103,7 @@ def test_a_failure_is_logged_with_its_traceback_and_what_follows() -> None:
         "attempt": 1,
         "error": "ValueError",
         "retry_after": 0.0,
-        "exc_info": (ValueError, error, None),
+        "exception": "ValueError: x",
     }
     assert lines[1]["given_up"] == "attempts"
 
@@ -113,7 +113,7 @@ def test_a_verdict_of_the_handlers_own_is_logged_without_traceback(error: Except
     with structlog.testing.capture_logs() as lines:
         judge(error, registration(), context(1))
     assert lines[0]["reason"] == "busy"
-    assert "exc_info" not in lines[0]
+    assert "exception" not in lines[0]
 
 
 def test_a_retry_beyond_the_age_limit_is_given_up_now_with_its_error() -> None:
