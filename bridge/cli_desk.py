@@ -20,7 +20,6 @@ import click
 from bridge.cli_settings import begin
 from bridge.errors import EXIT_REDIS, BridgeError, RedisUnreachable
 from bridge.streams import BRIDGE_GROUP
-from handlers.loggers import get_logger
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -195,6 +194,7 @@ class Report:
 
     def __exit__(self, *_: object) -> None:
         """Also when Redis failed in the middle."""
+        from handlers.loggers import get_logger
 
         click.echo(self._summary())
         if self._changes and self.counts["moved"]:

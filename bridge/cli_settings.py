@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from handlers.loggers import get_logger
-
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
 
@@ -23,11 +21,11 @@ def begin(kind: type[Loaded], common: dict[str, Any], flags: dict[str, Any]) -> 
     Raises:
         SettingsInvalid: naming every problem.
     """
-
     from bridge import logs
     from bridge.environment import unknown_variables
     from bridge.settings import BridgeSettings
     from bridge.unwise import warn
+    from handlers.loggers import get_logger
 
     settings = kind.load(**common, **flags)
     logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)

@@ -1,8 +1,12 @@
-"""Marks the tests that would run on a redis-server from PATH."""
+"""What all tests share: where log lines go, and a mark for those that depend on what is on PATH."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from handlers import loggers
 
 USES_PATH = {"any_redis", "either", "real_binary", "redis_url"}  # tests/bridge
 USES_PATH |= {"either_server", "sentinels", "cluster"}  # tests/workers, tests/scenarios
@@ -13,3 +17,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not USES_PATH.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("redis_server")
+
+
+@pytest.fixture(autouse=True)
+def _logs_go_where_they_went() -> Iterator[None]:
+    """A bridge or a service that a test starts decides it for the whole process."""
+    before = loggers._destination
+    yield
+    loggers._destination = before

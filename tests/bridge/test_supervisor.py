@@ -723,4 +723,4 @@ async def test_a_background_task_that_ends_by_a_mistake_ends_the_bridge_in_order
         assert bridge.states[-1] is State.STOPPED
         assert await real_redis.hget(keys.lease, "holder") == b"", name
         (line,) = (line for line in logs if line["event"] == "task.failed")
-        assert isinstance(line["exc_info"], KeyError)
+        assert "KeyError: 'a mistake of ours'" in line["exception"]
