@@ -58,24 +58,35 @@ class Outages:
         asked = time.monotonic()
         try:
             yield
-        except ResponseError as error:
-            self._unwell("redis.refused", doing, asked, error)
-            # A stream that is none any more must not be read with the others.
-            if any(word in str(error) for word in ("NOGROUP", "UNBLOCKED", "WRONGTYPE")):
-                with self.ride_out(doing):
-                    self._reader.forget_groups()
         except (RedisError, OSError) as error:
-            self._unwell("redis.lost", doing, asked, error)
+            self._unwell(doing, asked, error)
+            if _lacks_groups(error):
+                self._make_groups_anew(doing)
         else:
             if self._health.succeeded(doing, time.monotonic()):
                 log.info("redis.recovered")
 
-    def _unwell(self, event: str, doing: str, asked: float, error: Exception) -> None:
+    def _make_groups_anew(self, doing: str) -> None:
+        """Try it once; if it fails, the next failure of who asks brings it about again."""
+        asked = time.monotonic()
+        try:
+            self._reader.forget_groups()
+        except (RedisError, OSError) as error:
+            self._unwell(doing, asked, error)
+
+    def _unwell(self, doing: str, asked: float, error: Exception) -> None:
         self.in_doubt.set()
         if self._health.failed(doing, asked, time.monotonic()):
+            event = "redis.refused" if isinstance(error, ResponseError) else "redis.lost"
             log.warning(event, doing=doing, error=str(error) or type(error).__name__)
         if isinstance(error, RedisTimeoutError):
             # Their way may be gone for all connections alike, and each would time out by itself.
             self._disconnect()
         # Not the intake's stop: while the last handlers end, settling must not ask without a pause.
         self._complete.wait(PAUSE)
+
+
+def _lacks_groups(error: Exception) -> bool:
+    # A stream that is none any more must not be read with the others.
+    codes = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
+    return isinstance(error, ResponseError) and any(code in str(error) for code in codes)

@@ -41,6 +41,17 @@ def outages(clock: Clock) -> Outages:
     return Outages(None, lambda: None, no_pauses)  # type: ignore[arg-type]
 
 
+class Reader:
+    """Its groups cannot be made: a key that they need is of another type, and stays so."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def forget_groups(self) -> None:
+        self.asked += 1
+        raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+
 def ask(outages: Outages, doing: str, error: Exception | None = None) -> None:
     with outages.ride_out(doing):
         if error:
@@ -61,3 +72,16 @@ def test_who_succeeds_between_the_failures_of_others_does_not_end_the_outage(out
         clock.now = 5.0
         ask(outages, "keep")
     assert told(lines) == ["redis.refused", "redis.recovered"]
+
+
+@pytest.mark.parametrize("code", ["NOGROUP", "UNBLOCKED", "WRONGTYPE"])
+def test_groups_that_cannot_be_made_are_tried_once_for_each_failure(clock, code):
+    no_pauses = threading.Event()
+    no_pauses.set()
+    reader = Reader()
+    outages = Outages(reader, lambda: None, no_pauses)  # type: ignore[arg-type]
+    with structlog.testing.capture_logs() as lines:
+        for number in (1, 2):
+            ask(outages, "read", ResponseError(f"{code} and so on"))
+            assert reader.asked == number
+    assert told(lines) == ["redis.refused"]
