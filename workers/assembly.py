@@ -138,7 +138,9 @@ def assemble(
 
     watch = GroupWatch(settings.group)
     bridges = Bridges(once, keys, str(parse(settings.redis_url)))
-    unhandled = Unhandled(registry, reader.sightings, settings.group, settings.unhandled_after)
+    unhandled = Unhandled(
+        registry, reader.sightings, reader.look, settings.group, settings.unhandled_after
+    )
     intake = Intake(
         reader,
         PendingList(consumer, settings.event_lease),

@@ -48,6 +48,7 @@ class IntakeStep(bootsteps.StartStopStep):
         self._port = CeleryPort(consumer)
         self._pool = HandOver(self.routing, self._port)
         self._intake: Intake | None = None
+        self._name = ""
         self._unread = Unread()
 
     def start(self, consumer: Any) -> None:
@@ -63,7 +64,7 @@ class IntakeStep(bootsteps.StartStopStep):
             signals.worker_shutting_down.connect(self._wake, weak=False)
         self._port.resume(consumer)
         self._intake.slots = self._port.slots
-        self._intake.start()
+        self._intake.start(self._tell_started)
         self._pool.resume()
         # Celery cancels it when it makes the consumer anew.
         consumer.timer.call_repeatedly(LOOK, self._look)
@@ -105,20 +106,29 @@ class IntakeStep(bootsteps.StartStopStep):
 
     def _make_intake(self, consumer: Any) -> Intake:
         settings = self.settings
-        name = consumer_name(consumer.hostname)
+        self._name = consumer_name(consumer.hostname)
         share = Share(self._queues, self._consumes)
         made = assemble(
-            settings, registry, self.routing, share, self._pool, name, self._died, started(settings)
-        )
-        log.info(
-            "intake.started",
-            group=settings.group,
-            consumer=name,
-            queues=" ".join(sorted(consumer.app.amqp.queues.consume_from)),
-            handlers=" ".join(registration.name for registration in registry.list()),
+            settings,
+            registry,
+            self.routing,
+            share,
+            self._pool,
+            self._name,
+            self._died,
+            started(settings),
         )
         self._pool.begin(made.intake, made.trace, made.isolate)
         return made.intake
+
+    def _tell_started(self) -> None:
+        log.info(
+            "intake.started",
+            group=self.settings.group,
+            consumer=self._name,
+            queues=" ".join(sorted(self._consumer.app.amqp.queues.consume_from)),
+            handlers=" ".join(registration.name for registration in registry.list()),
+        )
 
     def _queues(self) -> list[str]:
         consumer = self._consumer.task_consumer

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bridge.boottime import boottime
@@ -170,12 +171,16 @@ class Intake:
         """Whether the claim is ours for sure: what another may have taken over must not start."""
         return self._held.ours(run)
 
-    def start(self) -> None:
-        """Start the threads; further calls do nothing."""
+    def start(self, begun: Callable[[], None] = lambda: None) -> None:
+        """Start the threads; further calls do nothing.
+
+        Args:
+            begun: called once by a thread, when the group knows what this worker handles.
+        """
         if self._threads:
             return
         loops = (
-            ("read", self._read),
+            ("read", partial(self._read, begun)),
             ("order", self._read_ordered),
             ("settle", self._settler.settle),
             ("keep", self._keeper.keep),
@@ -256,7 +261,7 @@ class Intake:
             log.exception("intake.died", thread=name, hint="the worker ends; restart it")
             self._died()
 
-    def _read(self) -> None:
+    def _read(self, begun: Callable[[], None]) -> None:
         followed = 0.0
         while not self._stopping.is_set():
             room = self._held.wait_for_room(BLOCK)
@@ -265,6 +270,8 @@ class Intake:
             with self._outages.ride_out("read"):
                 if not self._reader.streams or time.monotonic() - followed > BLOCK:
                     self._reader.follow(self._streams())
+                    if not followed:
+                        begun()
                     followed = time.monotonic()
                 if self._outages.in_doubt.is_set():
                     self._outages.in_doubt.clear()
@@ -300,20 +307,20 @@ class Intake:
         new = [item for item in items if item not in self._held]
         if not new or self._abandoned:
             return
+        # Before the claims: what is claimed and not decided about would be held without end.
+        ends = self._unhandled.outcomes(item.entry.event_type for item in new)
         started, asked = time.time_ns(), boottime()
         claims = self._guard.claim(new)
         runs = [claim for claim in claims if isinstance(claim, Run)]
         self._spans.claimed(runs, started, time.time_ns())
         self._note_skipped(runs)
         self._held.add(runs, asked + self._event_lease)
-        self._waiting.add(self._handled(runs))
+        self._waiting.add(self._handled(runs, ends))
         self._wake()
         self._set_aside(claims)
 
-    def _handled(self, runs: Sequence[Run]) -> Sequence[Run]:
+    def _handled(self, runs: Sequence[Run], ends: Mapping[str, Outcome]) -> Sequence[Run]:
         """Those that this worker has handlers for; the others end here."""
-        types = {run.pending.entry.event_type for run in runs}
-        ends = {name: end for name in types if (end := self._unhandled.outcome(name))}
         if not ends:
             return runs
         ended = [(run, ends.get(run.pending.entry.event_type)) for run in runs]

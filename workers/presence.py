@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,6 +108,26 @@ class Presence:
         if self._said:
             self._say(*self._said)
 
+    def look(self) -> Sequence[Sighting]:
+        """What the workers of the group handle at this moment; of a spoilt key what was known.
+
+        Raises:
+            redis.RedisError: nobody knows; ask again.
+        """
+        with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.zrange(self._handled, 0, -1, withscores=True)
+            answers: Any = pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if is_spoilt(answer):
+                self._spoilt.tell({self._handled: "zset"}, answer)
+                return self.sightings
+            if isinstance(answer, Exception):
+                raise answer
+        (seconds, micros), handled = answers
+        now = seconds * 1000 + micros // 1000
+        return self._saw({each: now - told for each, told in handled})
+
     def withdraw(self) -> None:
         """This worker is there no more."""
         self._remove(self._workers, self._records)
@@ -128,15 +148,16 @@ class Presence:
         keys = (self._subscriptions, self._workers, self._handled, self._marks)
         (answer,) = run_all(self._redis, [Call(load("subscribe"), keys, told)])
         if self._judge(answer):
-            self._saw(answer)
+            # Redis gives numbers of a script as they are, so that ages come as ms.
+            self._saw(dict(zip(answer[::2], answer[1::2], strict=True)))
 
-    def _saw(self, answer: list[Any]) -> None:
-        # Redis gives numbers of a script as they are, so that ages come as ms.
-        ages, before = dict(zip(answer[::2], answer[1::2], strict=True)), self._decoded
-        # Both are replaced as a whole: two threads say it, and others read it.
+    def _saw(self, ages: Mapping[bytes, float]) -> tuple[Sighting, ...]:
+        before = self._decoded
+        # Both are replaced as a whole: several threads ask, and others read it.
         decoded = {each: before.get(each) or Coverage.from_json(each) for each in ages}
-        self.sightings = tuple(Sighting(decoded[each], ms / 1000) for each, ms in ages.items())
-        self._decoded = decoded
+        seen = tuple(Sighting(decoded[each], ms / 1000) for each, ms in ages.items())
+        self._decoded, self.sightings = decoded, seen
+        return seen
 
     def _judge(self, answer: Any) -> bool:
         """Whether Redis has done it; a key of a wrong type is told of."""

@@ -104,8 +104,12 @@ class StreamReader:
         self._presence.tell(covered, coverage)
 
     def sightings(self) -> Sequence[Sighting]:
-        """What the workers of the group handle, as they said lately."""
+        """What the workers of the group handle, as far as it is known; seconds old."""
         return self._presence.sightings
+
+    def look(self) -> Sequence[Sighting]:
+        """The same as Redis has it at this moment."""
+        return self._presence.look()
 
     def beat(self) -> None:
         """Say that this worker is there, and what it has subscribed to; see `workers.presence`."""

@@ -72,30 +72,36 @@ class Shift:
         self._threads = HandlerThreads()
         self._port = LoopPort(self._process, following.routing, concurrency, self._deserted)
         self._pool = HandOver(following.routing, self._port)
-        self._made = self._assemble(consumer_name(f"inline@{platform.node()}"))
+        self._name = consumer_name(f"inline@{platform.node()}")
+        self._made = self._assemble()
         self._intake = self._made.intake
         self._intake.slots = concurrency
         isolate = Isolation(self._made.isolate, self._port.ring, self._blocking)
         self._pool.begin(self._intake, self._made.trace, isolate)
-        self._intake.start()
+        self._intake.start(self._tell_started)
         self.task = asyncio.create_task(self._serve(), name="inline worker")
         """Ends with the shift; its exception is why that ended by itself."""
         self.task.add_done_callback(_heed)
 
-    def _assemble(self, consumer: str) -> Assembly:
-        handlers = " ".join(registration.name for registration in self._registry.list())
-        made = assemble(
+    def _assemble(self) -> Assembly:
+        return assemble(
             self._settings,
             self._registry,
             self._following.routing,
             Share(self._queues, lambda _: True),
             self._pool,
-            consumer,
+            self._name,
             self._died,
             self._started,
         )
-        log.info("inline.started", group=self._settings.group, consumer=consumer, handlers=handlers)
-        return made
+
+    def _tell_started(self) -> None:
+        log.info(
+            "inline.started",
+            group=self._settings.group,
+            consumer=self._name,
+            handlers=" ".join(registration.name for registration in self._registry.list()),
+        )
 
     def _queues(self) -> Collection[str]:
         """All that there are now; asked every second, by the thread that reads."""

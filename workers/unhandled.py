@@ -21,7 +21,7 @@ from workers.presence import AT_WORK
 
 if TYPE_CHECKING:
     from handlers.registry import Registry
-    from workers.coverage import Sighting
+    from workers.coverage import Coverage, Sighting
 
 log = get_logger("workers.unhandled")
 
@@ -52,7 +52,8 @@ class Unhandled:
 
     Args:
         registry: its handlers.
-        sightings: gives what the workers of the group handle, as far as it is known now.
+        sightings: gives what the workers of the group handle, as far as it is known.
+        look: asks Redis for it.
         group: stands in the dead letters.
         after: seconds that events wait for a worker with a handler.
         clock: monotonic seconds.
@@ -62,12 +63,14 @@ class Unhandled:
         self,
         registry: Registry,
         sightings: Callable[[], Sequence[Sighting]],
+        look: Callable[[], Sequence[Sighting]],
         group: str,
         after: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
         self._sightings = sightings
+        self._look = look
         self._group = group
         self._after = after
         self._clock = clock
@@ -80,7 +83,8 @@ class Unhandled:
     def readable(self, types: Iterable[str]) -> list[str]:
         """Those of the types, given as names of streams, that this worker should read now."""
         names = frozenset(types)
-        fates = {name: self.fate(name) for name in names if name != OTHER}
+        seen = self._sightings()
+        fates = {name: self.fate(name, seen) for name in names if name != OTHER}
         if self._known is not None:
             # Its first event has just come. Of older types nobody knows whether events wait.
             for name in sorted(names - self._known):
@@ -90,9 +94,23 @@ class Unhandled:
         left = {name for name, fate in fates.items() if fate in (Fate.THEIRS, Fate.WAIT)}
         return sorted(names - left)
 
-    def outcome(self, event_type: str) -> Outcome | None:
-        """How a claimed event of this type ends without being run; None: run its handlers."""
-        fate = self.fate(event_type)
+    def outcomes(self, event_types: Iterable[str]) -> dict[str, Outcome]:
+        """How events of these types end that have been read; those left out are run.
+
+        Redis is asked who has a handler, unless this worker has one for each: of a worker that has
+        started before an event came, that event must not be taken away.
+
+        Raises:
+            redis.RedisError: nobody knows; ask again.
+        """
+        others = [name for name in set(event_types) if not self._has_handler(name)]
+        if not others:
+            return {}
+        seen = self._look()
+        ends = {name: self._outcome(name, self.fate(name, seen)) for name in others}
+        return {name: end for name, end in ends.items() if end}
+
+    def _outcome(self, event_type: str, fate: Fate) -> Outcome | None:
         if fate is Fate.OURS:
             return None
         if fate is Fate.THEIRS:
@@ -103,23 +121,19 @@ class Unhandled:
         error = f"no worker of group {self._group} has a handler for this type"
         return Outcome(failed=(Failure("", UNHANDLED, error),))
 
-    def fate(self, event_type: str) -> Fate:
-        """What this worker does with the events of a type now."""
+    def fate(self, event_type: str, seen: Sequence[Sighting]) -> Fate:
+        """What this worker does with the events of a type, by what it has seen of the others."""
         if self._has_handler(event_type):
             return Fate.OURS
         if self._registry.has_default:
-            others = any(
-                each.coverage.handlers_of(event_type) for each in self._seen_within(AT_WORK)
-            )
+            at_work = _within(AT_WORK, seen)
+            others = any(each.handlers_of(event_type) for each in at_work)
             return Fate.THEIRS if others else Fate.OURS
-        had_one = self._seen_within(max(AT_WORK, HAD_ONE * self._after))
-        if any(each.coverage.takes(event_type) for each in had_one):
+        had_one = _within(max(AT_WORK, HAD_ONE * self._after), seen)
+        if any(each.takes(event_type) for each in had_one):
             self._since.pop(event_type, None)
             return Fate.THEIRS
         return Fate.WAIT if self._left(event_type) > 0 else Fate.NOBODYS
-
-    def _seen_within(self, seconds: float) -> list[Sighting]:
-        return [each for each in self._sightings() if each.age < seconds]
 
     def _left(self, event_type: str) -> float:
         """Seconds until nobody has had a handler for long enough."""
@@ -153,6 +167,10 @@ class Unhandled:
             "--all --reason unhandled",
             **shown,
         )
+
+
+def _within(seconds: float, seen: Sequence[Sighting]) -> list[Coverage]:
+    return [each.coverage for each in seen if each.age < seconds]
 
 
 def _when(after: float) -> str:

@@ -27,6 +27,7 @@ from bridge.streams import Entry
 from handlers.registry import Registry
 from workers.batches import Batches
 from workers.claims import Busy, Duplicate, Pending, Queued, Run, Settlement
+from workers.coverage import Sighting
 from workers.intake import BLOCK, PAUSED_BLOCK, Intake
 from workers.limits import Limits
 from workers.outcomes import Outcome
@@ -207,6 +208,17 @@ def calls() -> list[str]:
 
 
 @pytest.fixture
+def failures() -> deque[Exception]:
+    """Raised when Redis is asked who handles what."""
+    return deque()
+
+
+@pytest.fixture
+def steps() -> list[str]:
+    return []
+
+
+@pytest.fixture
 def limited() -> dict[str, int]:
     """Types that are limited, by how many of them may run at once."""
     return {}
@@ -240,23 +252,34 @@ def intake(
     waiting: Waiting,
     calls: list[str],
     table: Registry,
+    failures: deque[Exception],
+    steps: list[str],
 ) -> Iterator[Intake]:
+    def streams() -> list[str]:
+        steps.append("subscribed")
+        return [STREAM]
+
+    def look() -> list[Sighting]:
+        if failures:
+            raise failures.popleft()
+        return []
+
     intake = Intake(
         reader,  # type: ignore[arg-type]
         reader,  # type: ignore[arg-type]
         guard,  # type: ignore[arg-type]
         clock,  # type: ignore[arg-type]
-        lambda: [STREAM],
+        streams,
         0.15,
         waiting,
         lambda: calls.append("wake"),
         IntakeSpans(None, Resource.create(), "workers"),
         lambda: calls.append("died"),
         lambda: calls.append("disconnect"),
-        Unhandled(table, list, "workers", after=0.0),
+        Unhandled(table, list, look, "workers", after=0.0),
     )
     intake.slots = 4
-    intake.start()
+    intake.start(lambda: steps.append("begun"))
     yield intake
     intake.stop()
     intake.close()
@@ -275,6 +298,24 @@ def test_what_this_worker_has_no_handler_for_does_not_reach_the_pool(
     (failure,) = guard.settled()["ev1"].outcome.failed
     assert (failure.reason, guard.settled()["ev1"].returned) == ("unhandled", False)
     assert (ready(waiting), intake.unhandled) == ([], 1)
+
+
+def test_what_nobody_can_say_the_handlers_of_is_not_claimed_until_somebody_can(
+    intake, guard, reader, table, failures
+):
+    table.unregister("H")
+    failures.append(RedisConnectionError("gone"))
+    reader.lost = [item("ev1")]
+    reader.new.append([item("ev1")])
+    until(lambda: guard.settled())
+    assert guard.claimed == ["ev1"]
+    until(lambda: intake.held == 0)
+
+
+def test_it_has_begun_when_its_group_knows_what_it_handles(intake, steps, reader):
+    until(lambda: len(reader.called("read")) > 3)
+    assert steps[:2] == ["subscribed", "begun"]
+    assert steps.count("begun") == 1
 
 
 def test_what_is_read_is_claimed_and_the_pool_is_woken(intake, waiting, reader, calls):

@@ -101,6 +101,18 @@ def test_what_a_worker_handles_no_more_is_known_no_more_unless_another_does(redi
     assert {len(each.coverage.handlers) for each in other.reader.sightings()} == {1, 2}
 
 
+def test_a_look_shows_who_has_come_since_the_last_sign_of_life(redis, keys, worker):
+    worker.reader.subscribe(frozenset(), reading("im"))
+    follower(redis, keys, "c2").reader.subscribe(frozenset(), reading("contact"))
+    assert seen(worker) == {("im",)}
+    found = worker.reader.look()
+    assert {each.coverage.queues for each in found} == {("im",), ("contact",)}
+    assert all(-1 < each.age < AT_WORK for each in found)
+    assert seen(worker) == {("im",), ("contact",)}
+    redis.delete(keys.handled("workers"))
+    assert worker.reader.look() == ()
+
+
 def test_a_time_to_come_is_none_that_redis_had_and_is_forgotten(redis, keys, worker):
     redis.zadd(keys.handled("workers"), {reading("im").to_json(): time.time() * 1000 + 9e6})
     worker.reader.subscribe(frozenset(), reading("contact"))
@@ -112,6 +124,7 @@ def test_a_key_of_a_wrong_type_is_told_of_once_and_stops_no_worker(redis, keys, 
     with capture_logs() as lines:
         worker.reader.subscribe(frozenset(), reading("im"))
         worker.reader.beat()
+        assert worker.reader.look() == ()
     assert [line["key"] for line in lines if line["event"] == "key.spoilt"] == [
         keys.handled("workers")
     ]

@@ -24,7 +24,9 @@ def select(redis, keys, worker) -> Any:
         registry = Registry()
         registry.register(lambda event, context: None, MESSAGE, name="H")
         routing = Routing.of(registry)
-        unhandled = Unhandled(registry, worker.reader.sightings, "workers", after)
+        unhandled = Unhandled(
+            registry, worker.reader.sightings, worker.reader.look, "workers", after
+        )
         share = Share(lambda: queues, lambda queue: queue in queues)
         watch, bridges = GroupWatch("workers"), Bridges(redis, keys, "here")
         selection = Selection(

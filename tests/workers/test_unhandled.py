@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from bridge.streams import OTHER
 from handlers.registry import Registry
 from workers.coverage import Coverage, Sighting
+from workers.outcomes import Outcome
 from workers.presence import AT_WORK
 from workers.unhandled import HAD_ONE, MAX_TYPES, Fate, Unhandled
 
@@ -28,18 +29,32 @@ class Situation:
         self.seen: list[Sighting] = []
         self.registry = Registry()
         self.registry.register(handle, MESSAGE)
+        self.known: list[Sighting] | None = None
+        self.looks = 0
         self.unhandled = Unhandled(
-            self.registry, lambda: self.seen, "workers", AFTER, lambda: self.now
+            self.registry,
+            lambda: self.seen if self.known is None else self.known,
+            self.look,
+            "workers",
+            AFTER,
+            lambda: self.now,
         )
+
+    def look(self) -> list[Sighting]:
+        self.looks += 1
+        return self.seen
 
     def sees(self, pattern: str, *, age: float = 0.0, default: bool = False) -> None:
         handlers = {"other": (pattern,)} if pattern else {}
         coverage = Coverage(handlers, ("im", "contact", "default"), {}, default)
         self.seen = [Sighting(coverage, age)]
 
+    def outcome(self, event_type: str = CREATED) -> Outcome | None:
+        return self.unhandled.outcomes([event_type]).get(event_type)
+
     def fate(self, event_type: str = CREATED, later: float = 0.0) -> Fate:
         self.now += later
-        return self.unhandled.fate(event_type)
+        return self.unhandled.fate(event_type, self.seen)
 
 
 @pytest.fixture
@@ -50,14 +65,15 @@ def situation() -> Situation:
 def test_what_it_has_a_handler_for_is_ours_whatever_others_say(situation):
     situation.sees("*")
     assert situation.fate(MESSAGE) is Fate.OURS
-    assert situation.unhandled.outcome(MESSAGE) is None
+    assert situation.outcome(MESSAGE) is None
+    assert situation.looks == 0
 
 
 @pytest.mark.parametrize("pattern", [CREATED, "contact.*", "*"])
 def test_what_another_worker_has_a_handler_for_is_left_to_it(situation, pattern):
     situation.sees(pattern)
     assert situation.fate(later=1e6) is Fate.THEIRS
-    outcome = situation.unhandled.outcome(CREATED)
+    outcome = situation.outcome()
     assert outcome.returned
     assert outcome.retry_after > 0
     assert situation.unhandled.readable([MESSAGE, CREATED, OTHER]) == [MESSAGE, OTHER]
@@ -66,11 +82,11 @@ def test_what_another_worker_has_a_handler_for_is_left_to_it(situation, pattern)
 def test_what_nobody_has_a_handler_for_waits_and_then_becomes_a_dead_letter(situation):
     assert situation.fate() is Fate.WAIT
     assert situation.unhandled.readable([CREATED]) == []
-    assert situation.unhandled.outcome(CREATED).returned
+    assert situation.outcome().returned
     assert situation.fate(later=AFTER - 1) is Fate.WAIT
     assert situation.fate(later=1) is Fate.NOBODYS
     assert situation.unhandled.readable([CREATED]) == [CREATED]
-    (failure,) = situation.unhandled.outcome(CREATED).failed
+    (failure,) = situation.outcome().failed
     assert (failure.handler, failure.reason) == ("", "unhandled")
 
 
@@ -101,6 +117,30 @@ def test_a_worker_without_a_default_leaves_the_rest_to_one_that_has_one(situatio
     assert situation.fate(later=1e6) is Fate.THEIRS
 
 
+@pytest.mark.parametrize("default", [False, True])
+def test_a_worker_that_has_just_come_is_seen_before_its_events_are_buried_or_taken(
+    situation, default
+):
+    """What is known is seconds old: who started since is asked after when an event has come."""
+    if default:
+        situation.registry.set_default(handle)
+    situation.known = []
+    situation.unhandled.readable([CREATED])
+    situation.now += AFTER
+    assert situation.unhandled.readable([CREATED]) == [CREATED]
+    situation.sees(CREATED)
+    outcome = situation.outcome()
+    assert outcome.returned
+    assert situation.looks == 1
+
+
+def test_who_handles_the_types_of_a_read_is_asked_once(situation):
+    situation.sees("im.*")
+    ends = situation.unhandled.outcomes([CREATED, MESSAGE, MADE_UP, "im.other_v1", CREATED])
+    assert ends.keys() == {CREATED, MADE_UP, "im.other_v1"}
+    assert situation.looks == 1
+
+
 def test_the_first_default_takes_the_rest_where_it_counts_as_a_handler(situation):
     situation.registry.settle_unhandled()
     assert situation.fate() is Fate.OURS
@@ -127,21 +167,21 @@ def test_a_type_is_told_of_once_when_its_first_event_comes(situation):
     assert warnings(situation, lambda: look([MESSAGE, "im.old_v1"])) == []
     assert warnings(situation, lambda: look([MESSAGE, "im.old_v1", CREATED])) == [CREATED]
     assert warnings(situation, lambda: look([MESSAGE, "im.old_v1", CREATED])) == []
-    claim = situation.unhandled.outcome
+    claim = situation.outcome
     assert warnings(situation, lambda: claim("im.old_v1")) == ["im.old_v1"]
     assert warnings(situation, lambda: claim(CREATED)) == []
 
 
 def test_the_warning_brings_a_handler_to_paste_unless_the_type_is_no_name(situation):
     with capture_logs() as (lines):
-        situation.unhandled.outcome(CREATED)
-        situation.unhandled.outcome("x')\nimport os")
+        situation.outcome()
+        situation.outcome("x')\nimport os")
     assert f'@handles("{CREATED}")' in lines[0]["suggestion"]
     assert "suggestion" not in lines[1]
 
 
 def test_types_made_up_without_end_are_not_remembered_without_end(situation):
     for number in range(MAX_TYPES + 10):
-        situation.unhandled.fate(f"made.up_{number}")
+        situation.fate(f"made.up_{number}")
     situation.now += AFTER
     assert situation.fate(MADE_UP) is Fate.NOBODYS
