@@ -98,6 +98,8 @@ class Backlog:
         self._redis = redis
         self._keys = keys
         self._retention = retention
+        self.denied: NoPermissionError | None = None
+        """Why the last look could not tell whether groups have workers; None: it could."""
         self._late: set[tuple[str, str, Kind]] = set()
         self._alone: set[str] = set()
 
@@ -180,6 +182,7 @@ class Backlog:
 
     async def _look_for_workers(self, groups: Iterable[Group], now: int) -> None:
         before = now - NO_WORKER_AFTER * 1000
+        self.denied = None
         waiting = [group for group in groups if group.name and group.holds_unread(before)]
         alone: dict[str, list[Group]] = {}
         for group in waiting:
@@ -203,7 +206,8 @@ class Backlog:
     async def _has_workers(self, group: str) -> bool:
         try:
             return bool(await self._redis.exists(self._keys.workers(group)))
-        except NoPermissionError:  # to trim, a user needs no EXISTS
+        except NoPermissionError as error:  # to trim, a user needs no EXISTS
+            self.denied = error
             return True
 
 

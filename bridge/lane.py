@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import ConnectionPool
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, TimeoutError
 
 from bridge.durability import Durability
 from bridge.pipe import Pipe, pack
@@ -31,6 +31,8 @@ class Waiting:
     deadline: float
     trouble: Refusal = "timeout"
     """Why it is not."""
+    error: RedisError = field(default_factory=lambda: TimeoutError("no answer from Redis in time"))
+    """The same, as Redis said it."""
 
 
 class Lane:

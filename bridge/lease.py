@@ -87,7 +87,7 @@ class LeaseElector:
         self._scope: asyncio.Timeout | None = None
         self._candidacy = 1
         self._stands = False
-        self._spoilt = SpoiltKey(keys.lease, "nobody can lead")
+        self._spoilt = SpoiltKey(keys.lease, "this bridge cannot lead", _SCRIPT)
 
     @property
     def term(self) -> int:

@@ -6,7 +6,8 @@ changes nothing.
 * `/readyz`: Redis answers the lease calls. A standby is ready when Feishu accepts its credentials
   and was reached within `patience`. A leader is ready from the first pong of its leadership on, and
   stays so through gaps shorter than `patience`, since every connection is closed now and then; it
-  is not ready while Feishu refuses it.
+  is not ready while Feishu refuses it, nor while Redis refuses its events (see `outage`; a full
+  Redis does not count, for that is back pressure and not a fault of this bridge).
 * `/leaderz`: 200 for the leader, 404 for the others.
 * `/status`: all that a bridge says of itself, as JSON; `/metrics`: the same for Prometheus.
 
@@ -54,6 +55,8 @@ def unready(status: Status, lease_duration: float, patience: float) -> list[str]
         problems.append(f"state: {status.state.value}")
     if status.state is State.LEADING:
         problems += _unconnected(status, patience)
+        if status.publish_trouble:
+            problems.append(f"redis: takes no events: {status.publish_trouble}")
     if status.state is State.STANDBY:
         problems += _unaccepted(status, patience)
     return problems

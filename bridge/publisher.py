@@ -23,8 +23,10 @@ from bridge.capacity import Capacity
 from bridge.durability import NONE, Durability, Undurable
 from bridge.lane import Lane, Waiting, finds_no_room, is_fenced
 from bridge.lifetimes import MARKER_TTL
+from bridge.outage import Outage
 from bridge.pipe import pack
 from bridge.published import Done, Published, PublishRefused, Refusal
+from bridge.redis_rights import cure, is_denied
 from bridge.streams import BRIDGE_GROUP, MAX_TYPES, OTHER, Entry, Keys
 from handlers.loggers import get_logger
 
@@ -128,8 +130,17 @@ class Publisher:
         pool = redis.connection_pool
         self._lanes = [Lane(pool, _SCRIPTS, durability) for _ in range(durability.lanes)]
         self._idle = self._lanes[::-1]
-        self._paced = self._failing = False
+        self._paced = self._failing = self._unmarked = False
+        self._outage = Outage(
+            Lane(pool, _SCRIPTS, durability), leads=leads, explain=_explain,
+            on_end=self._recovered, watch=watch,
+        )  # fmt: skip
         self._letters_full: float | None = None  # when last one was refused, by `clock`
+
+    @property
+    def trouble(self) -> str:
+        """Why Redis refuses entries, and what to do; empty while it takes them, or is just full."""
+        return self._outage.trouble
 
     def submit(self, entry: Entry, done: Done) -> None:
         """Publish an entry under `entry.term`; never blocks, `done` gets the result."""
@@ -184,6 +195,7 @@ class Publisher:
 
     async def close(self) -> None:
         """Refuse what waits and close the connections."""
+        await self._outage.close()
         if running := self._running():
             for task in running:
                 task.cancel()
@@ -249,7 +261,7 @@ class Publisher:
             if now < waiting.deadline:
                 lane.sent.append(waiting)
             else:
-                self._settle(waiting, PublishRefused(waiting.trouble))
+                self._give_up(waiting)
         if len(self._queue) >= BATCH:
             self._start()
         return bool(lane.sent)
@@ -266,11 +278,13 @@ class Publisher:
     def _judge(self, waiting: Waiting, answer: Any, now: float) -> bool:
         """Settle an entry by its answer; False when it has time to be sent again."""
         if isinstance(answer, RedisError):
-            waiting.trouble = _trouble(answer)
+            waiting.trouble, waiting.error = _trouble(answer), answer
             if now < waiting.deadline and waiting.trouble in ("redis", "timeout"):
                 return False
-            result: Published | PublishRefused = PublishRefused(waiting.trouble)
-        elif is_fenced(answer):
+            self._give_up(waiting)
+            return True
+        result: Published | PublishRefused
+        if is_fenced(answer):
             result = PublishRefused("fenced")
         elif finds_no_room(answer):
             result = PublishRefused("letters_full")
@@ -282,6 +296,7 @@ class Publisher:
     async def _note(self, lane: Lane, answers: Sequence[Any]) -> None:
         """What a batch says of the whole: fenced, full, failing, well again."""
         self._note_letters(answers)
+        self._note_markers(answers)
         if fenced := next(filter(is_fenced, answers), None):
             self.on_fenced(int(fenced[1] or 0))
         if any(isinstance(answer, OutOfMemoryError) for answer in answers):
@@ -290,13 +305,28 @@ class Publisher:
         error = next((answer for answer in answers if isinstance(answer, RedisError)), None)
         if isinstance(error, NoScriptError):
             await lane.close()  # the next connection loads the script again
-        if (error is None) == self._failing:
-            self._failing = error is not None
-            if error is not None:
-                log.warning("publish.failed", error=str(error), cure=_cure(error))
-                self.on_outage(error)
-            else:
-                log.info("publish.recovered")
+        if error is None and self._outage.trouble:
+            self._outage.hurry()
+        elif error is None:
+            self._recovered()
+        elif not self._failing:
+            self._failing = True
+            log.warning("publish.failed", error=str(error), cure=_cure(error))
+            self.on_outage(error)
+
+    def _recovered(self) -> None:
+        if self._failing:
+            self._failing = False
+            log.info("publish.recovered")
+
+    def _note_markers(self, answers: Sequence[Any]) -> None:
+        """Log once that events are published without a marker."""
+        unmarked = next((each for each in answers if _is_unmarked(each)), None)
+        if unmarked is not None and not self._unmarked:
+            self._unmarked = True
+            error = RedisError(unmarked[2].decode())
+            hint = f"{_cure(error)}; until then an event that Feishu sends again comes in again"
+            log.error("publish.unmarked", error=str(error), cure=hint)
 
     def _note_letters(self, answers: Sequence[Any]) -> None:
         """Log once that there is no room for dead letters, and once that there is again."""
@@ -308,6 +338,11 @@ class Publisher:
         elif last is not None and now - last >= CALM and any(map(_is_kept, answers)):
             self._letters_full = None
             log.info("letters.relieved")
+
+    def _give_up(self, waiting: Waiting) -> None:
+        if waiting.trouble != "full":
+            self._outage.refused(waiting)
+        self._settle(waiting, PublishRefused(waiting.trouble))
 
     def _refuse(self, batch: Sequence[Waiting], reason: Refusal) -> None:
         for waiting in batch:
@@ -326,6 +361,14 @@ def _is_kept(answer: Any) -> bool:
     return isinstance(answer, list) and answer[0] == b"kept"
 
 
+def _is_unmarked(answer: Any) -> bool:
+    return isinstance(answer, list) and len(answer) > 2
+
+
+def _explain(error: RedisError) -> str:
+    return f"{error}; {_cure(error)}"
+
+
 def _trouble(error: RedisError) -> Refusal:
     if isinstance(error, OutOfMemoryError):
         return "full"
@@ -337,4 +380,6 @@ def _trouble(error: RedisError) -> Refusal:
 def _cure(error: RedisError) -> str:
     if isinstance(error, Undurable):
         return "see whether the replicas, or Redis' disk, keep up"
+    if is_denied(error):
+        return cure(error, "".join(_SCRIPTS))
     return "see whether Redis is well"

@@ -79,6 +79,8 @@ class SelfReport:
             heartbeat=tally.heartbeat.statistics(time.monotonic(), now_ms()),
             unread=trimmer.backlog.unread,
             groups_without_workers=trimmer.backlog.without_workers,
+            publish_trouble=redact(self.publisher.trouble) if leads else "",
+            trim_trouble=redact(trimmer.trouble) if leads else "",
             spans_lost=telemetry.spans_lost(),
         )
 

@@ -115,6 +115,10 @@ class Status:
     """Streams with entries that no group reads."""
     groups_without_workers: int = 0
     """Groups with unread events and no worker at work."""
+    publish_trouble: str = ""
+    """Why a leader cannot publish, and what to do; empty when it can."""
+    trim_trouble: str = ""
+    """Why a leader cannot trim as it should, and what to do; empty when it can."""
     spans_lost: int = 0
     """Spans for which there was no room, or which the collector did not take."""
 

@@ -22,6 +22,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from bridge.backlog import NOBODY, Backlog, Group, published, text
 from bridge.cancellation import heed_cancellation
+from bridge.redis_rights import cure, is_denied
 from bridge.streams import Keys, subscriber
 from handlers.loggers import get_logger
 from handlers.types import domain
@@ -40,6 +41,8 @@ _TRIM, _BEHIND = (
     files("bridge").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
     for name in ("trim", "trim_behind")
 )
+
+_OPTIONAL = "".join(line for line in _TRIM.splitlines() if "try('" in line)
 
 log = get_logger("bridge.trimming")
 
@@ -67,7 +70,13 @@ class Trimmer:
         self._retention = retention
         self._looked: dict[str, bytes] = {}
         self._short_of_memory = asyncio.Event()
-        self._failing = False
+        self._met: dict[str, str] = {}  # this round's trouble -> its cure
+        self._told: dict[str, str] = {}  # that of the last one
+
+    @property
+    def trouble(self) -> str:
+        """What Redis refused in the last round, and what to do; empty when that went well."""
+        return "; ".join(f"{trouble}; {cure}" for trouble, cure in [*self._told.items()][:1])
 
     def relieve(self) -> None:
         """Redis is short of memory: have `run` trim soon, this once without a retention.
@@ -91,6 +100,7 @@ class Trimmer:
         finally:
             self.backlog.forget()
             self._looked.clear()
+            self._told.clear()
 
     async def trim(self, retention: float) -> None:
         """One round over all streams; one that Redis refuses to trim stops no other.
@@ -110,14 +120,18 @@ class Trimmer:
             try:
                 found[stream], now = await self._trim(stream, retention, sorted(readers))
             except ResponseError as error:
+                self._meet(error)
                 refused.append(error)
         await self.backlog.look(found, now)
+        if self.backlog.denied is not None:
+            self._meet(self.backlog.denied)
         names = {group.name for groups in found.values() for group in groups}
         for name in sorted(names - {NOBODY}):
             try:
                 for event_type in await self._members(self._keys.replays(name)):
                     await self._trim(self._keys.replay(name, event_type), 0.0, [name])
             except ResponseError as error:
+                self._meet(error)
                 refused.append(error)
         if refused:
             raise refused[0]
@@ -126,16 +140,23 @@ class Trimmer:
         try:
             await self.trim(retention)
         except (RedisError, OSError) as error:
-            if not self._failing:
-                spoilt = "WRONGTYPE" in str(error)
-                cure = f"{'delete the key' if spoilt else 'see whether Redis is well'}; trimming "
-                cure += "goes on by itself"
-                log.warning("trim.failed", error=str(error) or repr(error), cure=cure)
-            self._failing = True
+            self._meet(error)
+        for trouble in self._met.keys() - self._told.keys():
+            told = f"{self._met[trouble]}; trimming goes on by itself"
+            log.warning("trim.failed", error=trouble, cure=told)
+        if self._told and not self._met:
+            log.info("trim.recovered")
+        self._told, self._met = self._met, {}
+
+    def _meet(self, error: Exception, script: str = _TRIM + _BEHIND) -> None:
+        """Note what is to be told once a kind: of a right that is missing, not for each stream."""
+        said = str(error) or repr(error)
+        if is_denied(error):
+            self._met[said.partition(": flybridge:")[0]] = cure(error, script)
+        elif "WRONGTYPE" in said:
+            self._met[said] = "delete the key"
         else:
-            if self._failing:
-                log.info("trim.recovered")
-            self._failing = False
+            self._met[said] = "see whether Redis is well"
 
     async def _members(self, key: str) -> list[str]:
         try:
@@ -152,8 +173,10 @@ class Trimmer:
         keys = (stream, self._keys.retries(""), self._keys.ages)
         told = (round(retention * 1000), STEP, *readers)
         while more:
-            removed, more, now, aged, *rows = await self._run(_TRIM, keys, told)
+            removed, more, now, aged, limited, *rows = await self._run(_TRIM, keys, told)
             self.trimmed += removed
+        if limited:
+            self._meet(ResponseError(limited.decode()), _OPTIONAL)
         groups = [_group(stream, *row) for row in rows]
         if any(group.holds_pending(published(aged.decode()) + 1) for group in groups):
             await self._trim_behind(stream, aged, readers)
@@ -176,9 +199,12 @@ class Trimmer:
     async def _run(self, script: str, keys: Sequence[str], told: Sequence[Any]) -> Any:
         sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
         try:
-            return await self._redis.evalsha(sha, len(keys), *keys, *told)
-        except NoScriptError:
-            return await self._redis.eval(script, len(keys), *keys, *told)
+            try:
+                return await self._redis.evalsha(sha, len(keys), *keys, *told)
+            except NoScriptError:
+                return await self._redis.eval(script, len(keys), *keys, *told)
+        except ResponseError as error:
+            raise ResponseError(f"{error}: {keys[0]}") from error
 
 
 def _group(

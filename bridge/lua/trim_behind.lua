@@ -15,6 +15,9 @@ local function older(one, other)  -- of two entry ids; as numbers they would los
 end
 
 local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+if groups.err and not string.find(tostring(groups.err), 'no such key', 1, true) then
+  return groups
+end
 if groups.err or #groups == 0 then
   return {0, ''}
 end

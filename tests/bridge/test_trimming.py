@@ -361,7 +361,8 @@ class TestWhatGoes:
         await publish(any_redis, keys, OLD)
         await read(any_redis, stream, "workers", acknowledge=1)
         await read(any_redis, stream, b"\xff", acknowledge=1)  # type: ignore[arg-type]
-        await trimmer.trim(RETENTION)
+        with pytest.raises(ResponseError, match=r"WRONGTYPE .*a\.wrong\.type"):
+            await trimmer.trim(RETENTION)
         assert await any_redis.xlen(stream) == 0
 
 

@@ -1,0 +1,43 @@
+"""What Redis refuses for want of a right, and the rule that allows it. It asks nobody."""
+
+from __future__ import annotations
+
+import re
+
+from redis.exceptions import NoPermissionError
+
+_REFUSED = re.compile(r"NOPERM|no permissions? to |executing the script can't ", re.IGNORECASE)
+"""As a reply to a command; from within a script; and as Redis 7.0 says it there."""
+
+_NAMED = re.compile(r"the '([^']+)' command")
+_OBJECT = re.compile(r"access (a|one of the|at least one of the) keys?|to the channel|a channel")
+_CALLED = re.compile(r"(?:call|try)\('([A-Z]+)'(?:, '([A-Z]+)')?")
+_CONTAINERS = ("XINFO", "XGROUP")
+"""Commands of which each subcommand is a right of its own."""
+
+
+def is_denied(error: Exception) -> bool:
+    """Whether this refuses a command, a key or a channel to our user."""
+    return isinstance(error, NoPermissionError) or _REFUSED.search(str(error)) is not None
+
+
+def cure(error: Exception, script: str = "") -> str:
+    """What to do about an error that `is_denied`.
+
+    Args:
+        script: its text, if the command was sent by one: Redis 7.0 does not say which it was.
+    """
+    if _OBJECT.search(str(error)):
+        return "allow this user all keys of the app: ACL SETUSER <user> ~flybridge:{<app id>}:*"
+    named = _NAMED.search(str(error))
+    rights = [named[1]] if named else rights_of(script)
+    return f"allow this user what it needs: ACL SETUSER <user> {' '.join(f'+{each}' for each in rights)}"
+
+
+def rights_of(script: str) -> list[str]:
+    """The rights that the commands of a script need, sorted."""
+    found = {
+        f"{command}|{second}" if command in _CONTAINERS else command
+        for command, second in _CALLED.findall(script)
+    }
+    return sorted(right.lower() for right in found)
