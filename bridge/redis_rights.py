@@ -31,7 +31,8 @@ def cure(error: Exception, script: str = "") -> str:
         return "allow this user all keys of the app: ACL SETUSER <user> ~flybridge:{<app id>}:*"
     named = _NAMED.search(str(error))
     rights = [named[1]] if named else rights_of(script)
-    return f"allow this user what it needs: ACL SETUSER <user> {' '.join(f'+{each}' for each in rights)}"
+    rules = " ".join(f"+{each}" for each in rights)
+    return f"allow this user what it needs: ACL SETUSER <user> {rules}"
 
 
 def rights_of(script: str) -> list[str]:
