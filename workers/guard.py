@@ -40,6 +40,9 @@ NO_MARKS: Mapping[str, str] = {}
 DEAD_WAIT = 60.0
 """Seconds until an event is given up anew whose dead letter could not be written."""
 
+LETTERS = 5
+"""Of the keys of a settlement, those from here on are for a dead letter alone."""
+
 UNANSWERED = 10_000
 """Claims without an answer that are remembered; who forgets one waits for an event lease."""
 
@@ -169,14 +172,15 @@ class Guard:
         for settlement, answer in zip(settlements, answers, strict=True):
             if isinstance(answer, Exception):
                 run, outcome = settlement.run, settlement.outcome
-                types = ("hash", "string", "list", "stream", "zset", "stream")
-                keys = dict(zip(self._settle_keys(settlement), types, strict=True))
+                types = ("hash", "string", "list", "stream", "zset", "stream", "zset")
+                keys = dict(zip(self._settle_keys(settlement), types, strict=False))
                 self._spoilt.tell(keys, answer, event_id=run.pending.entry.event_id)
                 if outcome.verdict == "dead":
                     later = replace(outcome, retry_after=DEAD_WAIT)
                     again.append(self._settle_call(Settlement(run, later)))
             elif settlement.outcome.verdict == "dead":
-                self._spoilt.well(self.dead_letters)
+                for key in self._settle_keys(settlement)[LETTERS:]:
+                    self._spoilt.well(key)
         if again:
             run_all(self._redis, again)
 

@@ -9,6 +9,7 @@ import redis_lock
 from msgspec.structs import replace
 from redis import Redis
 from redis.exceptions import ConnectionError
+from structlog.testing import capture_logs
 
 from bridge.lifetimes import mark_ttl
 from bridge.redaction import Redactor
@@ -307,6 +308,27 @@ def test_a_letter_that_was_replayed_meanwhile_makes_room_for_nobody(redis, keys)
         guard.settle([Settlement(run, outcome)])
         redis.xtrim(keys.dead("workers"), maxlen=0)
     assert guard.displaced == 0
+
+
+@pytest.mark.parametrize("spoilt", ["dead", "unhandled"])
+def test_an_unhandled_event_whose_letter_cannot_be_kept_is_given_up_anew_later(
+    guard, redis, keys, pending, spoilt
+):
+    key = {
+        "dead": keys.dead("workers"),
+        "unhandled": keys.unhandled("workers", pending.entry.event_type),
+    }[spoilt]
+    nobodys = Outcome(failed=(Failure("", "unhandled", "E"),))
+    for _ in range(2):
+        redis.set(key, "by hand")
+        with capture_logs() as lines:
+            assert guard.settle([Settlement(claim(guard, pending), nobodys)]) == [None]
+        assert [line["key"] for line in lines] == [key]
+        redis.delete(key)
+        assert isinstance(guard.claim([pending])[0], Busy)
+        redis.hset(keys.state("workers", "ev1"), "due", 0)
+        assert guard.settle([Settlement(claim(guard, pending), nobodys)]) == [True]
+        redis.delete(keys.state("workers", "ev1"))
 
 
 def later(*handlers: Later) -> Outcome:
