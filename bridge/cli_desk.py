@@ -107,7 +107,7 @@ def open_desk(
     """
     from redis.exceptions import RedisError
 
-    from bridge.redis_client import sync_client
+    from bridge.redis_client import check_port, sync_client
     from bridge.settings import WorkerSettings
     from bridge.streams import Keys
 
@@ -118,6 +118,7 @@ def open_desk(
     redis = sync_client(settings.redis_url, app_id=settings.app_id)
     try:
         keys = Keys(settings.app_id)
+        check_port(redis)
         _note_if_unknown(redis, keys, settings.app_id)
         yield Desk(settings, redis, keys, group or settings.group, who())
     except (RedisError, OSError) as error:

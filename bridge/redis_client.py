@@ -9,6 +9,7 @@ repeated is built with `retries=0`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from bridge.primary import (
     HeedfulParser,
     Primary,
 )
+from bridge.redis_port import refuse_mistaken
 from bridge.topology import Topology, bracketed, parse
 from handlers.loggers import get_logger
 
@@ -98,6 +100,7 @@ async def check_server(client: redis.asyncio.Redis, eviction: Eviction = "refuse
         RedisUnreachable: no answer, or none to this user.
     """
     where = address(client)
+    await asyncio.to_thread(check_port, client)
     try:
         _judge_info(await client.info(), where)
         _judge_policy(await client.config_get(_POLICY), eviction)
@@ -110,6 +113,7 @@ async def check_server(client: redis.asyncio.Redis, eviction: Eviction = "refuse
 def check_server_sync(client: redis.Redis, eviction: Eviction = "refuse") -> None:
     """`check_server` for a blocking client."""
     where = address(client)
+    check_port(client)
     try:
         _judge_info(client.info(), where)
         _judge_policy(client.config_get(_POLICY), eviction)
@@ -117,6 +121,29 @@ def check_server_sync(client: redis.Redis, eviction: Eviction = "refuse") -> Non
         _forbidden(error, where)
     except (RedisError, OSError) as error:
         raise unreachable(error, where) from error
+
+
+def check_port(
+    client: redis.Redis | redis.asyncio.Redis, variable: str = "FLYBRIDGE_REDIS_URL"
+) -> None:
+    """Make sure that what listens there, if anything does, speaks as the URL says.
+
+    Of several seeds one may be away or mistaken as long as another is not: none is looked at.
+
+    Raises:
+        RedisUnreachable: it does not, or says nothing; within 5 s.
+    """
+    settings = client.connection_pool.connection_kwargs
+    if "path" in settings:
+        return
+    if "primary" in settings:
+        topology = settings["primary"].topology
+        nodes, tls = topology.nodes, topology.tls
+    else:
+        nodes = ((settings.get("host", "localhost"), settings.get("port", 6379)),)
+        tls = "SSL" in client.connection_pool.connection_class.__name__
+    if len(nodes) == 1:
+        refuse_mistaken(*nodes[0], tls=tls, where=address(client), variable=variable)
 
 
 def address(client: redis.Redis | redis.asyncio.Redis) -> str:

@@ -29,7 +29,7 @@ class Server:
     def __init__(self, config: Any = None, **info: Any) -> None:
         self._info = info
         self._config = config or {"maxmemory-policy": "noeviction"}
-        self.connection_pool = redis.ConnectionPool(host="h", password="secret")
+        self.connection_pool = redis.ConnectionPool(host="127.0.0.1", port=1, password="secret")
 
     def info(self) -> Any:
         return self._info
