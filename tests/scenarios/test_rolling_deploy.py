@@ -17,6 +17,16 @@ def newer(event, context):
     note("finished", "newer", event, context)
 """
 
+OLDER = """
+from acting import note
+from handlers.registry import registry
+
+def rest(event, context):
+    note("finished", "rest", event, context)
+
+registry.set_default(rest)
+"""
+
 
 async def test_events_go_to_the_workers_that_have_a_handler_or_wait_as_dead_letters(
     stage: Stage,
@@ -47,3 +57,18 @@ async def test_events_go_to_the_workers_that_have_a_handler_or_wait_as_dead_lett
     assert stage.dead_letters() == []
     assert len(stage.deeds("finished", handler="act")) == 20
     assert not new.lines("event.unhandled")
+
+
+async def test_a_default_handler_takes_nothing_once_a_worker_with_a_handler_has_started(
+    stage: Stage,
+) -> None:
+    for name, text in {"older": OLDER, "newer": NEWER}.items():
+        (stage.directory / f"{name}.py").write_text(text)
+    await stage.bridge_and_worker("--pool", "threads", handlers="older")
+    early = stage.push(*(sample(TYPE) for _ in range(5)))
+    await stage.settled(early)
+    await stage.ready_worker("worker-2", "--pool", "threads", handlers="newer")
+    later = stage.push(*(sample(TYPE) for _ in range(50)))
+    await stage.settled(later)
+    assert {deed["event_id"] for deed in stage.deeds("finished", handler="rest")} == set(early)
+    assert {deed["event_id"] for deed in stage.deeds("finished", handler="newer")} == set(later)
