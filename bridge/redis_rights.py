@@ -21,6 +21,12 @@ def is_denied(error: Exception) -> bool:
     return isinstance(error, NoPermissionError) or _REFUSED.search(str(error)) is not None
 
 
+def kind(error: Exception) -> str:
+    """The command that is denied, where Redis names it; else what it said: to tell of each once."""
+    named = _NAMED.search(str(error))
+    return named[1] if named else str(error)
+
+
 def cure(error: Exception, script: str = "") -> str:
     """What to do about an error that `is_denied`.
 
@@ -31,6 +37,8 @@ def cure(error: Exception, script: str = "") -> str:
         return "allow this user all keys of the app: ACL SETUSER <user> ~flybridge:{<app id>}:*"
     named = _NAMED.search(str(error))
     rights = [named[1]] if named else rights_of(script)
+    if not rights:
+        return "ACL LOG names the command; allow it: ACL SETUSER <user> +<command>"
     rules = " ".join(f"+{each}" for each in rights)
     return f"allow this user what it needs: ACL SETUSER <user> {rules}"
 

@@ -11,6 +11,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from bridge.redis_rights import cure, is_denied
 from bridge.streams import Keys
 from handlers.loggers import get_logger
 
@@ -55,7 +56,7 @@ class Bridges:
         self._clock = clock
         self._looked = -PERIOD
         self._seen = clock()
-        self._missing = False
+        self._missing = self._denied = False
 
     def look(self) -> None:
         """Log when no bridge has been there for a while, and when there is one again.
@@ -68,8 +69,18 @@ class Bridges:
             return
         self._looked = now
         # The key is spoilt, or this user may not read it: that stops no worker.
-        with suppress(ResponseError):
+        try:
             self._judge(now)
+        except ResponseError as error:
+            self._tell_denied(error)
+        else:
+            self._denied = False
+
+    def _tell_denied(self, error: ResponseError) -> None:
+        if is_denied(error) and not self._denied:
+            self._denied = True
+            hint = f"{cure(error)}; until then nobody is told when all bridges are gone"
+            log.warning("redis.denied", key=self._keys.bridges, error=str(error), cure=hint)
 
     def _judge(self, now: float) -> None:
         if self._living():

@@ -14,6 +14,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from bridge.lifetimes import UNSETTLED
+from bridge.redis_rights import is_denied
 from bridge.streams import EVERYTHING, Keys, subscriber
 from handlers.types import domain
 from workers.counting import Count, count_after
@@ -188,7 +189,9 @@ class Groups:
         """What Redis says of the groups of a stream; nothing where there is no stream."""
         try:
             infos: Any = self._redis.xinfo_groups(stream)
-        except ResponseError:
+        except ResponseError as error:
+            if is_denied(error):
+                raise
             return []
         return list(infos)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from bridge.redis_rights import cure, is_denied, kind
 from handlers.loggers import get_logger
 from workers.health import Health
 
@@ -44,6 +45,8 @@ class Outages:
         self._reader = reader
         self._disconnect = disconnect
         self._complete = complete
+        self._lock = threading.Lock()
+        self._denied: set[str] = set()
         self._health = Health(CALM * PAUSE)
         self.in_doubt = threading.Event()
         """An answer was lost, and has left entries with us that nothing will give again."""
@@ -64,6 +67,8 @@ class Outages:
                 self._make_groups_anew(doing)
         else:
             if self._health.succeeded(doing, time.monotonic()):
+                with self._lock:
+                    self._denied.clear()
                 log.info("redis.recovered")
 
     def _make_groups_anew(self, doing: str) -> None:
@@ -76,7 +81,10 @@ class Outages:
 
     def _unwell(self, doing: str, asked: float, error: Exception) -> None:
         self.in_doubt.set()
-        if self._health.failed(doing, asked, time.monotonic()):
+        begins = self._health.failed(doing, asked, time.monotonic())
+        if is_denied(error):
+            self._tell_denied(doing, error)
+        elif begins:
             event = "redis.refused" if isinstance(error, ResponseError) else "redis.lost"
             log.warning(event, doing=doing, error=str(error) or type(error).__name__)
         if isinstance(error, RedisTimeoutError):
@@ -84,6 +92,14 @@ class Outages:
             self._disconnect()
         # Not the intake's stop: while the last handlers end, settling must not ask without a pause.
         self._complete.wait(PAUSE)
+
+    def _tell_denied(self, doing: str, error: Exception) -> None:
+        """Each right once in an outage, which may begin with the lack of another one."""
+        with self._lock:
+            is_new = kind(error) not in self._denied
+            self._denied.add(kind(error))
+        if is_new:
+            log.warning("redis.refused", doing=doing, error=str(error), cure=cure(error))
 
 
 def _lacks_groups(error: Exception) -> bool:

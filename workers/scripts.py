@@ -39,8 +39,15 @@ class Call:
 @cache
 def load(name: str) -> Script:
     """The script `workers/lua/<name>.lua`."""
-    text = files("workers").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    text = _read(name)
+    if "checked(" in text:
+        flags, _, rest = text.partition("\n")
+        text = f"{flags}\n{_read('checked')}{rest}"
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _read(name: str) -> str:
+    return files("workers").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
 
 
 def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:

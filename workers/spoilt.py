@@ -9,15 +9,13 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from bridge.redis_rights import cure, is_denied, kind
 from handlers.loggers import get_logger
 
 log = get_logger("workers.spoilt")
 
 REMEMBERED = 10_000
 """Keys that are not told of again."""
-
-_NOT_THE_DATA = ("can't run this command", "Script killed")
-"""Errors of a script that say nothing of the keys: a missing permission, an operator."""
 
 
 def is_spoilt(answer: Any) -> bool:
@@ -33,7 +31,8 @@ def is_spoilt(answer: Any) -> bool:
         return True
     # Redis puts a code in capitals before every error but the plain ones.
     coded = text.partition(" ")[0].isupper()
-    return "user_script" in text and not coded and not any(each in text for each in _NOT_THE_DATA)
+    of_a_script = "user_script" in text and "Script killed" not in text
+    return of_a_script and not coded and not is_denied(answer)
 
 
 class SpoiltKeys:
@@ -47,6 +46,7 @@ class SpoiltKeys:
         self._redis = redis
         self._lock = threading.Lock()
         self._told: set[str] = set()
+        self._denied: set[str] = set()
 
     def tell(self, expected: Mapping[str, str], error: Exception, **fields: str) -> None:
         """Log `key.spoilt` for the keys that a command has failed on.
@@ -57,6 +57,9 @@ class SpoiltKeys:
             error: what Redis said.
             fields: what else to log, such as the event id.
         """
+        if is_denied(error):
+            self._tell_denied(error)
+            return
         keys = self._wrong(expected) or [next(iter(expected))]
         with self._lock:
             new = [key for key in keys if key not in self._told]
@@ -67,6 +70,13 @@ class SpoiltKeys:
             log.error("key.spoilt", key=key, error=str(error), **fields,
                       hint="somebody wrote it by hand; rename or delete this key, and what waits "
                       "for it goes on by itself")  # fmt: skip
+
+    def _tell_denied(self, error: Exception) -> None:
+        with self._lock:
+            is_new = kind(error) not in self._denied
+            self._denied.add(kind(error))
+        if is_new:
+            log.error("redis.denied", error=str(error), cure=cure(error))
 
     def well(self, key: str) -> None:
         """A command on the key has succeeded: should it be spoilt again, that is told again."""

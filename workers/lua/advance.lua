@@ -10,7 +10,7 @@ local function stands(stream, id, begun)
   if not stream then
     return false -- written by hand
   end
-  local pending = redis.pcall('XPENDING', stream, ARGV[1], id, id, 1)
+  local pending = checked(redis.pcall('XPENDING', stream, ARGV[1], id, id, 1))
   if pending.err or #pending == 0 then
     return false
   end

@@ -7,7 +7,7 @@ local from, left, size, bytes = ARGV[1], tonumber(ARGV[2]), 1, 0
 while left > 0 and bytes < LARGE do
   size = math.min(size, left)
   -- An error when nothing can follow, the last id being the greatest there is.
-  local page = redis.pcall('XRANGE', KEYS[1], from, '+', 'COUNT', size)
+  local page = checked(redis.pcall('XRANGE', KEYS[1], from, '+', 'COUNT', size))
   left = left - #page
   if #page < size then
     return {ARGV[2] - left, ''}

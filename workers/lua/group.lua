@@ -13,7 +13,7 @@ local function older(one, other)
 end
 
 local start = '0-0'
-local position = ARGV[2] ~= '' and redis.pcall('HGET', KEYS[2], KEYS[1])
+local position = ARGV[2] ~= '' and checked(redis.pcall('HGET', KEYS[2], KEYS[1]))
 local spoilt = type(position) == 'table' -- it is as if the group had never been there
 if type(position) == 'string' then
   local now = redis.call('TIME')
@@ -22,7 +22,7 @@ if type(position) == 'string' then
     start = older(start, position)
   end
 end
-local begun = ARGV[2] ~= '' and redis.pcall('HGET', KEYS[3], KEYS[1])
+local begun = ARGV[2] ~= '' and checked(redis.pcall('HGET', KEYS[3], KEYS[1]))
 if type(begun) == 'string' and string.match(begun, '^%d+%-%d+$') and older(start, begun) == start then
   start = begun
 end

@@ -7,7 +7,7 @@
 local MOST = 200 -- entries in a page: Redis serves nobody else for a millisecond
 local key, group, consumer = KEYS[1], ARGV[1], ARGV[2]
 local gone = {}
-local pending = redis.pcall('XPENDING', key, group, '-', '+', MOST, consumer)
+local pending = checked(redis.pcall('XPENDING', key, group, '-', '+', MOST, consumer))
 if pending.err then
   return {1, gone}
 end

@@ -3,7 +3,7 @@
 -- KEYS[1] stream  KEYS[2] streams that the group has been in (hash: stream -> the last id it was given, '' while it is in)
 -- ARGV[1] group
 -- Returns 1 if it was there, else 0.
-local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1])
+local groups = checked(redis.pcall('XINFO', 'GROUPS', KEYS[1]))
 if groups.err then
   return 0
 end

@@ -50,7 +50,7 @@ end
 local function is_first(line, id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   local member = padded(ms) .. '-' .. padded(seq) .. '|' .. stream
-  local stands = redis.pcall('ZADD', line, 'NX', 1, member)
+  local stands = checked(redis.pcall('ZADD', line, 'NX', 1, member))
   if type(stands) == 'table' then
     -- Something else lies there: it is not to stop other keys. The claim of this one will say so.
     return true

@@ -4,7 +4,7 @@
 -- renews that. One page; repeating it is harmless.
 -- KEYS[1] stream  ARGV[1] group  ARGV[2] where to go on: '-' or '(' and an id  ARGV[3] how many to look at
 -- Returns where to go on, '' at the end.
-local consumers = ARGV[2] == '-' and redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1]) or {}
+local consumers = ARGV[2] == '-' and checked(redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) or {}
 for _, fields in ipairs(consumers) do
   local consumer = {}
   for i = 1, #fields, 2 do
@@ -16,7 +16,7 @@ for _, fields in ipairs(consumers) do
                 '18446744073709551615-18446744073709551615')
   end
 end
-local rows = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[2], '+', ARGV[3])
+local rows = checked(redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[2], '+', ARGV[3]))
 if rows.err then
   return ''
 end

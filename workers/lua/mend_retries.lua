@@ -26,7 +26,7 @@ local function due_of(id)
   return due
 end
 
-local page = redis.pcall('ZSCAN', KEYS[1], ARGV[2], 'COUNT', 100)
+local page = checked(redis.pcall('ZSCAN', KEYS[1], ARGV[2], 'COUNT', 100))
 if page.err then
   return ''
 end

@@ -25,7 +25,7 @@ end
 
 local wanted = {}
 for _, id in ipairs(ids) do
-  local due = redis.pcall('ZSCORE', KEYS[2], id)
+  local due = checked(redis.pcall('ZSCORE', KEYS[2], id))
   if type(due) ~= 'string' or due - now <= tonumber(lease) then
     wanted[#wanted + 1] = id
   end

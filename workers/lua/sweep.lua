@@ -5,7 +5,7 @@
 -- KEYS[1] stream  ARGV[1] group  ARGV[2] the caller, which stays  ARGV[3] ms of idleness
 -- Returns the names removed. `left` (see leave.lua) goes as soon as it is empty.
 local removed = {}
-local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])
+local consumers = checked(redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1]))
 if consumers.err then
   return removed
 end
