@@ -30,16 +30,15 @@ class SpoiltKey:
         if self._told or not isinstance(error, ResponseError):
             return
         if is_denied(error):
-            hint = f"{cure(error, self._script)}; or {self._stops}"
-            self._tell("redis.denied", error, hint)
+            self._tell("redis.denied", error, cure=f"{cure(error, self._script)}; or {self._stops}")
         elif "WRONGTYPE" in str(error):
             hint = f"somebody wrote it by hand; delete this key, or {self._stops}"
-            self._tell("key.spoilt", error, hint)
+            self._tell("key.spoilt", error, hint=hint)
 
     def succeeded(self) -> None:
         """A command on it has succeeded."""
         self._told = False
 
-    def _tell(self, event: str, error: Exception, hint: str) -> None:
+    def _tell(self, event: str, error: Exception, **what_to_do: str) -> None:
         self._told = True
-        log.error(event, key=self._key, error=str(error), hint=hint)
+        log.error(event, key=self._key, error=str(error), **what_to_do)
