@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from bridge.redis_rights import cure, is_denied, kind
+from bridge.redis_rights import cure, is_denied
 from handlers.loggers import get_logger
+from workers.denials import Denials
 from workers.health import Health
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ class Outages:
         self._reader = reader
         self._disconnect = disconnect
         self._complete = complete
-        self._lock = threading.Lock()
-        self._denied: set[str] = set()
+        self._denials = Denials()
         self._health = Health(CALM * PAUSE)
         self.in_doubt = threading.Event()
         """An answer was lost, and has left entries with us that nothing will give again."""
@@ -67,8 +67,6 @@ class Outages:
                 self._make_groups_anew(doing)
         else:
             if self._health.succeeded(doing, time.monotonic()):
-                with self._lock:
-                    self._denied.clear()
                 log.info("redis.recovered")
 
     def _make_groups_anew(self, doing: str) -> None:
@@ -83,7 +81,9 @@ class Outages:
         self.in_doubt.set()
         begins = self._health.failed(doing, asked, time.monotonic())
         if is_denied(error):
-            self._tell_denied(doing, error)
+            # Also in an outage that has begun with the lack of another right.
+            if self._denials.is_news(error):
+                log.warning("redis.refused", doing=doing, error=str(error), cure=cure(error))
         elif begins:
             event = "redis.refused" if isinstance(error, ResponseError) else "redis.lost"
             log.warning(event, doing=doing, error=str(error) or type(error).__name__)
@@ -92,14 +92,6 @@ class Outages:
             self._disconnect()
         # Not the intake's stop: while the last handlers end, settling must not ask without a pause.
         self._complete.wait(PAUSE)
-
-    def _tell_denied(self, doing: str, error: Exception) -> None:
-        """Each right once in an outage, which may begin with the lack of another one."""
-        with self._lock:
-            is_new = kind(error) not in self._denied
-            self._denied.add(kind(error))
-        if is_new:
-            log.warning("redis.refused", doing=doing, error=str(error), cure=cure(error))
 
 
 def _lacks_groups(error: Exception) -> bool:

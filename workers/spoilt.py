@@ -9,8 +9,9 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from bridge.redis_rights import cure, is_denied, kind
+from bridge.redis_rights import cure, is_denied
 from handlers.loggers import get_logger
+from workers.denials import Denials
 
 log = get_logger("workers.spoilt")
 
@@ -46,7 +47,7 @@ class SpoiltKeys:
         self._redis = redis
         self._lock = threading.Lock()
         self._told: set[str] = set()
-        self._denied: set[str] = set()
+        self._denials = Denials()
 
     def tell(self, expected: Mapping[str, str], error: Exception, **fields: str) -> None:
         """Log `key.spoilt` for the keys that a command has failed on.
@@ -58,7 +59,8 @@ class SpoiltKeys:
             fields: what else to log, such as the event id.
         """
         if is_denied(error):
-            self._tell_denied(error)
+            if self._denials.is_news(error):
+                log.error("redis.denied", error=str(error), cure=cure(error))
             return
         keys = self._wrong(expected) or [next(iter(expected))]
         with self._lock:
@@ -70,13 +72,6 @@ class SpoiltKeys:
             log.error("key.spoilt", key=key, error=str(error), **fields,
                       hint="somebody wrote it by hand; rename or delete this key, and what waits "
                       "for it goes on by itself")  # fmt: skip
-
-    def _tell_denied(self, error: Exception) -> None:
-        with self._lock:
-            is_new = kind(error) not in self._denied
-            self._denied.add(kind(error))
-        if is_new:
-            log.error("redis.denied", error=str(error), cure=cure(error))
 
     def well(self, key: str) -> None:
         """A command on the key has succeeded: should it be spoilt again, that is told again."""

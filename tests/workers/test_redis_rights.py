@@ -16,6 +16,7 @@ from bridge.local.valkey import EmbeddedRedis
 from bridge.redis_rights import is_denied
 from bridge.streams import Keys
 from workers.bridges import Bridges
+from workers.denials import Denials
 from workers.outages import Outages
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys, is_spoilt
@@ -94,7 +95,7 @@ def test_a_key_is_not_spoilt_for_want_of_a_right(redis: Redis, said: str) -> Non
     assert "ACL SETUSER <user> " in line["cure"]
 
 
-def test_each_right_is_told_of_once_in_an_outage() -> None:
+def test_each_right_is_told_of_once_also_in_one_outage() -> None:
     no_pauses = threading.Event()
     no_pauses.set()
     outages = Outages(None, lambda: None, no_pauses)  # type: ignore[arg-type]
@@ -107,6 +108,18 @@ def test_each_right_is_told_of_once_in_an_outage() -> None:
         ("redis.refused", "+get"),
         ("redis.refused", "+xack"),
     ]
+
+
+def test_a_right_that_was_not_missed_for_a_while_is_news_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("workers.denials.time.monotonic", lambda: now[0])
+    denials, error = Denials(), ResponseError(IN_SCRIPT.format("get"))
+    told = []
+    for now[0] in (0.0, 50.0, 100.0, 161.0):
+        told.append(denials.is_news(error))
+    assert told == [True, False, False, True]
 
 
 def test_who_may_not_look_for_bridges_says_so_once(admin: Redis, redis: Redis, keys: Keys) -> None:
