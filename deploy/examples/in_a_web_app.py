@@ -1,5 +1,9 @@
-"""Bridge and handlers inside a web application. Seed: WebApplication … app.Run(), 健康检查."""
+"""Bridge and handlers inside a web application. Seed: WebApplication … app.Run(), 健康检查.
 
+The logs are the program's: here lines of the service go where `logging` sends all others.
+"""
+
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -30,4 +34,5 @@ async def health(request: Request) -> JSONResponse:
 app = Starlette(routes=[Route("/health", health)], lifespan=lifespan)
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
     uvicorn.run(app, port=int(os.environ.get("PORT", "8000")))

@@ -39,7 +39,8 @@ class Auditor:
         self._subscribed = False
         self._grouped: set[str] = set()
         self._seen: set[tuple[str, str]] = set()
-        self._resuming = False
+        self._resumed: set[str] = set()
+        """Streams of which nothing waits any more that we were given and did not get."""
         self._last: dict[str, bytes] = {"workers": b"0", BRIDGE_GROUP: b"0"}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="auditor", daemon=True)
@@ -63,8 +64,9 @@ class Auditor:
             except (RedisError, OSError):
                 # It is away, or was stopped; what it had given us last may be lost on the way,
                 # and a replica in its place may know nothing of our latest groups.
-                self._resuming, self._subscribed = True, False
+                self._subscribed = False
                 self._grouped.clear()
+                self._resumed.clear()
                 self._over.wait(PERIOD)
         if client is not None:
             client.close()
@@ -77,16 +79,17 @@ class Auditor:
         names = [name.decode() for name in client.smembers(self._keys.types)]
         for stream in {self._keys.stream(name) for name in names} - self._grouped:
             self._join(client, stream)
-        streams = sorted(self._grouped)
-        resuming, after = self._resuming, "0" if self._resuming else ">"
-        asked = dict.fromkeys(streams, after)
-        found = client.xreadgroup(GROUP, GROUP, asked, count=COUNT) if streams else []
+        # One that could not be joined at the last look, as its server was a replica still, is
+        # resumed later than the others.
+        resuming = sorted(self._grouped - self._resumed)
+        asked = dict.fromkeys(resuming, "0") or dict.fromkeys(sorted(self._grouped), ">")
+        found = client.xreadgroup(GROUP, GROUP, asked, count=COUNT) if asked else []
         for stream, raw in found:
             for entry_id, fields in raw:
                 self._take(stream.decode(), entry_id.decode(), fields)
             if raw:
                 client.xack(stream, GROUP, *(entry_id for entry_id, _ in raw))
-        self._resuming = resuming and any(raw for _, raw in found)
+        self._resumed |= set(resuming) - {stream.decode() for stream, raw in found if raw}
         letters = self._look_at_letters(client)
         if letters or resuming or found:
             self.caught_up.clear()

@@ -133,7 +133,7 @@ FENCE = (
     "if stored ~= ARGV[1] then",
     "if false then",
 )
-MARKER = ("bridge/lua/publish.lua", "if earlier then", "if false then")
+MARKER = ("bridge/lua/publish.lua", "if type(earlier) == 'string' then", "if false then")
 CLAIM = ("workers/lua/claim.lua", "if holder and holder ~= token then", "if false then")
 DONE = (
     "workers/lua/claim.lua",

@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import Any
 
+# As fixtures: the plugin itself may be imported by now, and could not be rewritten any more.
+from bridge.testing import embedded_redis, flybridge, local_feishu  # noqa: F401
 from handlers import Context, Retry
-
-pytest_plugins = ["bridge.testing"]
 
 MESSAGE = "im.message.receive_v1"
 
@@ -31,7 +31,7 @@ class Calls:
         return [later - one for one, later in zip(self.times, self.times[1:], strict=False)]
 
 
-def test_a_quick_handlers_retry_does_not_wait_for_a_slow_one(flybridge: Any) -> None:
+def test_a_quick_handlers_retry_does_not_wait_for_a_slow_one(flybridge: Any) -> None:  # noqa: F811
     quick, ended = Calls(0.1), []
 
     async def slow(event: Any, context: Context) -> None:
@@ -48,7 +48,7 @@ def test_a_quick_handlers_retry_does_not_wait_for_a_slow_one(flybridge: Any) -> 
     assert len(ended) == 1
 
 
-def test_nobody_is_called_before_its_time_or_for_anothers_attempts(flybridge: Any) -> None:
+def test_nobody_is_called_before_its_time_or_for_anothers_attempts(flybridge: Any) -> None:  # noqa: F811
     late, soon = Calls(1.5), Calls(0.1, 0.1, 0.1)
     flybridge.add_handler(late.handle, MESSAGE, name="late", max_attempts=2)
     flybridge.add_handler(soon.handle, MESSAGE, name="soon")
