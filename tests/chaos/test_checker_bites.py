@@ -147,6 +147,7 @@ WAIT = ("bridge/lane.py", "if not self._durability.command:", "if True:")
 INTERRUPTION = (
     "workers/child.py", "signal.signal(signal.SIGUSR1, self._interrupt)", "self._main = self._main"
 )  # fmt: skip
+LAST_WORDS = ("workers/child.py", "if watch.here().all_lost(now):", "if False:")
 WAITING_FOR_THREADS = (
     "handlers/threads.py", "                self._rung = self._loop.create_future()\n",
     "                raise\n",
@@ -188,8 +189,8 @@ Fault = Callable[[Play], Awaitable[None]]
             (LINES, QUEUE), WORKERS, two_events_have_one_key, "key_keeps_its_order", id="order"
         ),
         pytest.param(
-            (INTERRUPTION, WAITING_FOR_THREADS), WORKERS[:2], a_handler_hangs_beside_another,
-            "nothing_runs_beside_itself", id="end of all that was started",
+            (INTERRUPTION, LAST_WORDS, WAITING_FOR_THREADS), WORKERS[:2],
+            a_handler_hangs_beside_another, "nothing_runs_beside_itself", id="end of all that was started",
         ),
         pytest.param(
             (BUSINESS,), WORKERS, one_thing_comes_under_two_ids, "business_key_succeeds_once",
