@@ -190,7 +190,8 @@ Fault = Callable[[Play], Awaitable[None]]
         ),
         pytest.param(
             (INTERRUPTION, LAST_WORDS, WAITING_FOR_THREADS), WORKERS[:2],
-            a_handler_hangs_beside_another, "nothing_runs_beside_itself", id="end of all that was started",
+            a_handler_hangs_beside_another, "nothing_runs_beside_itself",
+            id="end of all that was started",
         ),
         pytest.param(
             (BUSINESS,), WORKERS, one_thing_comes_under_two_ids, "business_key_succeeds_once",
