@@ -16,8 +16,9 @@ PATIENCE = 3.0
 OTHER_PATIENCE = 1.0
 """Seconds for the same by the other one."""
 
-Spoken = Literal["plain", "tls", "unknown", "nothing"]
-"""`unknown`: an answer that Redis does not give. `nothing`: no answer, or none in time."""
+Spoken = Literal["plain", "tls", "unknown", "cut", "nothing"]
+"""`unknown`: an answer that Redis does not give. `cut`: the connection ended before an answer.
+`nothing`: no answer in time."""
 
 
 def refuse_mistaken(host: str, port: int, *, tls: bool, where: str, variable: str) -> None:
@@ -38,7 +39,7 @@ def refuse_mistaken(host: str, port: int, *, tls: bool, where: str, variable: st
     scheme, other = ("rediss", "redis") if tls else ("redis", "rediss")
     if spoken == ("tls" if tls else "plain"):
         return
-    if spoken == "nothing":
+    if spoken in ("cut", "nothing"):
         raise RedisUnreachable(
             f"What listens at {where} accepts connections and does not answer; check that it is "
             f"Redis and well, and host and port in {variable}."
@@ -58,7 +59,9 @@ def _spoken(host: str, port: int, *, tls: bool) -> Spoken:
     """Raises OSError where nobody listens."""
     first, second = (_by_tls, _by_plain) if tls else (_by_plain, _by_tls)
     found = first(host, port, PATIENCE)
-    if found == "nothing":
+    if found == "cut":  # as the network may do once
+        found = first(host, port, PATIENCE)
+    if found in ("cut", "nothing"):
         with suppress(OSError):  # it has just listened
             found = second(host, port, OTHER_PATIENCE)
     return found
@@ -69,13 +72,15 @@ def _by_plain(host: str, port: int, patience: float) -> Spoken:
         try:
             connection.sendall(b"*1\r\n$4\r\nPING\r\n")
             answer = connection.recv(16)
-        except OSError:
+        except TimeoutError:
             return "nothing"
+        except OSError:
+            return "cut"
     if answer[:1] in (b"+", b"-"):
         return "plain"
     if answer[:2] == b"\x15\x03":  # an alert
         return "tls"
-    return "unknown" if answer else "nothing"
+    return "unknown" if answer else "cut"
 
 
 def _by_tls(host: str, port: int, patience: float) -> Spoken:
@@ -88,6 +93,8 @@ def _by_tls(host: str, port: int, patience: float) -> Spoken:
         except ssl.SSLError as error:
             # Of another kind than an alert, it is no TLS that came back.
             return "tls" if "ALERT" in str(error) else "nothing"
-        except OSError:
+        except TimeoutError:
             return "nothing"
+        except OSError:
+            return "cut"
     return "tls"

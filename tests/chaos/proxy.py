@@ -37,6 +37,7 @@ import kombu.transport.redis
 import redis.lock
 
 from tests.chaos.conversation import Command, Conversation, Fate, Step, Verdict
+from workers.scripts import load
 
 CHUNK = 65_536
 """Bytes taken at once."""
@@ -65,9 +66,11 @@ _RESET = struct.pack("ii", 1, 0)
 def our_scripts() -> dict[str, str]:
     """sha -> name of every Lua script of the bridge, the workers and the libraries they use."""
     found = {_sha(text.encode()): name for name, text in _LIBRARIES.items()}
-    for package in ("bridge", "workers"):
-        for script in files(package).joinpath("lua").iterdir():
-            found[_sha(script.read_bytes())] = script.name.removesuffix(".lua")
+    for script in files("bridge").joinpath("lua").iterdir():
+        found[_sha(script.read_bytes())] = script.name.removesuffix(".lua")
+    for script in files("workers").joinpath("lua").iterdir():
+        name = script.name.removesuffix(".lua")
+        found[load(name).sha] = name
     return found
 
 

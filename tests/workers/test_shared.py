@@ -93,8 +93,8 @@ def test_what_a_group_handles_may_be_told_to_two_threads_at_once():
     presence = Presence(None, Keys("cli_test"), "workers", "c1", None)  # type: ignore[arg-type]
     first, second = (Coverage(queues=(name,)).to_json() for name in "ab")
     hammer(
-        lambda: presence._saw([first, 1, second, 1]),
-        lambda: presence._saw([first, 1]),
+        lambda: presence._saw({first: 1.0, second: 1.0}),
+        lambda: presence._saw({first: 1.0}),
         lambda: [each.coverage.queues for each in presence.sightings],
     )
 
