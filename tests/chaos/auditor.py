@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
 
 from bridge.streams import BRIDGE_GROUP, EVERYTHING, Keys
 from tests.chaos.history import DeadLetter, SeenEntry
@@ -59,7 +61,10 @@ class Auditor:
             try:
                 if client is None or port != self._port():
                     port = self._port()
-                    client = Redis(port=port, protocol=2, socket_timeout=5.0)
+                    # By itself the client would read on after a lost reply, past what it held.
+                    client = Redis(
+                        port=port, protocol=2, socket_timeout=5.0, retry=Retry(NoBackoff(), 0)
+                    )
                 self._look(client)
             except (RedisError, OSError):
                 # It is away, or was stopped; what it had given us last may be lost on the way,
