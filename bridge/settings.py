@@ -74,11 +74,38 @@ class WorkerSettings(BaseModel):
         description="give the App ID that the Feishu developer console shows under Credentials, "
         "like cli_a1b2c3d4e5f6",
     )
+    """The App ID of the Feishu app. Bridge, workers and commands of one app need the same one."""
     redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
+    """The Redis that holds the streams. Version 7.0 or later (Valkey 7.2), with `maxmemory-policy
+    noeviction`.
+
+    Options may follow a `?`; they hold for all connections, Celery's too: `db`, `username`,
+    `password`, `client_name`, `socket_timeout` (2 to 60 seconds), `socket_connect_timeout`,
+    `socket_keepalive`, `socket_read_size`, `health_check_interval`, with TLS redis-py's `ssl_*`,
+    with Sentinels `sentinel_username` and `sentinel_password`. Any other option is refused.
+    """
     broker_url: BrokerUrl = ""
+    """Another Redis for Celery's control commands and for Celery tasks of your own. Empty: the
+    Redis of the streams.
+
+    `memory://` does without both. A Redis Cluster cannot be a broker, so with a Cluster this
+    setting is needed.
+    """
     handlers: Modules = ()
+    """Modules with handlers, separated by commas, like `myapp.feishu,myapp.audit`.
+
+    A worker needs them, unless an installed package brings handlers by the entry-point group
+    `flybridge.handlers`.
+    """
     group: Group = "workers"
+    """The consumer group. Its workers share the events; each group gets every event once."""
     start_from: StartFrom = "auto"
+    """Where a group begins that does not exist yet. `auto`: with the events that no other group
+    reads, else now.
+
+    `now`, `all`, a duration before now like `2h`, or a time like `2026-07-29T10:00:00Z`. A group
+    that exists goes on where it was.
+    """
     event_lease: float = Field(
         30.0,
         ge=1,
@@ -86,12 +113,16 @@ class WorkerSettings(BaseModel):
         description="give seconds, 1 at least: so long without renewal, and another worker takes "
         "the event over",
     )
+    """Seconds without renewal after which another worker takes an event over."""
     parallel_handlers: Switch = Field(
         True,
         description="give true to run the handlers of an event side by side, false for one after "
         "the other",
     )
+    """Whether several handlers of one event run side by side (`true`) or one after the other."""
     unhandled: Unhandled = "dead"
+    """What becomes of events that no worker of the group has a handler for: `dead` letters, or
+    `done` (logged once per type, then gone)."""
     unhandled_after: float = Field(
         60.0,
         ge=0,
@@ -99,17 +130,33 @@ class WorkerSettings(BaseModel):
         description="give seconds, 0 to 86400: so long the events of a type wait for a worker with "
         "a handler",
     )
+    """Seconds without a worker that has a handler for a type, after which its events become dead
+    letters.
+
+    Later events of the type follow at once. Where a worker had a handler for the type before,
+    the wait is 60 times as long, and a minute at least.
+    """
     unhandled_limit: Count = Field(
         1_000,
         ge=1,
         description="give how many dead letters of a type without a handler are kept, 1 at least",
     )
+    """How many such dead letters are kept of each type. The oldest are dropped first."""
     retention: Retention = 86_400.0
+    """Seconds that a stream keeps an event which every group has acknowledged, for `flybridge
+    replay`.
+
+    Workers keep the record of what is done for an hour longer, and for 24 hours at least.
+    """
     eviction: Eviction = "refuse"
+    """`accept` starts although Redis' `maxmemory-policy` is not `noeviction`, for a managed Redis
+    where it cannot be set."""
     log_level: LogLevel = "info"
+    """The lowest level that is logged; `off` logs nothing."""
     log_format: LogFormat = Field(
         default_factory=lambda: "console" if sys.stderr.isatty() else "json"
     )
+    """`console` or `json`. Empty: `console` on a terminal, else `json`."""
 
     _unwise: tuple[Unwise, ...] = PrivateAttr(())
 
@@ -174,27 +221,44 @@ class BridgeSettings(WorkerSettings):
     """What a bridge needs."""
 
     app_secret_file: Path | None = Field(None, description="give the path of a readable file")
+    """A file that holds the App Secret, instead of the secret itself. For bridges; do not give it
+    to workers.
+
+    The file is read again whenever the bridge asks Feishu where to connect. A pipe will do.
+    """
     app_secret: SecretStr = Field(
         SecretStr(""),
         description="give the App Secret that the Feishu developer console shows beside the "
         f"App ID, or the path of a file that holds it in {PREFIX}APP_SECRET_FILE",
     )
+    """The App Secret of the Feishu app. For bridges; do not give it to workers, where handlers
+    could read it."""
     domain: Domain = "feishu"
+    """Feishu's open platform: `feishu`, `lark` or a base URL. Plain http is accepted for this
+    machine only."""
     lease_duration: Seconds = 15.0
+    """Seconds after which a lease that is not renewed ends and a standby may lead."""
     renew_deadline: Seconds = 10.0
+    """Seconds without renewal after which the leader closes its connection and stands by."""
     retry_period: Seconds = 2.0
+    """Seconds between two attempts to take or renew the lease. lease duration > renew deadline >
+    1.2 × retry period."""
     durability: str = Field(
         "none",
         pattern=r"^(none|aof|replica:[1-9][0-9]?)$",
         description="give none, aof (the ack waits until Redis has the event on disk), or "
         "replica:N (until N replicas have it)",
     )
+    """What an ack to Feishu waits for: `none` (Redis holds the event), `aof` (Redis has it on disk)
+    or `replica:N` (N replicas hold it)."""
     dead_letters: Count = Field(
         10_000,
         ge=1,
         description="give how many events that cannot be read the bridge keeps as dead letters, 1 "
         "or more; what comes on top is answered 500",
     )
+    """How many events that cannot be read the bridge keeps as dead letters. Further ones are
+    answered 500, so that Feishu keeps them."""
     memory_threshold: float = Field(
         0.85,
         gt=0,
@@ -202,6 +266,8 @@ class BridgeSettings(WorkerSettings):
         description="give a share of Redis' maxmemory, above 0 and up to 1: above it Feishu keeps "
         "the events until workers have drained some",
     )
+    """Share of Redis' `maxmemory` above which events are answered 500, so that Feishu keeps them
+    until workers have drained some."""
     ping_interval: float = Field(
         LONGEST,
         ge=1,
@@ -209,45 +275,77 @@ class BridgeSettings(WorkerSettings):
         description=f"give seconds, 1 to {LONGEST:g}: Feishu is pinged at least so often; where "
         "its own interval is shorter, that holds",
     )
+    """The longest time between two pings, in seconds. It gets shorter by itself when answers are
+    late or missing."""
     pong_alarm: Seconds = 120.0
+    """Seconds without an answer to pings before `heartbeat.silent` is logged."""
     auto_reconnect: Switch = Field(
         True, description="give true to connect anew when a connection ends, false to end with it"
     )
+    """Whether the bridge connects anew when its connection ends; else it exits with code 5.
+
+    Feishu closes every connection now and then, so `false` is unwise.
+    """
     max_reconnect_attempts: Count = Field(
         0,
         description="give the attempts in a row after which the bridge gives up, or 0 for no end",
     )
+    """Failed attempts in a row after which the bridge exits with code 5; 0: it never gives up.
+
+    A connection that ends within 10 s counts as a failed attempt.
+    """
     reconnect_delay: Delay = 1.0
+    """Upper bound of the first delay before reconnecting, in seconds. It doubles with each failure,
+    up to what Feishu asks for."""
     connection_timeout: Seconds = 10.0
+    """Seconds that discovery, and the WebSocket upgrade, may take each."""
     receive_buffer_size: Count = Field(
         0,
         le=LARGEST_BUFFER,
         description="give bytes, or 0 for what the system thinks best",
     )
+    """Bytes that the kernel buffers for the socket; 0: as the system likes. Below 262144 the
+    system's size stays."""
     message_queue: Switch = Field(
         True, description="give true to let events wait for Redis, false to refuse them at once"
     )
+    """Whether events may wait in the bridge for Redis; else what Redis does not take at once is
+    answered 500."""
     message_queue_capacity: Count = Field(
         0,
         description="give how many events may wait for Redis, or 0 for as many as 32 MiB hold",
     )
+    """How many events may wait for Redis; 0: as many as 32 MiB hold. Further ones are answered 500,
+    so that Feishu keeps them."""
     text_dialect: Switch = Field(
         False,
         description="give true to speak JSON text with a gateway that is not Feishu, else false",
     )
+    """Whether to speak JSON text with a gateway that is not Feishu.
+
+    The dialect has no acks, so what Redis refuses is lost.
+    """
     text_token: SecretStr = Field(
         SecretStr(""),
         description="give the token that the gateway wants, or nothing and none is sent",
     )
+    """The token that the gateway wants, if it wants one."""
     text_event_url: str = Field(
         "", repr=False, description="give the event URL that goes with the gateway's token"
     )
+    """The event URL that goes with the gateway's token."""
     ops_port: int = Field(
         0, ge=0, le=65535, description="give a free port for health and metrics, or 0 for none"
     )
+    """Port for `/livez`, `/readyz`, `/leaderz`, `/status` and `/metrics` of a bridge; 0: none.
+
+    It takes 32 connections at most, each for 10 s at most; when more come the oldest is closed
+    (`web.crowded`).
+    """
     ops_host: str = Field(
         "127.0.0.1", min_length=1, description="give the address to listen on, like 127.0.0.1"
     )
+    """Address that the ops port listens on."""
 
     @property
     def base_url(self) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from dotenv import dotenv_values
 
 from bridge.cli import cli
 from bridge.cli_local import LOCAL_PORT
@@ -173,18 +172,7 @@ def test_what_the_image_copies_is_in_the_build_context() -> None:
     assert copied == {line.removeprefix("!") for line in ignored if line.startswith("!")}
 
 
-# .env.example and the locks
-
-
-def test_the_example_names_every_setting_and_no_other() -> None:
-    assert set(dotenv_values(ROOT / ".env.example")) == VARIABLES
-
-
-def test_the_examples_values_are_the_defaults() -> None:
-    given = dotenv_values(ROOT / ".env.example")
-    for name, field in BridgeSettings.model_fields.items():
-        if value := given[PREFIX + name.upper()]:
-            assert str(field.default).removesuffix(".0").lower() == value, name
+# The locks
 
 
 @pytest.mark.parametrize("lock", sorted(ROOT.glob("requirements*.txt")), ids=lambda path: path.stem)
