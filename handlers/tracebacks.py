@@ -15,6 +15,8 @@ from types import FrameType, TracebackType
 
 _PACKAGES = ("bridge", "workers", "handlers")
 _OUR_EXAMPLES = "builtin"
+_COMPILES = ("<frozen importlib._bootstrap_external>", "source_to_code")
+"""File and name of the function of importlib that compiles a module."""
 
 
 def users_frames(error: BaseException) -> TracebackType | None:
@@ -33,6 +35,8 @@ def users_line(error: BaseException) -> str:
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
+    if place := _nul_byte(error):
+        return place
     outside = [step for step in _steps(error) if not _is_ours(step.tb_frame)]
     outside = [step for step in outside if not _is_pythons(step.tb_frame)]
     nearest = [step for step in outside if not _is_installed(step.tb_frame)] or outside
@@ -48,6 +52,17 @@ def raised_in(error: BaseException, module: str) -> bool:
 def rendered(error: BaseException) -> str:
     """The traceback from the user's first frame on, as text."""
     return "".join(traceback.format_exception(type(error), error, users_frames(error)))
+
+
+def _nul_byte(error: BaseException) -> str:
+    """`file:line` of the NUL byte for which Python refused to compile a module, and of which it
+    tells no place."""
+    for step in _steps(error):
+        code, known = step.tb_frame.f_code, step.tb_frame.f_locals
+        if (code.co_filename, code.co_name) == _COMPILES and b"\0" in known["data"]:
+            line = known["data"].partition(b"\0")[0].count(b"\n") + 1
+            return f"{known['path']}:{line}"
+    return ""
 
 
 def _steps(error: BaseException) -> Iterator[TracebackType]:

@@ -57,6 +57,7 @@ def test_a_module_that_only_sets_the_default_registers_something(folder: Path) -
     assert lines == []
 
 
+NUL_ERROR = "ValueError" if sys.version_info < (3, 11, 4) else "SyntaxError"
 PLACE = "handler module plugin_bad failed to import at {}/plugin_bad.py"
 
 
@@ -67,7 +68,7 @@ PLACE = "handler module plugin_bad failed to import at {}/plugin_bad.py"
         ("import json.plugin_none", ":1: it needs 'json.plugin_none', and 'json' has no such "),
         ("from json import none", ":1: ImportError: cannot import name 'none' from 'json'"),
         ("x = 1\ndef broken(:", ":2: SyntaxError: invalid syntax; correct it and try again"),
-        ("x = '\0'", ": SyntaxError: source code string cannot contain null bytes; correct"),
+        ("\nx = '\0'", f":2: {NUL_ERROR}: source code string cannot contain null bytes; correct"),
         ("\n1 / 0", ":2: ZeroDivisionError: division by zero; correct it and try again"),
         ("raise SystemExit('no')", ":1: SystemExit: no; a module that is imported must not end"),
         ("import sys\nsys.exit()", ":2: SystemExit; a module that is imported must not end"),
@@ -100,6 +101,16 @@ def test_the_line_is_where_the_users_code_failed_in_whichever_module(folder: Pat
     with pytest.raises(PluginBroken, match="two modules import each other; move what") as broken:
         load(["plugin_bad"])
     assert broken.value.place == f"{folder}/plugin_inner.py:2"
+
+
+def test_the_line_of_a_nul_byte_is_that_of_the_module_that_holds_it(folder: Path) -> None:
+    package = folder / "plugin_nul"
+    package.mkdir()
+    (package / "__init__.py").write_text("x = 1\ny = '\0'")
+    (package / "plugin_bad.py").write_text(HANDLER)
+    with pytest.raises(PluginBroken, match="cannot contain null bytes") as broken:
+        load(["plugin_nul.plugin_bad"])
+    assert broken.value.place == f"{package}/__init__.py:2"
 
 
 def test_a_file_under_two_names_would_run_its_handlers_twice(folder: Path) -> None:
