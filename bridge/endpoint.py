@@ -12,6 +12,7 @@ import http.client
 import json
 import threading
 import time
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -193,6 +194,11 @@ def _post(
         response = opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         response = error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, OSError):
+            # In Python 3.11.2 the frame that met a proxy's refusal holds the socket open.
+            traceback.clear_frames(error.reason.__traceback__)
+        raise
     with response:
         return response.status, _read(response, deadline)
 
