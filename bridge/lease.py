@@ -163,8 +163,9 @@ class LeaseElector:
             return
         self._stands = False
         try:
-            async with asyncio.timeout(RELEASE_TIMEOUT):
-                await self._call("release", term)
+            # At a stop this task is being cancelled, and there `asyncio.timeout` of Python 3.11.2
+            # raises no TimeoutError.
+            await asyncio.wait_for(self._call("release", term), RELEASE_TIMEOUT)
         except Exception as error:  # the lease runs out by itself; stopping must go on
             log.warning("lease.release_failed", term=term, error=repr(error))
         else:
