@@ -18,10 +18,10 @@ from bridge.capacity import Capacity
 from bridge.connection import connect
 from bridge.credentials import Discover
 from bridge.durability import Durability, fit
-from bridge.election import Timing
 from bridge.endpoint import Endpoint, discover
 from bridge.heartbeat import Heartbeat
 from bridge.lease import LeaseElector, new_identity
+from bridge.lease_timing import Timing
 from bridge.link import Connect
 from bridge.pace import Pace
 from bridge.redis_client import address, async_client, check_server

@@ -5,12 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from bridge.bounds import LONGEST_DELAY
+
 FIRST = 1.0
 """Seconds; upper bound of the first delay, unless another is set. The SDKs wait up to 30 s: a
 needless gap at each routine close."""
-
-LONGEST = 120.0
-"""Seconds; no delay is longer, whatever the server asks for."""
 
 
 class Backoff:
@@ -23,19 +22,19 @@ class Backoff:
     def __init__(
         self, chance: Callable[[], float] = random.random, *, first: float = FIRST
     ) -> None:
-        self.cap = LONGEST
+        self.cap = LONGEST_DELAY
         self._chance = chance
-        self._first = self._bound = min(first, LONGEST)
+        self._first = self._bound = min(first, LONGEST_DELAY)
 
     def next(self) -> float:
         """Seconds to wait: anything from 0 to a bound that doubles each time up to `cap`."""
         bound = min(self._bound, self.cap)
-        self._bound = min(self._bound * 2, LONGEST)
+        self._bound = min(self._bound * 2, LONGEST_DELAY)
         return self._chance() * bound
 
     def reset(self) -> None:
         self._bound = self._first
 
     def limit(self, interval: float) -> None:
-        """Take the server's ReconnectInterval as a cap; at least `first`, at most `LONGEST`."""
-        self.cap = min(max(interval, self._first), LONGEST)
+        """Cap delays by the server's ReconnectInterval; at least `first`."""
+        self.cap = min(max(interval, self._first), LONGEST_DELAY)

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from bridge import outgoing
+from bridge.bounds import SMALLEST_BUFFER
 from bridge.delivery import Delivery, Rejected
 from bridge.endpoint import Endpoint
 from bridge.errors import NotConnected
@@ -32,9 +33,6 @@ from handlers.loggers import get_logger
 CLOSE_TIMEOUT = 1.0
 WRITE_TIMEOUT = 20.0
 """Seconds that Feishu may take no bytes from us before the connection counts as dead."""
-SMALLEST_BUFFER = 262_144
-"""Bytes. A smaller buffer of the kernel lets large events in so slowly that Feishu's 3 s run out,
-and any size of it keeps the kernel from choosing a better one."""
 
 log = get_logger("bridge.connection")
 

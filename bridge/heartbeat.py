@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import fmean, pstdev
 
+from bridge.bounds import LONGEST_HEARTBEAT
 from handlers.loggers import get_logger
 
-LONGEST = 24.0
-"""Seconds between two pings, whatever the server allows: with the answer's limit of 20 s a
-half-open connection is noticed within 45 s, even if the loop is a second late."""
 SHORTEST = 10.0
 """Seconds between two pings in trouble; a server's interval below it holds nevertheless."""
 SILENCE = 120.0
@@ -117,7 +115,7 @@ class PingInterval:
         longest: seconds; never longer, whatever the server says.
     """
 
-    def __init__(self, longest: float = LONGEST) -> None:
+    def __init__(self, longest: float = LONGEST_HEARTBEAT) -> None:
         self.longest = longest
         """Seconds; the upper bound on this connection."""
         self._longest = longest
@@ -166,7 +164,7 @@ class Heartbeat:
         silence: seconds without a pong that raise the alarm.
     """
 
-    def __init__(self, *, longest: float = LONGEST, silence: float = SILENCE) -> None:
+    def __init__(self, *, longest: float = LONGEST_HEARTBEAT, silence: float = SILENCE) -> None:
         self.interval = PingInterval(longest)
         self.rhythm = Rhythm.STEADY
         self.total = 0

@@ -20,8 +20,9 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from bridge.boottime import boottime
 from bridge.cancellation import heed_cancellation
-from bridge.election import Acquired, Answer, Election, LossReason, Lost, Timing
+from bridge.election import Acquired, Answer, Election, LossReason, Lost
 from bridge.errors import LeaseLost
+from bridge.lease_timing import Timing
 from bridge.spoilt_key import SpoiltKey
 from bridge.streams import Keys
 from handlers.loggers import get_logger

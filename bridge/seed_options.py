@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.heartbeat import LONGEST
+from bridge.bounds import LONGEST_HEARTBEAT
 from bridge.layers import LOGGING_ON, Given, Layer, Written
 from bridge.plain_values import number, same, truth
 
@@ -30,8 +30,8 @@ def _seconds(milliseconds: Any) -> Any:
 
 def _ping_interval(milliseconds: Any) -> Any:
     seconds = _seconds(milliseconds)
-    too_rare = isinstance(seconds, float) and LONGEST < seconds < math.inf
-    return LONGEST if too_rare else seconds
+    too_rare = isinstance(seconds, float) and LONGEST_HEARTBEAT < seconds < math.inf
+    return LONGEST_HEARTBEAT if too_rare else seconds
 
 
 def _log_level(enabled: Any) -> Any:

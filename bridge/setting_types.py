@@ -16,7 +16,7 @@ from redis.asyncio.connection import RedisSSLContext
 from redis.exceptions import RedisError
 
 from bridge import moments
-from bridge.backoff import LONGEST
+from bridge.bounds import LONGEST_DELAY
 from bridge.environment import PREFIX
 from bridge.loopback import is_loopback
 from bridge.setting_problems import Problem, require
@@ -152,7 +152,7 @@ Switch = Annotated[bool, Field(description="give true or false")]
 
 Delay = Annotated[
     Seconds,
-    Field(le=LONGEST, description=f"give seconds, more than 0 and up to {LONGEST:g}"),
+    Field(le=LONGEST_DELAY, description=f"give seconds, more than 0 and up to {LONGEST_DELAY:g}"),
 ]
 
 Retention = Annotated[

@@ -27,11 +27,11 @@ from pydantic import (
 
 from bridge import environment
 from bridge.app_secret import read_secret
-from bridge.election import contradictions
+from bridge.bounds import LONGEST_HEARTBEAT
 from bridge.environment import PREFIX, variable
 from bridge.errors import SettingsInvalid
-from bridge.heartbeat import LONGEST
 from bridge.layers import Given, Written, overlay
+from bridge.lease_timing import contradictions
 from bridge.seed_options import translate
 from bridge.setting_problems import Problem, sentences
 from bridge.setting_types import (
@@ -269,11 +269,11 @@ class BridgeSettings(WorkerSettings):
     """Share of Redis' `maxmemory` above which events are answered 500, so that Feishu keeps them
     until workers have drained some."""
     ping_interval: float = Field(
-        LONGEST,
+        LONGEST_HEARTBEAT,
         ge=1,
-        le=LONGEST,
-        description=f"give seconds, 1 to {LONGEST:g}: Feishu is pinged at least so often; where "
-        "its own interval is shorter, that holds",
+        le=LONGEST_HEARTBEAT,
+        description=f"give seconds, 1 to {LONGEST_HEARTBEAT:g}: Feishu is pinged at least so "
+        "often; where its own interval is shorter, that holds",
     )
     """The longest time between two pings, in seconds. It gets shorter by itself when answers are
     late or missing."""

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.connection import SMALLEST_BUFFER
-from bridge.heartbeat import LONGEST
+from bridge.bounds import LONGEST_HEARTBEAT, SMALLEST_BUFFER
 from bridge.layers import Given
 from bridge.plain_values import number, truth
 from handlers.loggers import get_logger
@@ -50,7 +49,11 @@ def warn(found: Iterable[Unwise]) -> None:
 
 def _ping_interval(given: Given) -> str:
     milliseconds = number(given.written.value)
-    if given.value == LONGEST and milliseconds and milliseconds > LONGEST * 1000:
+    if (
+        given.value == LONGEST_HEARTBEAT
+        and milliseconds
+        and milliseconds > LONGEST_HEARTBEAT * 1000
+    ):
         return "only with a ping every 24 s a half-open connection is noticed within 45 s"
     return ""
 

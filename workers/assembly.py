@@ -29,7 +29,7 @@ from workers.consumer import Consumer
 from workers.group_watch import GroupWatch
 from workers.guard import Guard
 from workers.intake import Intake
-from workers.mending import Mending
+from workers.mending import StreamMending
 from workers.ordering import Ordering
 from workers.pending_list import PendingList
 from workers.reader import StreamReader
@@ -113,7 +113,7 @@ def assemble(
     beginning = Beginning(client, keys, settings.group, settings.start_from, started)
     reader = StreamReader(consumer, settings.event_lease, settings.retention, beginning)
     clock = RedisClock(
-        client, keys, settings.group, Mending(consumer, settings.event_lease), spoilt
+        client, keys, settings.group, StreamMending(consumer, settings.event_lease), spoilt
     )
     guard = Guard(
         client,

@@ -12,12 +12,9 @@ from handlers.errors import EventInvalid, Reject, Retry
 from handlers.loggers import get_logger
 from handlers.registry import Registration
 from handlers.tracebacks import users_frames
-from workers.outcomes import Failure
+from workers.outcomes import MAX_ERROR, Failure
 
 log = get_logger("workers.runner")
-
-MAX_ERROR = 1024
-"""Bytes kept of an error's text."""
 
 
 @dataclass(frozen=True, slots=True)

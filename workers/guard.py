@@ -26,9 +26,8 @@ from workers import tries
 from workers.bulk import Bulk
 from workers.business import BusinessKey
 from workers.claims import Busy, Claim, Duplicate, Pending, Queued, Run, Settlement
-from workers.failures import MAX_ERROR
 from workers.ordering import advancing, line_member
-from workers.outcomes import UNHANDLED, Outcome
+from workers.outcomes import MAX_ERROR, UNHANDLED, Outcome
 from workers.redis_clock import RedisClock
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys

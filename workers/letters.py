@@ -17,7 +17,8 @@ from redis.exceptions import ResponseError
 from bridge.streams import Keys
 from handlers.types import matches
 from workers.scripts import Call, load, run_all
-from workers.stored import Stored, is_entry_id, scan, spoilt
+from workers.spoilt import spoilt
+from workers.stored import Stored, is_entry_id, scan
 
 
 @dataclass(frozen=True, slots=True)

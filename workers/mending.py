@@ -29,7 +29,7 @@ class _Page(NamedTuple):
     cursor: bytes
 
 
-class Mending:
+class StreamMending:
     """Of the streams of one consumer; belongs to one thread.
 
     Args:

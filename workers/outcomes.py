@@ -11,6 +11,9 @@ Verdict = Literal["done", "retry", "dead"]
 LOOK_AGAIN = 2.0
 """Seconds after which an event that is left to other workers may be claimed again."""
 
+MAX_ERROR = 1024
+"""Bytes kept of an error's text."""
+
 UNHANDLED = "unhandled"
 """The reason of a dead letter that no worker of the group had a handler for."""
 

@@ -21,8 +21,7 @@ from bridge.lifetimes import mark_ttl
 from bridge.streams import Keys
 from workers.coverage import NOTHING, Coverage, Sighting
 from workers.scripts import Call, load, run_all
-from workers.spoilt import SpoiltKeys, is_spoilt
-from workers.stored import spoilt
+from workers.spoilt import SpoiltKeys, is_spoilt, spoilt
 
 BEAT = 2.0
 """Seconds between two signs of life."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from redis import Redis
 from redis.exceptions import ResponseError
@@ -16,7 +17,6 @@ from redis.exceptions import ResponseError
 from bridge.boottime import boottime
 from bridge.streams import Entry, Keys
 from handlers.loggers import get_logger
-from workers.mending import Mending
 from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 
@@ -54,6 +54,20 @@ class _Known:
         """The monotonic instant at which Redis noted so many Unix seconds."""
         offset = self.before if self.before and unix <= self.until else self.now
         return unix - offset.middle
+
+
+class Mending(Protocol):
+    """Puts right what Redis stamped while its clock was ahead."""
+
+    def mend(self, back: int) -> None:
+        """Go on with it.
+
+        Args:
+            back: how often the clock went back, 0 if no stamp can be wrong; told at each look.
+
+        Raises:
+            redis.RedisError: go on later.
+        """
 
 
 class RedisClock:

@@ -9,6 +9,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from bridge.errors import EXIT_REDIS, BridgeError
 from bridge.redis_rights import cure, is_denied
 from handlers.loggers import get_logger
 from workers.denials import Denials
@@ -17,6 +18,17 @@ log = get_logger("workers.spoilt")
 
 REMEMBERED = 10_000
 """Keys that are not told of again."""
+
+
+class StreamSpoilt(BridgeError):
+    """A key holds something else than it should; somebody wrote it by hand."""
+
+    exit_code = EXIT_REDIS
+
+
+def spoilt(key: str, error: Exception) -> StreamSpoilt:
+    """What to tell whoever looks at a key of a wrong type."""
+    return StreamSpoilt(f"{key} is spoilt ({error}); see what wrote it, then rename or delete it.")
 
 
 def is_spoilt(answer: Any) -> bool:

@@ -13,10 +13,9 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from bridge.errors import EXIT_REDIS, BridgeError
 from bridge.streams import Entry
 from workers.scripts import Call, load, run_all
-from workers.spoilt import is_spoilt
+from workers.spoilt import is_spoilt, spoilt
 
 PAGE = 200
 """Entries read at once."""
@@ -25,12 +24,6 @@ FIELDS = 500
 """More than an event ever has, and fewer than Lua can hand on."""
 
 _ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
-
-
-class StreamSpoilt(BridgeError):
-    """A key holds something else than it should; somebody wrote it by hand."""
-
-    exit_code = EXIT_REDIS
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +113,6 @@ def members(redis: Redis, key: str) -> list[str]:
             raise
         raise spoilt(key, error) from error
     return sorted(each.decode(errors="replace") for each in found)
-
-
-def spoilt(key: str, error: Exception) -> StreamSpoilt:
-    """What to tell whoever looks at a key of a wrong type."""
-    return StreamSpoilt(f"{key} is spoilt ({error}); see what wrote it, then rename or delete it.")
 
 
 def _stored(stream: str, row: Any) -> Stored:

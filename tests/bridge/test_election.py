@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bridge.election import Acquired, Answer, Election, Lost, Timing, contradictions
+from bridge.election import Acquired, Answer, Election, Lost
+from bridge.lease_timing import Timing, contradictions
 
 TIMING = Timing()
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from bridge.heartbeat import LONGEST, RECENT, SHORTEST, Beat, Heartbeat, PingInterval, Rhythm
+from bridge.bounds import LONGEST_HEARTBEAT
+from bridge.heartbeat import RECENT, SHORTEST, Beat, Heartbeat, PingInterval, Rhythm
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_without_a_pong_there_is_nothing_to_tell() -> None:
     assert (told.mean_interval, told.deviation) == (None, None)
     assert (told.round_trip, told.mean_round_trip) == (None, None)
     assert (told.rhythm, told.unstable, told.silent) == ("steady", False, False)
-    assert told.ping_interval == LONGEST
+    assert told.ping_interval == LONGEST_HEARTBEAT
 
 
 def test_every_answered_ping_is_told_with_its_moment_and_round_trip() -> None:
@@ -348,7 +349,7 @@ def test_pings_sent_while_nothing_is_read_prove_nothing() -> None:
 
 
 def test_calm_keeps_the_interval_at_its_longest() -> None:
-    assert beating(50).interval.seconds == LONGEST
+    assert beating(50).interval.seconds == LONGEST_HEARTBEAT
 
 
 def test_a_missed_ping_halves_the_interval_down_to_ten_seconds() -> None:
@@ -369,11 +370,11 @@ def test_a_late_pong_halves_the_interval() -> None:
 def test_a_round_trip_below_a_second_is_never_late() -> None:
     heartbeat = beating(20, round_trip=0.01)
     cycle(heartbeat, 500.0, 0.9)
-    assert heartbeat.interval.seconds == LONGEST
+    assert heartbeat.interval.seconds == LONGEST_HEARTBEAT
 
 
 def test_a_slow_link_is_not_in_trouble_for_being_slow() -> None:
-    assert beating(20, round_trip=4.0).interval.seconds == LONGEST
+    assert beating(20, round_trip=4.0).interval.seconds == LONGEST_HEARTBEAT
 
 
 def test_calm_lengthens_the_interval_step_by_step() -> None:
@@ -410,7 +411,7 @@ def test_a_server_that_takes_its_short_interval_back_is_pinged_as_before() -> No
     interval.limit(1)
     interval.lengthen()
     interval.limit(120)
-    assert interval.seconds == LONGEST
+    assert interval.seconds == LONGEST_HEARTBEAT
     interval.limit(1)
     interval.shorten()
     interval.limit(120)

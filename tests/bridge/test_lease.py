@@ -11,9 +11,10 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, ResponseError
 
-from bridge.election import Lost, Timing
+from bridge.election import Lost
 from bridge.errors import LeaseLost
 from bridge.lease import RELEASE_TIMEOUT, LeaseElector, new_identity
+from bridge.lease_timing import Timing
 from bridge.streams import Keys
 
 Eventually = Callable[..., Awaitable[None]]

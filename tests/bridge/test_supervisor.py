@@ -20,11 +20,11 @@ from structlog.testing import capture_logs
 
 from bridge import frames, memory
 from bridge.attempts import Attempts
-from bridge.backoff import FIRST, LONGEST, Backoff
+from bridge.backoff import FIRST, Backoff
+from bridge.bounds import LONGEST_DELAY
 from bridge.client_config import ClientConfig
 from bridge.connection import Closed
 from bridge.delivery import Delivery
-from bridge.election import Timing
 from bridge.errors import (
     EXIT_TASK,
     ConnectionOver,
@@ -36,6 +36,7 @@ from bridge.errors import (
     TaskFailed,
 )
 from bridge.lease import LeaseElector
+from bridge.lease_timing import Timing
 from bridge.lifecycle import Errored
 from bridge.local.valkey import EmbeddedRedis
 from bridge.pace import Pace
@@ -665,7 +666,7 @@ class TestBackoff:
         backoff.reset()
         assert backoff.next() == 5.0
 
-    @pytest.mark.parametrize(("asked", "cap"), [(30, 30.0), (86_400, LONGEST), (0, FIRST)])
+    @pytest.mark.parametrize(("asked", "cap"), [(30, 30.0), (86_400, LONGEST_DELAY), (0, FIRST)])
     def test_the_servers_interval_is_a_cap_within_limits(self, asked: float, cap: float) -> None:
         backoff = Backoff()
         backoff.limit(asked)

@@ -30,7 +30,7 @@ from workers import poison
 from workers.beginning import Beginning
 from workers.claims import Pending, Run
 from workers.consumer import Consumer
-from workers.mending import Mending
+from workers.mending import StreamMending
 from workers.reader import StreamReader
 from workers.redis_clock import RedisClock
 from workers.scripts import Call, load, run_all
@@ -390,7 +390,7 @@ async def test_scripts_that_are_rarely_run_bear_lost_replies(pair: Pair) -> None
     await asyncio.to_thread(reader.follow, [keys.stream(TYPE)])
     await asyncio.to_thread(reader.sweep)
     await asyncio.to_thread(RedisClock(client, keys, "by-hand").know)
-    await asyncio.to_thread(Mending(consumer, 3).mend, 1)
+    await asyncio.to_thread(StreamMending(consumer, 3).mend, 1)
     stalls = Stalls(client, keys, "by-hand")
     stalls.met("line", ["no line"])
     await asyncio.to_thread(stalls.look)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from handlers import Context, Registry, Reject, Retry
 from handlers.errors import EventInvalid
 from handlers.registry import Registration
-from workers.failures import MAX_ERROR, Again, describe, judge, retry_delay
-from workers.outcomes import Failure
+from workers.failures import Again, describe, judge, retry_delay
+from workers.outcomes import MAX_ERROR, Failure
 
 
 @pytest.fixture(autouse=True)

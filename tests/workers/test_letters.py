@@ -10,7 +10,8 @@ from redis import Redis
 from bridge.streams import Entry, Keys
 from workers import letter_views, stored
 from workers.letters import Letters, Selection
-from workers.stored import Stored, StreamSpoilt, scan
+from workers.spoilt import StreamSpoilt
+from workers.stored import Stored, scan
 
 Bury = Callable[..., str]
 

@@ -17,7 +17,7 @@ from tests.workers.follower import IM, follower, ids
 from workers.claims import Busy, Pending, Run, Settlement
 from workers.consumer import Consumer
 from workers.guard import Guard
-from workers.mending import Mending
+from workers.mending import StreamMending
 from workers.outcomes import Outcome
 from workers.presence import present
 from workers.redis_clock import RedisClock
@@ -32,7 +32,7 @@ def clock(redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> RedisClo
     monkeypatch.setattr("workers.mending.PAGE", 2)
     consumer = Consumer(redis, keys, "workers", "c1")
     consumer.follow((keys.stream(IM),))
-    return RedisClock(redis, keys, "workers", Mending(consumer, LEASE))
+    return RedisClock(redis, keys, "workers", StreamMending(consumer, LEASE))
 
 
 def went_back(redis: Redis, keys: Keys) -> None:
@@ -270,9 +270,9 @@ def test_a_lock_is_not_cut_short_while_the_clock_is_right(redis, keys, guard, pu
 
 def test_it_is_mended_once_for_each_time_the_clock_went_back(redis, keys, clock, monkeypatch):
     pages: list[str] = []
-    whole = Mending._do
+    whole = StreamMending._do
     monkeypatch.setattr(
-        Mending, "_do", lambda self, page: pages.append(page.script) or whole(self, page)
+        StreamMending, "_do", lambda self, page: pages.append(page.script) or whole(self, page)
     )
     clock.look()
     assert pages == []

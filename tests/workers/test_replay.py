@@ -20,7 +20,7 @@ from workers.letters import Letters, Selection
 from workers.outcomes import Failure, Outcome
 from workers.reader import StreamReader
 from workers.replay import Answer, Pace, Replayer, Window, WindowEmpty, marks_kept, marks_since
-from workers.stored import StreamSpoilt
+from workers.spoilt import StreamSpoilt
 
 TYPE = "im.message.receive_v1"
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
