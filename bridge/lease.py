@@ -6,23 +6,22 @@ A lease is not a lock with a time to live: its record stays, so that terms only 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import random
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from importlib.resources import files
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from bridge.boottime import boottime
 from bridge.cancellation import heed_cancellation
 from bridge.election import Acquired, Answer, Election, LossReason, Lost
 from bridge.errors import LeaseLost
 from bridge.lease_timing import Timing
+from bridge.scripts import Call, load, run_one
 from bridge.spoilt_key import SpoiltKey
 from bridge.streams import Keys
 from handlers.loggers import get_logger
@@ -32,9 +31,6 @@ RELEASE_TIMEOUT = 0.5
 
 DROP_TIMEOUT = 0.1
 """Seconds for closing connections that nobody waits for."""
-
-_SCRIPT = files("bridge").joinpath("lua", "lease.lua").read_text(encoding="utf-8")
-_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 log = get_logger("bridge.lease")
 
@@ -88,7 +84,7 @@ class LeaseElector:
         self._scope: asyncio.Timeout | None = None
         self._candidacy = 1
         self._stands = False
-        self._spoilt = SpoiltKey(keys.lease, "this bridge cannot lead", _SCRIPT)
+        self._spoilt = SpoiltKey(keys.lease, "this bridge cannot lead", load("lease").text)
 
     @property
     def term(self) -> int:
@@ -211,11 +207,8 @@ class LeaseElector:
     async def _call(self, mode: str, term: int) -> Answer:
         duration = round(self.timing.lease_duration * 1000)
         arguments = (mode, self.identity, duration, term, self._candidacy)
-        try:
-            reply = await self._redis.evalsha(_SHA, 1, self._key, *arguments)
-        except NoScriptError:
-            reply = await self._redis.eval(_SCRIPT, 1, self._key, *arguments)
-        granted, holder, left = reply
+        call = Call(load("lease"), (self._key,), arguments)
+        granted, holder, left = await run_one(self._redis, call)
         return Answer(int(granted), holder.decode(), int(left) / 1000)
 
     async def _drop_connections(self) -> None:

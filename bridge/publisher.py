@@ -8,12 +8,10 @@ for its durability, others set out over further connections.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
@@ -27,6 +25,7 @@ from bridge.outage import Outage
 from bridge.pipe import pack
 from bridge.published import Done, Published, PublishRefused, Refusal
 from bridge.redis_rights import cure, is_denied
+from bridge.scripts import load
 from bridge.streams import BRIDGE_GROUP, MAX_TYPES, OTHER, Entry, Keys
 from handlers.loggers import get_logger
 
@@ -58,13 +57,8 @@ CALM = 60.0
 
 _PAUSE = 0.1  # seconds before what failed is sent again
 
-_LUA = files("bridge").joinpath("lua")
-_SCRIPTS = tuple(
-    _LUA.joinpath(name).read_text(encoding="utf-8") for name in ("publish.lua", "keep_letter.lua")
-)
-_PUBLISH, _KEEP_LETTER = (
-    hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in _SCRIPTS
-)
+_PUBLISH, _KEEP_LETTER = load("publish"), load("keep_letter")
+_SCRIPTS = (_PUBLISH.text, _KEEP_LETTER.text)
 
 _ROOM = (
     "look at them with `flybridge dlq list --group bridge` and purge those you have seen, or raise "
@@ -152,7 +146,9 @@ class Publisher:
         marker = self._keys.published(entry.event_id)
         keys = (self._lease, marker, self._types, stream, self._other)
         options = (entry.term, name, MAX_TYPES, self._marker_ttl)
-        self._enqueue(pack("EVALSHA", _PUBLISH, len(keys), *keys, *options, *entry.fields()), done)
+        self._enqueue(
+            pack("EVALSHA", _PUBLISH.sha, len(keys), *keys, *options, *entry.fields()), done
+        )
 
     def bury(
         self,
@@ -183,7 +179,7 @@ class Publisher:
         most = self._dead_letters if longest is None else max(1, self._dead_letters // 2)
         options = (most, self._marker_ttl if same else RETRIED)
         self._enqueue(
-            pack("EVALSHA", _KEEP_LETTER, len(keys), *keys, *options, *pairs, *fixed), done
+            pack("EVALSHA", _KEEP_LETTER.sha, len(keys), *keys, *options, *pairs, *fixed), done
         )
 
     async def drain(self, timeout: float) -> int:

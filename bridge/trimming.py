@@ -11,18 +11,17 @@ meanwhile, and two bridges that trim at once do no harm: no fencing is needed.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from bridge.backlog import NOBODY, Backlog, Group, published, text
 from bridge.cancellation import heed_cancellation
 from bridge.redis_rights import cure, is_denied
+from bridge.scripts import Call, Script, load, run_one
 from bridge.streams import Keys, subscriber
 from handlers.loggers import get_logger
 from handlers.types import domain
@@ -37,12 +36,9 @@ FRUITLESS = 50
 """Pages without a finished entry after which a look behind held ones ends; the next round goes on
 there. Each costs Redis about a millisecond."""
 
-_TRIM, _BEHIND = (
-    files("bridge").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
-    for name in ("trim", "trim_behind")
-)
+_TRIM, _BEHIND = load("trim"), load("trim_behind")
 
-_OPTIONAL = "".join(line for line in _TRIM.splitlines() if "try('" in line)
+_OPTIONAL = "".join(line for line in _TRIM.text.splitlines() if "try('" in line)
 
 log = get_logger("bridge.trimming")
 
@@ -148,7 +144,7 @@ class Trimmer:
             log.info("trim.recovered")
         self._told, self._met = self._met, {}
 
-    def _meet(self, error: Exception, script: str = _TRIM + _BEHIND) -> None:
+    def _meet(self, error: Exception, script: str = _TRIM.text + _BEHIND.text) -> None:
         """Note what is to be told once a kind: of a right that is missing, not for each stream."""
         said = str(error) or repr(error)
         if is_denied(error):
@@ -196,13 +192,9 @@ class Trimmer:
         if start:
             self._looked[stream] = start
 
-    async def _run(self, script: str, keys: Sequence[str], told: Sequence[Any]) -> Any:
-        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    async def _run(self, script: Script, keys: Sequence[str], told: Sequence[Any]) -> Any:
         try:
-            try:
-                return await self._redis.evalsha(sha, len(keys), *keys, *told)
-            except NoScriptError:
-                return await self._redis.eval(script, len(keys), *keys, *told)
+            return await run_one(self._redis, Call(script, tuple(keys), tuple(told)))
         except ResponseError as error:
             raise ResponseError(f"{error}: {keys[0]}") from error
 

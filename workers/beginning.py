@@ -16,12 +16,11 @@ from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from bridge.moments import parse
+from bridge.scripts import Call, is_spoilt, load, run_all
 from bridge.streams import Keys, subscriber
 from handlers.loggers import get_logger
 from handlers.types import domain
 from workers.counting import BOUND, Count, count_after
-from workers.scripts import Call, load, run_all
-from workers.spoilt import is_spoilt
 
 AUTO, NOW, ALL = "auto", "now", "all"
 """All of what no other group reads, else from now on; only what comes; whatever is there."""

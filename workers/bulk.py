@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from redis import Redis
 
+from bridge.scripts import Call, load, run_all
 from bridge.streams import Keys, key_part
-from workers.scripts import Call, load, run_all
 
 PAGE = 200
 """Events in a call at most; Redis serves nobody else for about 2 ms."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from redis import Redis
 
+from bridge.scripts import Call, load, run_all
 from bridge.streams import Entry, Keys
 from handlers.loggers import get_logger
 from workers.claims import Pending
 from workers.failures import describe
 from workers.lines import First, Lines
 from workers.read_size import ReadSizes
-from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 from workers.stalls import Stalls
 

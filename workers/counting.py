@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from workers.scripts import Call, load, run_all
+from bridge.scripts import Call, load, run_all
 
 PAGE = 1_000
 """Entries that one call counts at most; Redis serves nobody else for about a millisecond."""

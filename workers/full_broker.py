@@ -11,9 +11,9 @@ from typing import Any
 
 from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
-from redis.exceptions import NoScriptError, OutOfMemoryError
+from redis.exceptions import OutOfMemoryError
 
-from workers.scripts import load
+from bridge.scripts import load
 
 ANSWERS = ".pidbox"
 """How queues end that carry answers to control commands; messages of tasks wait for room."""
@@ -68,10 +68,6 @@ class FullChannel(kombu_redis.Channel):
                 client.delete(*(self._q_for_pri(queue, step) for step in self.priority_steps))
 
     def _write_when_full(self, command: str, key: str, *arguments: Any) -> None:
-        script = load("write_when_full")
         with self.conn_or_acquire() as client:
-            try:
-                client.evalsha(script.sha, 1, key, command, *arguments)
-            except NoScriptError:
-                client.script_load(script.text)
-                client.evalsha(script.sha, 1, key, command, *arguments)
+            script = client.register_script(load("write_when_full").text)
+            script(keys=[key], args=[command, *arguments])

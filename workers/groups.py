@@ -15,11 +15,11 @@ from redis.exceptions import ResponseError
 
 from bridge.lifetimes import UNSETTLED
 from bridge.redis_rights import is_denied
+from bridge.scripts import Call, load, run_all
 from bridge.streams import EVERYTHING, Keys, subscriber
 from handlers.types import domain
 from workers.counting import Count, count_after
 from workers.presence import AT_WORK, present
-from workers.scripts import Call, load, run_all
 from workers.stored import PAGE, members, scan
 
 LEFT = b"left"

@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from bridge.lifetimes import UNSETTLED, mark_ttl
 from bridge.redaction import redact
+from bridge.scripts import Call, load, run_all
 from bridge.streams import Entry, Keys
 from workers import tries
 from workers.bulk import Bulk
@@ -29,7 +30,6 @@ from workers.claims import Busy, Claim, Duplicate, Pending, Queued, Run, Settlem
 from workers.ordering import advancing, line_member
 from workers.outcomes import MAX_ERROR, UNHANDLED, Outcome
 from workers.redis_clock import RedisClock
-from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 from workers.stalls import Stalls
 from workers.tries import Try

@@ -14,9 +14,9 @@ from uuid import uuid4
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from bridge.scripts import Call, load, run_all
 from bridge.streams import Keys
 from handlers.types import matches
-from workers.scripts import Call, load, run_all
 from workers.spoilt import spoilt
 from workers.stored import Stored, is_entry_id, scan
 

@@ -13,11 +13,11 @@ from typing import Any
 from redis import Redis
 
 from bridge.lifetimes import UNSETTLED
+from bridge.scripts import Call, load, pairs, run_all
 from bridge.streams import Keys
 from handlers.loggers import get_logger
 from workers.ordering import advancing
 from workers.read_size import ReadSizes
-from workers.scripts import Call, load, pairs, run_all
 from workers.stalls import Stalls
 
 READ_AHEAD = 5_000

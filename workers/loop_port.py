@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from handlers.loggers import get_logger
 from handlers.options import per_second
-from workers.bucket import TokenBucket
 from workers.crashes import CRASHED, crashed
 from workers.items import Item, item_of
 from workers.outcomes import Outcome
@@ -105,7 +104,7 @@ class LoopPort:
         # What one handler leaves in its context must not be found by the next.
         self._context = contextvars.copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._buckets: dict[tuple[str, float], TokenBucket] = {}
+        self._buckets: dict[tuple[str, float], Bucket] = {}
         self._answer: Callable[[], None]
         self._rung = False
         self.slots = self.depth = concurrency
@@ -127,7 +126,13 @@ class LoopPort:
             return None
         key = task, per_second(route.rate_limit)
         # In one step: of two buckets that two threads make, one must count for both.
-        return self._buckets.get(key) or self._buckets.setdefault(key, TokenBucket(key[1]))
+        # kombu takes a while to import, and most inline workers have no rate limit.
+        from kombu.utils.limits import TokenBucket
+
+        bucket: Bucket = self._buckets.get(key) or self._buckets.setdefault(
+            key, TokenBucket(key[1])
+        )
+        return bucket
 
     def call_after(self, seconds: float, answer: Callable[[], None]) -> Call:
         """By the loop's own timer."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from bridge.scripts import Call, load, run_all
 from workers.consumer import Consumer
-from workers.scripts import Call, load, run_all
 
 PAGES = 20
 """Pages at a time, at most; Redis serves nobody else for about a millisecond each."""

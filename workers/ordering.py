@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterable
 
 from bridge.lifetimes import UNSETTLED
+from bridge.scripts import Call, load
 from bridge.streams import OTHER
 from handlers.loggers import get_logger
 from handlers.paths import location
 from handlers.registry import Registration, Registry
 from handlers.types import KNOWN_TYPES
 from workers.missing_keys import MissingKeys
-from workers.scripts import Call, load
 
 log = get_logger("workers.ordering")
 

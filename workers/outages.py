@@ -16,8 +16,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bridge.redis_rights import cure, is_denied
 from handlers.loggers import get_logger
-from workers.denials import Denials
 from workers.health import Health
+from workers.spoilt import Denials
 
 if TYPE_CHECKING:
     from workers.reader import StreamReader

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from bridge.scripts import Call, is_spoilt, load, pairs, run_all
 from handlers.loggers import get_logger
 from workers.claims import Pending
 from workers.consumer import NO_CAPS, Caps, Consumer, Followed, Raw, largest, rotated, tell_missing
 from workers.lines import Taken
-from workers.scripts import Call, load, pairs, run_all
-from workers.spoilt import is_spoilt
 
 log = get_logger("workers.reader")
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from redis import Redis
 
+from bridge.scripts import Call, load, run_all
 from bridge.streams import Keys
 from workers.outcomes import Failure, Outcome
-from workers.scripts import Call, load, run_all
 from workers.suspects import PATIENCE
 
 if TYPE_CHECKING:

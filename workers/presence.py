@@ -18,10 +18,10 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from bridge.lifetimes import mark_ttl
+from bridge.scripts import Call, is_spoilt, load, run_all
 from bridge.streams import Keys
 from workers.coverage import NOTHING, Coverage, Sighting
-from workers.scripts import Call, load, run_all
-from workers.spoilt import SpoiltKeys, is_spoilt, spoilt
+from workers.spoilt import SpoiltKeys, spoilt
 
 BEAT = 2.0
 """Seconds between two signs of life."""

@@ -13,14 +13,13 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from bridge.lifetimes import MARK_MARGIN, mark_ttl
+from bridge.scripts import Call, is_spoilt, load, run_all
 from handlers.loggers import get_logger
 from workers.beginning import AUTO, Beginning
 from workers.claims import Pending
 from workers.consumer import NO_CAPS, Caps, Consumer, largest, rotated, tell_missing
 from workers.coverage import NOTHING, Coverage, Sighting
 from workers.presence import Presence
-from workers.scripts import Call, load, run_all
-from workers.spoilt import is_spoilt
 
 log = get_logger("workers.reader")
 

@@ -15,9 +15,9 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from bridge.boottime import boottime
+from bridge.scripts import Call, load, run_all
 from bridge.streams import Entry, Keys
 from handlers.loggers import get_logger
-from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 
 JUMP = 1.0

@@ -16,11 +16,11 @@ from redis import Redis
 
 from bridge.errors import BridgeError
 from bridge.lifetimes import MARKER_TTL
+from bridge.scripts import Call, load, run_all
 from bridge.streams import OTHER, Keys
 from handlers.registry import Registry
 from handlers.types import matches
 from workers.letters import answer_key
-from workers.scripts import Call, load, run_all
 from workers.stored import Stored, members, scan
 
 

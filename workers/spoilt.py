@@ -1,23 +1,26 @@
-"""Keys of Redis that somebody has edited by hand: told once, they stop nothing but themselves."""
+"""Logs what Redis refuses: keys that somebody has edited by hand, and missing rights, each once."""
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Mapping
-from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from bridge.errors import EXIT_REDIS, BridgeError
-from bridge.redis_rights import cure, is_denied
+from bridge.redis_rights import cure, is_denied, kind
 from handlers.loggers import get_logger
-from workers.denials import Denials
 
 log = get_logger("workers.spoilt")
 
 REMEMBERED = 10_000
 """Keys that are not told of again."""
+
+FORGOTTEN = 60.0
+"""Seconds without a denial after which the next one is told of again."""
 
 
 class StreamSpoilt(BridgeError):
@@ -31,21 +34,20 @@ def spoilt(key: str, error: Exception) -> StreamSpoilt:
     return StreamSpoilt(f"{key} is spoilt ({error}); see what wrote it, then rename or delete it.")
 
 
-def is_spoilt(answer: Any) -> bool:
-    """Whether an answer is an error about the content of a key, not about Redis itself.
+class Denials:
+    """Remembers which rights Redis has denied of late; callable from any thread."""
 
-    Only the former concerns one key; everything else (no memory, loading, read-only, no such
-    group, ...) would meet any other call as well.
-    """
-    if type(answer) is not ResponseError:
-        return False
-    text = str(answer)
-    if "WRONGTYPE" in text:
-        return True
-    # Redis puts a code in capitals before every error but the plain ones.
-    coded = text.partition(" ")[0].isupper()
-    of_a_script = "user_script" in text and "Script killed" not in text
-    return of_a_script and not coded and not is_denied(answer)
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._met: dict[str, float] = {}
+
+    def is_news(self, error: Exception) -> bool:
+        """Note this denial; whether it is to be told of."""
+        now, right = time.monotonic(), kind(error)
+        with self._lock:
+            before = self._met.get(right, -math.inf)
+            self._met[right] = now
+        return now - before > FORGOTTEN
 
 
 class SpoiltKeys:

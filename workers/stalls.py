@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from redis import Redis
 
+from bridge.scripts import Call, load, run_all
 from bridge.streams import Keys
 from handlers.loggers import get_logger
-from workers.scripts import Call, load, run_all
 
 STILL = 900.0
 """Seconds after which a line or key with the same first event stands still."""

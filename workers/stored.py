@@ -13,9 +13,9 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ResponseError
 
+from bridge.scripts import Call, is_spoilt, load, run_all
 from bridge.streams import Entry
-from workers.scripts import Call, load, run_all
-from workers.spoilt import is_spoilt, spoilt
+from workers.spoilt import spoilt
 
 PAGE = 200
 """Entries read at once."""

@@ -11,12 +11,12 @@ from redis import Redis
 
 from bridge.errors import EXIT_REDIS
 from bridge.lifetimes import UNSETTLED
+from bridge.scripts import Call, load, run_all
 from bridge.streams import Keys
 from workers import counting, groups
 from workers.counting import Count, count_after
 from workers.coverage import Coverage
 from workers.presence import Presence
-from workers.scripts import Call, load, run_all
 from workers.spoilt import SpoiltKeys
 
 KEYS = Keys("cli_test")

@@ -36,8 +36,8 @@ from typing import Self
 import kombu.transport.redis
 import redis.lock
 
+from bridge.scripts import load
 from tests.chaos.conversation import Command, Conversation, Fate, Step, Verdict
-from workers.scripts import load
 
 CHUNK = 65_536
 """Bytes taken at once."""

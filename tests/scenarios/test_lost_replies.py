@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from bridge.redis_client import sync_client
+from bridge.scripts import Call, load, run_all
 from bridge.streams import Entry
 from tests.chaos.conversation import Command
 from tests.chaos.proxy import CutProxy, Match
@@ -33,7 +34,6 @@ from workers.consumer import Consumer
 from workers.mending import StreamMending
 from workers.reader import StreamReader
 from workers.redis_clock import RedisClock
-from workers.scripts import Call, load, run_all
 from workers.stalls import Stalls
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kombu.utils.limits import TokenBucket
 
 from handlers.batch import Batch
 from workers.batches import AHEAD, Batches
-from workers.bucket import TokenBucket
 from workers.limits import Limits
 from workers.waiting import Waiting
 

@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError, ResponseError
 from structlog.testing import capture_logs
 
 from bridge.lifetimes import mark_ttl
+from bridge.scripts import run_all
 from bridge.streams import Entry, Keys
 from handlers.registry import Registry
 from workers.business import BusinessKeys
@@ -24,7 +25,6 @@ from workers.guard import Guard
 from workers.ordering import line_member
 from workers.outcomes import Failure, Outcome
 from workers.replay import Replayer
-from workers.scripts import run_all
 from workers.stored import scan
 
 IM = "im.message.receive_v1"

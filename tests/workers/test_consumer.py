@@ -8,9 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from bridge.local.valkey import EmbeddedRedis
+from bridge.scripts import Call, load, run_all
 from tests.workers.follower import IM, ids, long_ago
 from workers.consumer import Consumer
-from workers.scripts import Call, load, run_all
 
 
 @pytest.fixture

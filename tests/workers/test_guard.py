@@ -13,12 +13,12 @@ from structlog.testing import capture_logs
 
 from bridge.lifetimes import mark_ttl
 from bridge.redaction import Redactor
+from bridge.scripts import run_all
 from bridge.streams import Entry, Keys
 from workers.claims import Busy, Duplicate, Pending, Run, Settlement
 from workers.guard import Guard
 from workers.locks import EventLock
 from workers.outcomes import Failure, Later, Outcome
-from workers.scripts import run_all
 
 
 def entry(event_id: str = "ev1") -> Entry:

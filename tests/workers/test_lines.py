@@ -15,6 +15,7 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from bridge.local.valkey import EmbeddedRedis
+from bridge.scripts import load, run_all
 from bridge.streams import OTHER, Entry, Keys
 from handlers.registry import Registry
 from workers import lines
@@ -27,7 +28,6 @@ from workers.outcomes import Failure, Outcome
 from workers.pending_list import PendingList
 from workers.reader import StreamReader
 from workers.replay import Replayer
-from workers.scripts import load, run_all
 from workers.stored import scan
 
 IM = "im.message.receive_v1"

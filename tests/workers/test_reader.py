@@ -11,6 +11,7 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from bridge.local.valkey import EmbeddedRedis
+from bridge.scripts import Script, load
 from bridge.streams import Keys
 from tests.workers.follower import (
     CONTACT,
@@ -27,7 +28,6 @@ from workers.consumer import Consumer
 from workers.groups import Groups
 from workers.outcomes import Outcome
 from workers.reader import StreamReader
-from workers.scripts import Script, load
 
 
 @pytest.fixture

@@ -14,12 +14,11 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from bridge.local.valkey import EmbeddedRedis
 from bridge.redis_rights import is_denied
+from bridge.scripts import Call, is_spoilt, load, run_all
 from bridge.streams import Keys
 from workers.bridges import Bridges
-from workers.denials import Denials
 from workers.outages import Outages
-from workers.scripts import Call, load, run_all
-from workers.spoilt import SpoiltKeys, is_spoilt
+from workers.spoilt import Denials, SpoiltKeys
 
 GROUP, STREAM, OTHER, THIRD = "workers", "s", "other", "third"
 IN_SCRIPT = "ACL failure in script: User w has no permissions to run the '{}' command"
@@ -114,7 +113,7 @@ def test_a_right_that_was_not_missed_for_a_while_is_news_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("workers.denials.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("workers.spoilt.time.monotonic", lambda: now[0])
     denials, error = Denials(), ResponseError(IN_SCRIPT.format("get"))
     told = []
     for now[0] in (0.0, 50.0, 100.0, 161.0):

@@ -18,12 +18,12 @@ from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
 from bridge.local.valkey import EmbeddedRedis
+from bridge.scripts import is_spoilt
 from bridge.settings import WorkerSettings
 from bridge.streams import Entry, Keys
 from handlers import Context, Event, Registry, Reject, Retry
 from workers.business import _digest
 from workers.inline import InlineWorker
-from workers.spoilt import is_spoilt
 
 PLAIN, OTHER = "im.message.receive_v1", "im.chat.updated_v1"
 ORDERED, ONCE = "contact.user.updated_v3", "contact.user.created_v3"

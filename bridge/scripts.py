@@ -1,7 +1,7 @@
-"""Lua scripts, run in bulk: one pipeline for many calls. Knows nothing of what they mean.
+"""Lua scripts: loads them by name, and runs many calls of them in one pipeline.
 
-Every script here may be repeated with the same arguments, so a pipeline whose reply was lost
-is sent again without harm.
+Every script may be repeated with the same arguments, so that a pipeline whose reply was lost is
+sent again without harm.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from importlib.resources import files
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import NoScriptError
+from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import NoScriptError, ResponseError
 
-from workers.spoilt import is_spoilt
+from bridge.redis_rights import is_denied
+
+FOLDERS = ("bridge", "workers")
+"""Packages with a folder `lua`. A script's name occurs in one of them only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,7 @@ class Call:
 
 @cache
 def load(name: str) -> Script:
-    """The script `workers/lua/<name>.lua`."""
+    """The script `<name>.lua`, with the functions of `checked.lua` where it calls them."""
     text = _read(name)
     if "checked(" in text:
         flags, _, rest = text.partition("\n")
@@ -47,7 +51,8 @@ def load(name: str) -> Script:
 
 
 def _read(name: str) -> str:
-    return files("workers").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    places = (files(package) / "lua" / f"{name}.lua" for package in FOLDERS)
+    return next(place for place in places if place.is_file()).read_text(encoding="utf-8")
 
 
 def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
@@ -75,9 +80,39 @@ def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:
     return answers
 
 
+async def run_one(redis: AsyncRedis, call: Call) -> Any:
+    """Run one call and return its answer.
+
+    Raises:
+        redis.RedisError: as Redis said.
+    """
+    script, count, told = call.script, len(call.keys), (*call.keys, *call.args)
+    try:
+        return await redis.evalsha(script.sha, count, *told)
+    except NoScriptError:
+        return await redis.eval(script.text, count, *told)
+
+
 def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
     """The fields of an entry, which a script answers flat: a name, its value, the next name."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def is_spoilt(answer: Any) -> bool:
+    """Whether an answer is an error about the content of a key, not about Redis itself.
+
+    Only the former concerns one key; everything else (no memory, loading, read-only, no such
+    group, ...) would meet any other call as well.
+    """
+    if type(answer) is not ResponseError:
+        return False
+    text = str(answer)
+    if "WRONGTYPE" in text:
+        return True
+    # Redis puts a code in capitals before every error but the plain ones.
+    coded = text.partition(" ")[0].isupper()
+    of_a_script = "user_script" in text and "Script killed" not in text
+    return of_a_script and not coded and not is_denied(answer)
 
 
 def _pipeline(redis: Redis, calls: Sequence[Call]) -> list[Any]:
