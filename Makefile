@@ -8,7 +8,7 @@ PIP := --disable-pip-version-check --no-input --quiet --quiet
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-.PHONY: demo test bench chaos lint clean lock
+.PHONY: demo test bench chaos lint docs clean lock
 
 demo: .venv/.installed
 	$(BIN)/flybridge demo
@@ -32,8 +32,14 @@ lint: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Pages in build/docs; a warning is an error.
+docs: .venv-docs/.installed
+	.venv-docs/bin/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet \
+		-d build/doctrees docs build/docs
+	@echo "read build/docs/index.html"
+
 clean:
-	rm -rf .venv .venv-interop build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-docs .venv-interop build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -rf .import_linter_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -44,12 +50,18 @@ lock: | .venv/bin/python
 	$(LOCK) pyproject.toml --extra dev --group build --group test --group lint \
 		-c requirements.txt -o requirements-dev.txt
 	$(LOCK) --group build -c requirements-dev.txt -o requirements-build.txt
+	$(LOCK) pyproject.toml --group build --group docs -c requirements-dev.txt -o requirements-docs.txt
 	$(LOCK) --group interop -o requirements-interop.txt
 
 # The stamps are older than what they were made from exactly when there is something to do.
 .venv/.installed: requirements-dev.txt pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install $(PIP) --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-docs/.installed: requirements-docs.txt pyproject.toml | .venv-docs/bin/python
+	.venv-docs/bin/python -m pip install $(PIP) --require-hashes -r requirements-docs.txt
+	.venv-docs/bin/python -m pip install $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv-interop/.installed: requirements-interop.txt | .venv-interop/bin/python

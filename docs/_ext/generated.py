@@ -1,0 +1,81 @@
+"""Sphinx directives whose content comes from the code: `settings`, `metrics` and `commands`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from command_texts import commands, description
+from docutils import nodes
+from setting_texts import Setting, settings
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from bridge.cli import cli
+from bridge.metrics import ROWS, StatusCollector
+
+LABELS = {row.name: row.label for row in ROWS}
+LEADERS = {row.name for row in ROWS if row.leading}
+
+
+class SettingsDirective(SphinxDirective):
+    """The settings of workers, or those of bridges only: a table, and a paragraph for each.
+
+    The argument is `workers` or `bridges`.
+    """
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        for_workers = {"workers": True, "bridges": False}[self.arguments[0]]
+        chosen = [each for each in settings() if each.for_workers is for_workers]
+        return self.parse_text_to_nodes("\n".join(_settings(chosen)))
+
+
+class MetricsDirective(SphinxDirective):
+    """A table of the metrics of a bridge."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes("\n".join(_metrics()))
+
+
+class CommandsDirective(SphinxDirective):
+    """A section for each command of `flybridge`."""
+
+    def run(self) -> list[nodes.Node]:
+        lines: list[str] = []
+        for ctx in commands(cli, "flybridge"):
+            lines += [f"## {ctx.command_path}", "", *description(ctx)]
+        return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
+
+
+def _settings(chosen: Sequence[Setting]) -> Iterator[str]:
+    yield from ("| variable | default | what it is |", "|---|---|---|")
+    for each in chosen:
+        default = f"`{each.default}`" if each.default else ""
+        yield f"| {{envvar}}`{each.variable}` | {default} | {_cell(each.summary)} |"
+    for each in chosen:
+        yield from ("", f"```{{envvar}} {each.variable}", each.meaning, "")
+        default = f"`{each.default}`" if each.default else "none"
+        yield from (f"Default: {default}. Accepts: {each.accepts}.", "```")
+
+
+def _metrics() -> Iterator[str]:
+    yield from ("| metric | type | labels | what it tells |", "|---|---|---|---|")
+    for family in StatusCollector().describe():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = ", ".join(f"`{label}`" for label in ("app", LABELS.get(name, "")) if label)
+        of_whom = " Of the leader only." if name in LEADERS else ""
+        told = _cell(family.documentation)
+        yield f"| `{name}` | {family.type} | {labels} | {told}{of_whom} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """For Sphinx."""
+    app.add_directive("settings", SettingsDirective)
+    app.add_directive("metrics", MetricsDirective)
+    app.add_directive("commands", CommandsDirective)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
