@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
-
-from redis.asyncio import Redis
 
 from bridge import ops, proxies, redaction
 from bridge.app_secret import AppSecret
-from bridge.attempts import Attempts
-from bridge.backoff import Backoff
+from bridge.backoff import Attempts, Backoff, Pace
 from bridge.capacity import Capacity
+from bridge.client_config import ClientConfig
 from bridge.connection import connect
-from bridge.credentials import Discover
 from bridge.durability import Durability, fit
 from bridge.endpoint import Endpoint, discover
 from bridge.heartbeat import Heartbeat
-from bridge.lease import LeaseElector, new_identity
+from bridge.lease import new_identity
 from bridge.lease_timing import Timing
 from bridge.link import Connect
-from bridge.pace import Pace
 from bridge.redis_client import address, async_client, check_server
 from bridge.settings import BridgeSettings
 from bridge.streams import Keys
@@ -37,6 +32,23 @@ QUICK = 15.0
 """Seconds. Where discovery or upgrade may take longer, a leader's patience grows in proportion."""
 
 log = get_logger("bridge.assembly")
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Asks Feishu for an endpoint with the credentials of one app, the secret as it is now."""
+
+    base_url: str
+    app_id: str
+    secret: AppSecret
+    timeout: float
+
+    async def discover(self, *, config: ClientConfig | None, refusals: int) -> Endpoint:
+        where = (self.base_url, self.app_id, self.secret.current())
+        return await discover(*where, timeout=self.timeout, config=config, refusals=refusals)
+
+    def has_another_secret(self) -> bool:
+        return self.secret.has_changed()
 
 
 def heartbeat(settings: BridgeSettings) -> Heartbeat:
@@ -72,12 +84,13 @@ async def assembled(
         stack.push_async_callback(redis.aclose)
         await check_server(redis, settings.eviction)
         durability = await fit(Durability.parse(settings.durability), redis)
-        elector = _elector(settings, redis)
-        elector.on_asked = on_asked
         secret = AppSecret(settings.app_secret.get_secret_value(), settings.app_secret_file)
+        discovery = Discovery(
+            settings.base_url, settings.app_id, secret, settings.connection_timeout
+        )
         supervisor = Supervisor(
-            redis, Keys(settings.app_id), elector, _discover(settings, secret), _connect(settings),
-            secret=secret, pace=_pace(settings),
+            redis, Keys(settings.app_id), new_identity(), discovery, _connect(settings),
+            timing=_timing(settings), pace=_pace(settings), on_asked=on_asked,
             durability=durability, retention=settings.retention, heartbeat=heartbeat,
             memory_threshold=settings.memory_threshold, attempts=_attempts(settings),
             backoff=Backoff(first=settings.reconnect_delay), capacity=_capacity(settings),
@@ -103,18 +116,8 @@ def _tell_of_proxies(settings: BridgeSettings) -> None:
         log.warning("proxy.ignored", variables=names, cure=cure)
 
 
-def _elector(settings: BridgeSettings, redis: Redis) -> LeaseElector:
-    timing = Timing(settings.lease_duration, settings.renew_deadline, settings.retry_period)
-    return LeaseElector(redis, Keys(settings.app_id), new_identity(), timing)
-
-
-def _discover(settings: BridgeSettings, secret: AppSecret) -> Discover:
-    async def ask(**known: Any) -> Endpoint:
-        timeout = settings.connection_timeout
-        where, app_id = settings.base_url, settings.app_id
-        return await discover(where, app_id, secret.current(), timeout=timeout, **known)
-
-    return ask
+def _timing(settings: BridgeSettings) -> Timing:
+    return Timing(settings.lease_duration, settings.renew_deadline, settings.retry_period)
 
 
 def _pace(settings: BridgeSettings) -> Pace:

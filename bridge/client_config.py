@@ -12,12 +12,8 @@ import msgspec
 class ClientConfig:
     """What the server tells its clients, in discovery and in pongs. Seconds; the SDKs' defaults."""
 
-    reconnect_count: int = -1
-    """Attempts before giving up; -1 for ever."""
     reconnect_interval: int = 120
     """Between attempts."""
-    reconnect_nonce: int = 30
-    """Upper bound of the random delay before the first attempt."""
     ping_interval: int = 120
 
     def updated(self, fields: object) -> ClientConfig:
@@ -25,10 +21,8 @@ class ClientConfig:
         if not isinstance(fields, Mapping):
             return self
         return ClientConfig(
-            _clamped(fields.get("ReconnectCount"), -1, 10_000, self.reconnect_count),
-            _clamped(fields.get("ReconnectInterval"), 1, 86_400, self.reconnect_interval),
-            _clamped(fields.get("ReconnectNonce"), 1, 86_400, self.reconnect_nonce),
-            _clamped(fields.get("PingInterval"), 1, 86_400, self.ping_interval),
+            _clamped(fields.get("ReconnectInterval"), self.reconnect_interval),
+            _clamped(fields.get("PingInterval"), self.ping_interval),
         )
 
     def from_json(self, data: bytes) -> ClientConfig:
@@ -39,7 +33,7 @@ class ClientConfig:
             return self
 
 
-def _clamped(value: object, low: int, high: int, otherwise: int) -> int:
+def _clamped(value: object, otherwise: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return otherwise
-    return int(min(max(value, low), high))
+    return int(min(max(value, 1), 86_400))

@@ -10,27 +10,29 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Protocol as Interface
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from bridge import outgoing
 from bridge.bounds import SMALLEST_BUFFER
 from bridge.delivery import Delivery, Rejected
 from bridge.endpoint import Endpoint
 from bridge.errors import NotConnected
 from bridge.heartbeat import Heartbeat, Pulse
 from bridge.liveness import PONG_TIMEOUT, Dead
-from bridge.outgoing import Outgoing
 from bridge.protocol import Protocol
 from bridge.text_dialect import TextDialect
 from bridge.upgrade import OPEN_TIMEOUT, open_websocket
 from handlers.loggers import get_logger
 
 CLOSE_TIMEOUT = 1.0
+"""Seconds that a goodbye may take."""
+WRITE_LIMIT = 1024 * 1024
+"""Unsent bytes above which a connection is congested; some 4,000 acks."""
 WRITE_TIMEOUT = 20.0
 """Seconds that Feishu may take no bytes from us before the connection counts as dead."""
 
@@ -46,26 +48,64 @@ class Closed:
     """Of WebSocket; 1006 if it ended without a close frame."""
 
 
+class Receiver(Interface):
+    """Takes what a connection brings. None of these may block."""
+
+    def take(self, delivery: Delivery) -> None:
+        """A complete push."""
+
+    def reject(self, rejected: Rejected) -> None:
+        """A frame that makes no delivery."""
+
+    def feel(self, pulse: Pulse) -> None:
+        """A pong, or a heartbeat of the text dialect."""
+
+    def hear(self, kind: str, text: str) -> None:
+        """A message of the text dialect that is no event."""
+
+
+class Outgoing:
+    """What waits to be sent over a WebSocket: all of one turn of the loop leaves in one write.
+
+    It does not wait for the other side; `congested` says when somebody should. Once the connection
+    is not open any more, what comes is dropped.
+    """
+
+    def __init__(self, websocket: ClientConnection) -> None:
+        self.congested = False
+        self._protocol = websocket.protocol
+        self._transport = websocket.transport
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[bytes | str] = []
+
+    def add(self, data: bytes | str) -> None:
+        """Have this sent when this turn of the loop is over."""
+        if not self._waiting:
+            self._loop.call_soon(self.flush)
+        self._waiting.append(data)
+
+    def flush(self) -> None:
+        """Send everything now; a quarter of what the library's `send` would cost per ack."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting or self._protocol.state is not State.OPEN or self._transport.is_closing():
+            return
+        for data in waiting:
+            if isinstance(data, str):
+                self._protocol.send_text(data.encode())
+            else:
+                self._protocol.send_binary(data)
+        self._transport.write(b"".join(self._protocol.data_to_send()))
+        self.congested = self._transport.get_write_buffer_size() > WRITE_LIMIT
+
+
 class Connection:
     """An open connection, made by `connect`. One task runs it; it belongs to that task's loop."""
 
-    def __init__(
-        self,
-        websocket: ClientConnection,
-        protocol: Protocol,
-        on_delivery: Callable[[Delivery], None],
-        on_rejected: Callable[[Rejected], None],
-        on_heartbeat: Callable[[Pulse], None],
-        on_text: Callable[[str, str], None],
-    ) -> None:
+    def __init__(self, websocket: ClientConnection, protocol: Protocol) -> None:
         self.protocol = protocol
         """Counts, config and heartbeat; its times are of the event loop's clock."""
         self._websocket = websocket
         self._transport = websocket.transport
-        self._on_delivery = on_delivery
-        self._on_rejected = on_rejected
-        self._on_heartbeat = on_heartbeat
-        self._on_text = on_text
         self._loop = asyncio.get_running_loop()
         self._outgoing = Outgoing(websocket)
         self._timer: asyncio.TimerHandle | None = None
@@ -83,10 +123,10 @@ class Connection:
         """How it ended as far as is known, for who does not wait for `run`."""
         return Closed(self._reason or "left by us", self._websocket.close_code or 1006)
 
-    async def run(self) -> Closed:
+    async def run(self, receiver: Receiver) -> Closed:
         """Read until the connection ends, whoever ends it, and say why.
 
-        What a callback raises ends it too, and comes out here.
+        What the receiver raises ends it too, and comes out here.
 
         Raises:
             FeishuRefused: a server of the text dialect does not let us in.
@@ -94,7 +134,7 @@ class Connection:
         self._on_timer()
         try:
             while True:
-                self._receive(await self._websocket.recv())
+                self._receive(await self._websocket.recv(), receiver)
                 if self._outgoing.congested:
                     await self._drain()
         except ConnectionClosed as error:
@@ -157,7 +197,7 @@ class Connection:
 
     # Reading
 
-    def _receive(self, data: str | bytes) -> None:
+    def _receive(self, data: str | bytes, receiver: Receiver) -> None:
         if self._reason:
             return
         now = self._loop.time()
@@ -166,17 +206,17 @@ class Connection:
         else:
             deliveries = self.protocol.receive_data(data, now)
         for delivery in deliveries:
-            self._on_delivery(delivery)
+            receiver.take(delivery)
         if not deliveries:
-            self._receive_rest()
+            self._receive_rest(receiver)
 
-    def _receive_rest(self) -> None:
+    def _receive_rest(self, receiver: Receiver) -> None:
         for rejected in self.protocol.take_rejected():
-            self._on_rejected(rejected)
+            receiver.reject(rejected)
         for kind, text in self.protocol.take_heard():
-            self._on_text(kind, text)
+            receiver.hear(kind, text)
         if (pulse := self.protocol.take_pulse()) is not None:
-            self._on_heartbeat(pulse)
+            receiver.feel(pulse)
         self._answer()
         # A pong or a piece may have brought a timer forward; whole events, nearly all, never do.
         self._arm()
@@ -242,18 +282,10 @@ class Connection:
         self._arm()
 
 
-def _ignore(*seen: object) -> None:
-    """Rejected frames, heartbeats and texts are counted, which is enough for some callers."""
-
-
 @contextlib.asynccontextmanager
 async def connect(
     endpoint: Endpoint,
-    on_delivery: Callable[[Delivery], None],
     *,
-    on_rejected: Callable[[Rejected], None] = _ignore,
-    on_heartbeat: Callable[[Pulse], None] = _ignore,
-    on_text: Callable[[str, str], None] = _ignore,
     open_timeout: float = OPEN_TIMEOUT,
     pong_timeout: float = PONG_TIMEOUT,
     counts: Counter[str] | None = None,
@@ -264,9 +296,6 @@ async def connect(
     """Open the endpoint's WebSocket, through the proxy of the environment if there is one.
 
     Args:
-        on_delivery: called for each complete push; neither it nor the others may block.
-        on_heartbeat: called for each pong, and each heartbeat of the text dialect.
-        on_text: called with kind and text of each message of the text dialect that is no event.
         open_timeout: seconds for everything up to the upgrade.
         pong_timeout: seconds from a ping to any frame.
         counts: the counter to go on with, so that it outlives the connection.
@@ -284,7 +313,7 @@ async def connect(
         endpoint.url,
         open_timeout=open_timeout,
         close_timeout=CLOSE_TIMEOUT,
-        write_limit=outgoing.LIMIT,
+        write_limit=WRITE_LIMIT,
     )
     if receive_buffer_size >= SMALLEST_BUFFER:
         raw = websocket.transport.get_extra_info("socket")
@@ -295,7 +324,7 @@ async def connect(
         endpoint.service_id, endpoint.config, now, pong_timeout=pong_timeout, counts=counts,
         heartbeat=heartbeat, text_dialect=text_dialect,
     )  # fmt: skip
-    connection = Connection(websocket, protocol, on_delivery, on_rejected, on_heartbeat, on_text)
+    connection = Connection(websocket, protocol)
     log.debug("connection.opened", device_id=endpoint.device_id)
     try:
         yield connection

@@ -11,16 +11,20 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
-from bridge.attempts import Attempts
+from bridge.backoff import Attempts, Pace
 from bridge.client_config import ClientConfig
 from bridge.endpoint import REFUSALS, Endpoint
-from bridge.errors import FeishuBusy, FeishuCrowded, FeishuRefused, FeishuUnavailable
-from bridge.lifecycle import Errored
-from bridge.pace import Pace
-from bridge.status import Standing, now_ms
+from bridge.errors import (
+    FeishuBusy,
+    FeishuCrowded,
+    FeishuError,
+    FeishuRefused,
+    FeishuUnavailable,
+)
+from bridge.status import Board, Standing
 from bridge.subscribers import Subscribers
 from handlers.loggers import get_logger
 
@@ -29,35 +33,32 @@ JITTER = 0.2
 
 log = get_logger("bridge.credentials")
 
-Discover = Callable[..., Awaitable[Endpoint]]
 
+class Discovery(Protocol):
+    """Asks Feishu for an endpoint with the credentials of an app; see `discovery.Discovery`."""
 
-class Secret(Protocol):
-    """See `app_secret.AppSecret`."""
+    async def discover(self, *, config: ClientConfig | None, refusals: int) -> Endpoint: ...
 
-    def has_changed(self) -> bool: ...
+    def has_another_secret(self) -> bool:
+        """Whether the next discovery would be made with another secret than the last one."""
 
 
 class Credentials:
     """Asks Feishu, and remembers what it said.
 
     Args:
-        discover: `endpoint.discover` with base URL and credentials filled in; called with `config`,
-            `refusals`.
-        secret: asked whether a refused bridge has another one by now.
         attempts: where refusals count as failed attempts to connect.
-        on_change: called when the answer is another than before.
+        board: written when the answer is another than before.
     """
 
     def __init__(
         self,
-        discover: Discover,
+        discovery: Discovery,
         pace: Pace,
+        attempts: Attempts,
+        board: Board,
+        lifecycle: Subscribers,
         *,
-        secret: Secret | None = None,
-        attempts: Attempts | None = None,
-        lifecycle: Subscribers | None = None,
-        on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.standing = Standing.UNKNOWN
@@ -67,13 +68,8 @@ class Credentials:
         """Whether Feishu has accepted them at least once."""
         self.asked = asyncio.Event()
         """Set once Feishu has been asked, whatever came of it."""
-        self.on_change = on_change
-        self._discover = discover
-        self._pace = pace
-        self._secret = secret
-        self._attempts = attempts or Attempts()
-        self._lifecycle = lifecycle or Subscribers()
-        self._clock = clock
+        self._discovery, self._pace, self._attempts = discovery, pace, attempts
+        self._board, self._lifecycle, self._clock = board, lifecycle, clock
         self._refusals = 0
         self._due = clock()
         self._unreached_since: float | None = None
@@ -93,11 +89,11 @@ class Credentials:
         """Discovery, and what it tells of the credentials.
 
         Raises:
-            FeishuRefused: see `endpoint.discover`.
+            FeishuError: see `endpoint.discover`.
         """
         try:
-            endpoint = await self._discover(config=config, refusals=self._refusals)
-        except FeishuRefused as error:
+            endpoint = await self._discovery.discover(config=config, refusals=self._refusals)
+        except FeishuError as error:
             self._refusals = self._refusals + 1 if error.code in REFUSALS else 0
             if isinstance(error, FeishuUnavailable) and error.code not in REFUSALS:
                 self._missed(error)
@@ -110,7 +106,7 @@ class Credentials:
         self._accepted()
         return endpoint
 
-    def refuse(self, error: FeishuRefused) -> float:
+    def refuse(self, error: FeishuError) -> float:
         """Take in that Feishu refused this bridge; returns the seconds until it is asked again."""
         pause = self._pause_after(error)
         self._unreached_since = None
@@ -130,8 +126,8 @@ class Credentials:
             await self.discover()
         except FeishuCrowded:
             pass
-        except FeishuRefused as error:
-            if type(error) is FeishuRefused and not self.were_accepted:
+        except FeishuError as error:
+            if isinstance(error, FeishuRefused) and not self.were_accepted:
                 raise
             self._failed(error, known)
             return
@@ -152,19 +148,18 @@ class Credentials:
             await asyncio.sleep(min(self._pace.look, max(0.0, self._due - self._clock())))
             if leads() and not self.are_refused:
                 self._ask_in(self._pace.check)
-            elif self._clock() >= self._due or self._has_another_secret():
+            elif self._clock() >= self._due or (
+                self.are_refused and self._discovery.has_another_secret()
+            ):
                 await self.check()
                 self.asked.set()
 
-    def _has_another_secret(self) -> bool:
-        return self.are_refused and self._secret is not None and self._secret.has_changed()
-
-    def _pause_after(self, error: FeishuRefused) -> float:
+    def _pause_after(self, error: FeishuError) -> float:
         if isinstance(error, FeishuUnavailable):  # one more makes it certain, or it was a bad day
             return self._pace.look
         return self._pace.busy_retry if isinstance(error, FeishuBusy) else self._pace.refused_retry
 
-    def _failed(self, error: FeishuRefused, known: str) -> None:
+    def _failed(self, error: FeishuError, known: str) -> None:
         """Tell of a check that failed: in the log once per reason, for it is repeated for days."""
         if self.trouble != known:
             retry_in = round(self._due - self._clock())
@@ -173,7 +168,7 @@ class Credentials:
             else:
                 log.warning("feishu.unavailable", reason=self.trouble, retry_in=retry_in)
         if self.are_refused:
-            self._lifecycle.tell(Errored(error, now_ms()))
+            self._lifecycle.errored(error)
             self._attempts.fail(error)
 
     def _accepted(self) -> None:
@@ -196,4 +191,4 @@ class Credentials:
         changed = (standing, trouble) != (self.standing, self.trouble)
         self.standing, self.trouble = standing, trouble
         if changed:
-            self.on_change()
+            self._board.change()

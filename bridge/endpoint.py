@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from bridge.client_config import ClientConfig
-from bridge.errors import FeishuBusy, FeishuCrowded, FeishuRefused, FeishuUnavailable
+from bridge.errors import FeishuBusy, FeishuCrowded, FeishuError, FeishuRefused, FeishuUnavailable
 from bridge.loopback import is_loopback
 from bridge.proxies import Proxy, proxy_for, through
 from bridge.redaction import Redactor
@@ -44,7 +44,7 @@ _CONNECTIONS = "stop the app's other long-connection clients; a lost one is forg
 _CONSOLE = "check in the developer console that the app is published and enabled"
 
 # Feishu: result codes of discovery.
-_VERDICTS: dict[int, tuple[type[FeishuRefused], str]] = {
+_VERDICTS: dict[int, tuple[type[FeishuError], str]] = {
     # Feishu: the code with which its token API refuses a secret; not seen on this endpoint yet.
     10014: (FeishuRefused, f"the app secret is not valid; {_CREDENTIALS}"),
     1: (FeishuUnavailable, "the service is busy"),
@@ -119,13 +119,13 @@ async def discover(
     return _endpoint(fields.get("data"), config or ClientConfig())
 
 
-def refusal(code: int, said: str) -> FeishuRefused:
+def refusal(code: int, said: str) -> FeishuError:
     """The error for one of Feishu's result codes; `said` is Feishu's own text."""
     kind, fact = _VERDICTS.get(code, (FeishuBusy, f"an unknown refusal; {_CONSOLE}"))
     return kind(f"Feishu answers {code} {said[:200]!r}: {fact}", code)
 
 
-def _http_refusal(status: int, times: int) -> FeishuRefused:
+def _http_refusal(status: int, times: int) -> FeishuError:
     if status in REFUSALS and times >= MAX_REFUSALS:
         return FeishuBusy(f"HTTP {status}, {times} times in a row; {_CREDENTIALS}", status)
     return FeishuUnavailable(f"HTTP {status} instead of an endpoint; retry", status)

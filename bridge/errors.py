@@ -5,8 +5,9 @@
   * :exc:`SettingsInvalid`: settings missing, wrong, or contradicting each other
   * :exc:`RedisUnfit`: Redis answers, but its version or policy would lose events
   * :exc:`RedisUnreachable`: Redis did not answer in time
-  * :exc:`FeishuRefused`: discovery or the upgrade was refused
+  * :exc:`FeishuError`: discovery or the upgrade failed
 
+    * :exc:`FeishuRefused`: for good; no retry will change that
     * :exc:`FeishuUnavailable`: a passing fault; retry with backoff
     * :exc:`FeishuBusy`: a refusal that may pass, or heals elsewhere; retry slowly
 
@@ -26,15 +27,22 @@ A message states the fact and ends with what to do about it.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 OK = 0
 EXIT_LOST = 1  # demo: an event was lost or doubled
-EXIT_USAGE = 2  # click's own code for wrong options
 EXIT_SETTINGS = 3
 EXIT_REDIS = 4
 EXIT_FEISHU = 5
 EXIT_LEASE = 6  # the event loop was stuck past the renew deadline; restart the process
 EXIT_PLUGIN = 7
 EXIT_TASK = 8  # a mistake of ours; the log has the traceback
+
+
+class ErrorListener(Protocol):
+    """Is told of errors that a bridge survives; see `subscribers.Subscribers`."""
+
+    def errored(self, error: Exception) -> None: ...
 
 
 class BridgeError(Exception):
@@ -65,8 +73,8 @@ class RedisUnreachable(BridgeError):
     exit_code = EXIT_REDIS
 
 
-class FeishuRefused(BridgeError):
-    """Feishu refused the connection, and no retry will change its mind.
+class FeishuError(BridgeError):
+    """Discovery or the upgrade failed.
 
     Args:
         reason: what Feishu said, and what to do about it.
@@ -80,11 +88,15 @@ class FeishuRefused(BridgeError):
         super().__init__(reason)
 
 
-class FeishuUnavailable(FeishuRefused):
+class FeishuRefused(FeishuError):
+    """Feishu refused the connection, and no retry will change its mind."""
+
+
+class FeishuUnavailable(FeishuError):
     """A passing fault of network or service; retry with backoff."""
 
 
-class FeishuBusy(FeishuRefused):
+class FeishuBusy(FeishuError):
     """A refusal that may pass, or heals elsewhere, e.g. in the console; retry slowly."""
 
 

@@ -45,6 +45,7 @@ class Feed:
     """Publishes what one connection delivers, and acks it there.
 
     Args:
+        connection: on which everything is acked.
         term: of the leadership under which the connection was made; goes into every entry.
         traced: whether spans are made.
         clock: the one by which `Delivery.received` was taken.
@@ -55,22 +56,17 @@ class Feed:
         self,
         publisher: Publisher,
         keys: Keys,
-        term: int,
         tally: Tally,
+        connection: Acker,
+        term: int,
         *,
         traced: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.connection: Acker | None = None
-        """To be set before the first delivery."""
-        self._publisher = publisher
-        self._keys = keys
-        self._term = term
-        self._tally = tally
-        self._traced = traced
-        self._clock = clock
-        self._wall = wall
+        self._publisher, self._keys, self._tally = publisher, keys, tally
+        self._connection, self._term = connection, term
+        self._traced, self._clock, self._wall = traced, clock, wall
 
     def take(self, delivery: Delivery) -> None:
         """Publish a delivery; its ack follows by itself."""
@@ -162,9 +158,8 @@ class Feed:
             self._ack(delivery, 200)
 
     def _ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> None:
-        if self.connection is not None:
-            self.connection.ack(delivery, code, data)
-            self._tally.ack_times.add(self._clock() - delivery.received)
+        self._connection.ack(delivery, code, data)
+        self._tally.ack_times.add(self._clock() - delivery.received)
 
     def _stamped(self, fields: dict[str, str]) -> dict[str, str]:
         return {**fields, "received_at": str(int(self._wall() * 1000)), "term": str(self._term)}

@@ -46,6 +46,7 @@ class Lane:
     def __init__(
         self, pool: ConnectionPool, scripts: Sequence[str], durability: Durability
     ) -> None:
+        self.scripts = "".join(scripts)
         self.sent: list[Waiting] = []
         """The batch, until its answers are there."""
         self.task: asyncio.Task[None] | None = None

@@ -12,18 +12,20 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from bridge.boottime import boottime
 from bridge.cancellation import heed_cancellation
-from bridge.election import Acquired, Answer, Election, LossReason, Lost
+from bridge.election import Acquired, Answer, Election, Lost
 from bridge.errors import LeaseLost
 from bridge.lease_timing import Timing
 from bridge.scripts import Call, load, run_one
 from bridge.spoilt_key import SpoiltKey
 from bridge.streams import Keys
+from bridge.vital import TaskWatch
 from handlers.loggers import get_logger
 
 RELEASE_TIMEOUT = 0.5
@@ -40,13 +42,27 @@ def new_identity() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
+class Candidate(Protocol):
+    """Who stands for the lease."""
+
+    def may_lead(self) -> bool:
+        """Asked before every call in standby: while False, the call only looks who holds it."""
+
+    def asked(self) -> None:
+        """Called after every call in standby, answered or not."""
+
+    def lost(self, lost: Lost) -> None:
+        """Called when the lease is lost, before anything else runs: close the socket here."""
+
+
 class LeaseElector:
-    """A candidate for the lease of one app.
+    """Asks for the lease of one app, and renews it, on behalf of a candidate.
 
     Args:
         redis: its commands may be retried (the script is idempotent), but every call is bounded
             here.
         identity: unique per process; see `new_identity`.
+        tasks: start the renewal.
         clock: monotonic seconds; see `bridge.boottime`.
     """
 
@@ -55,29 +71,22 @@ class LeaseElector:
         redis: Redis,
         keys: Keys,
         identity: str,
-        timing: Timing | None = None,
+        candidate: Candidate,
         *,
+        timing: Timing | None = None,
+        tasks: TaskWatch | None = None,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self.identity = identity
         self.timing = timing or Timing()
-        self.lost = asyncio.Event()
-        """Set from a loss until the next leadership."""
-        self.on_lost: Callable[[Lost], None] = lambda lost: None
-        """Called at once, before anything else runs: close the socket here."""
-        self.on_asked: Callable[[], None] = lambda: None
-        """Called after every call of a standby, answered or not."""
-        self.may_lead: Callable[[], bool] = lambda: True
-        """Asked before every call of a standby: while False it only looks who holds the lease."""
-        self.watch: Callable[[asyncio.Task[None]], None] = lambda task: None
-        """Called with the task that renews the lease; it must not end by an exception."""
         self.answered_at: float | None = None
         """When Redis last answered, by `clock`."""
         self.renew_seconds = 0.0
         """How long the last answer took."""
         self.failures = 0
         """Calls without an answer, ever."""
-        self._redis = redis
+        self._redis, self._candidate = redis, candidate
+        self._tasks = tasks or TaskWatch()
         self._key = keys.lease
         self._clock = clock
         self._election = Election(self.timing)
@@ -108,16 +117,19 @@ class LeaseElector:
         self._take(self._election.expired(now))
         return False
 
-    def step_down(self, reason: LossReason) -> None:
-        """End the leadership now, e.g. because a publish was fenced."""
-        if self.term:
-            self._take(self._election.lose(reason))
+    def fenced(self, term: int) -> None:
+        """A publish was fenced, since Redis knows this term: step down if it is not ours.
+
+        If it is, the publish had waited since an earlier term.
+        """
+        if self.term not in (0, term):
+            self._take(self._election.lose("fenced"))
 
     async def wait_until_leading(self) -> int:
         """Ask until the lease is ours, and return the term. Nobody renews it yet; see `lead`."""
         while True:
             left = await self._ask()
-            self.on_asked()
+            self._candidate.asked()
             if self.term:
                 return self.term
             await asyncio.sleep(self._election.delay(random.random(), left))  # noqa: S311
@@ -133,8 +145,7 @@ class LeaseElector:
         try:
             term = await self.wait_until_leading()
             async with scope:
-                keeper = asyncio.create_task(self._keep(), name="lease-keeper")
-                self.watch(keeper)
+                keeper = self._tasks.start(self._keep(), "lease-keeper")
                 self._scope = scope
                 try:
                     yield term
@@ -179,7 +190,7 @@ class LeaseElector:
 
     async def _ask(self) -> float:
         """One call; returns the seconds until it makes sense for a standby to ask again."""
-        stands = self.term > 0 or self.may_lead()
+        stands = self.term > 0 or self._candidate.may_lead()
         self._stands = self._stands or stands
         sent = self._clock()
         try:
@@ -224,14 +235,12 @@ class LeaseElector:
 
     def _take(self, change: Acquired | Lost | None) -> None:
         if isinstance(change, Acquired):
-            self.lost.clear()
             log.info("lease.acquired", term=change.term, identity=self.identity)
         elif change is not None:
             self._lose(change)
 
     def _lose(self, lost: Lost) -> None:
-        self.on_lost(lost)
-        self.lost.set()
+        self._candidate.lost(lost)
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())
         log.warning("lease.lost", term=lost.term, reason=lost.reason, holder=lost.holder)

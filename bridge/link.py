@@ -25,27 +25,26 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
+from dataclasses import dataclass
 
-from bridge.attempts import Attempts
-from bridge.backoff import Backoff
+from bridge.backoff import Attempts, Backoff, Pace
 from bridge.client_config import ClientConfig
 from bridge.connection import Closed, Connection
 from bridge.credentials import Credentials
-from bridge.delivery import Delivery
+from bridge.delivery import Delivery, Rejected
 from bridge.endpoint import Endpoint
-from bridge.errors import ConnectionOver, FeishuCrowded, FeishuRefused, FeishuUnavailable
-from bridge.feed import Feed
-from bridge.heartbeat import Pulse
-from bridge.lifecycle import (
-    Connected,
-    Disconnected,
-    Errored,
-    HeartbeatReceived,
-    MessageReceived,
+from bridge.errors import (
+    ConnectionOver,
+    FeishuCrowded,
+    FeishuError,
+    FeishuRefused,
+    FeishuUnavailable,
 )
-from bridge.pace import Pace
+from bridge.feed import Acker, Feed
+from bridge.heartbeat import Pulse
+from bridge.lifecycle import Connected, Disconnected, HeartbeatReceived, MessageReceived
 from bridge.publisher import Publisher
-from bridge.status import now_ms
+from bridge.status import Board, now_ms
 from bridge.subscribers import Subscribers
 from bridge.tally import Tally
 from handlers.loggers import get_logger
@@ -59,6 +58,38 @@ LAST_PUBLISHES = 1.0
 log = get_logger("bridge.link")
 
 Connect = Callable[..., AbstractAsyncContextManager[Connection]]
+"""`connection.connect`; called with endpoint, `counts` and `heartbeat`."""
+
+MakeFeed = Callable[[Acker, int], Feed]
+"""Makes the feed of a connection under a term."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Hands on what a connection brings: pushes to the feed, and all of it to subscribers."""
+
+    feed: Feed
+    lifecycle: Subscribers
+
+    def take(self, delivery: Delivery) -> None:
+        self.feed.take(delivery)
+        if self.lifecycle.wants(MessageReceived):
+            self._tell(delivery.kind, delivery.payload, delivery.message_id)
+
+    def reject(self, rejected: Rejected) -> None:
+        self.feed.reject(rejected)
+
+    def hear(self, kind: str, text: str) -> None:
+        if self.lifecycle.wants(MessageReceived):
+            self._tell(kind, text.encode(errors="replace"), "")
+
+    def feel(self, pulse: Pulse) -> None:
+        if self.lifecycle.wants(HeartbeatReceived):
+            told = (pulse.interval, pulse.status, pulse.round_trip, pulse.sent_at, pulse.message)
+            self.lifecycle.tell(HeartbeatReceived(now_ms(), *told))
+
+    def _tell(self, kind: str, payload: bytes, message_id: str) -> None:
+        self.lifecycle.tell(MessageReceived(kind, payload, message_id, now_ms()))
 
 
 class Link:
@@ -66,27 +97,24 @@ class Link:
 
     Args:
         credentials: makes the discoveries, and is told of refusals.
-        connect: `connection.connect`; called with endpoint, `on_delivery`, `on_rejected`,
-            `on_heartbeat`, `on_text`, `counts`, `heartbeat`.
-        feed: makes the feed for a term.
+        board: written when a connection comes or goes.
         attempts: whether to connect again.
         lifecycle: who is told of connections, deliveries, heartbeats and failed attempts.
-        on_change: called when a connection comes or goes.
     """
 
     def __init__(
         self,
         credentials: Credentials,
         connect: Connect,
-        feed: Callable[[int], Feed],
+        feed: MakeFeed,
         publisher: Publisher,
         tally: Tally,
         pace: Pace,
+        backoff: Backoff,
+        attempts: Attempts,
+        board: Board,
+        lifecycle: Subscribers,
         *,
-        on_change: Callable[[], None] = lambda: None,
-        backoff: Backoff | None = None,
-        attempts: Attempts | None = None,
-        lifecycle: Subscribers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.connection: Connection | None = None
@@ -98,15 +126,11 @@ class Link:
         """Why there is no connection; empty when there is one, or was until just now."""
         self.degraded = False
         """Refused for a reason that heals elsewhere, if at all."""
-        self.on_change = on_change
         self._credentials, self._connect, self._feed = credentials, connect, feed
-        self._publisher = publisher
-        self._tally = tally
-        self._pace = pace
+        self._publisher, self._tally = publisher, tally
+        self._pace, self._backoff, self._attempts = pace, backoff, attempts
+        self._board, self._lifecycle = board, lifecycle
         self._clock = clock
-        self._backoff = backoff or Backoff()
-        self._attempts = attempts or Attempts()
-        self._lifecycle = lifecycle or Subscribers()
         self._hurry = asyncio.Event()
         self._ends_by_us = self._brief = False
         self._config: ClientConfig | None = None
@@ -213,9 +237,9 @@ class Link:
             return self._failed(error, self._backoff.next(), degraded=False)
         except FeishuCrowded as error:
             return self._failed(error, self._pace.busy_retry, degraded=True)
-        except FeishuRefused as error:
+        except FeishuError as error:
             known = self._let_in if endpoint else self._credentials.were_accepted
-            if type(error) is FeishuRefused and not known:
+            if isinstance(error, FeishuRefused) and not known:
                 raise
             self._failed(error, self._credentials.refuse(error), degraded=True)
             return None
@@ -228,56 +252,20 @@ class Link:
 
     async def _session(self, term: int, endpoint: Endpoint) -> Closed:
         self._config = endpoint.config
-        feed = self._feed(term)
-        opening = self._connect(
-            endpoint,
-            self._taking(feed),
-            on_rejected=feed.reject,
-            on_heartbeat=self._beaten,
-            on_text=self._told,
-            counts=self._tally.frames,
-            heartbeat=self._tally.heartbeat,
-        )
+        counts, heartbeat = self._tally.frames, self._tally.heartbeat
+        opening = self._connect(endpoint, counts=counts, heartbeat=heartbeat)
         async with AsyncExitStack() as stack:
             async with self._patiently():
                 connection = await stack.enter_async_context(opening)
-            feed.connection = connection
+            receiver = Receiver(self._feed(connection, term), self._lifecycle)
             self._connected(connection, endpoint)
             closed = None
             try:
-                closed = await connection.run()
+                closed = await connection.run(receiver)
             finally:
                 self._disconnected(connection, closed or connection.ended)
         log.info("feishu.closed", reason=closed.reason, code=closed.code)
         return closed
-
-    def _taking(self, feed: Feed) -> Callable[[Delivery], None]:
-        take, lifecycle = feed.take, self._lifecycle
-
-        def taking(delivery: Delivery) -> None:
-            take(delivery)
-            if lifecycle.wants(MessageReceived):
-                payload, message_id = delivery.payload, delivery.message_id
-                lifecycle.tell(MessageReceived(delivery.kind, payload, message_id, now_ms()))
-
-        return taking
-
-    def _told(self, kind: str, text: str) -> None:
-        if self._lifecycle.wants(MessageReceived):
-            payload = text.encode(errors="replace")
-            self._lifecycle.tell(MessageReceived(kind, payload, "", now_ms()))
-
-    def _beaten(self, pulse: Pulse) -> None:
-        if self._lifecycle.wants(HeartbeatReceived):
-            beat = HeartbeatReceived(
-                now_ms(),
-                pulse.interval,
-                pulse.status,
-                pulse.round_trip,
-                pulse.sent_at,
-                pulse.message,
-            )
-            self._lifecycle.tell(beat)
 
     def _connected(self, connection: Connection, endpoint: Endpoint) -> None:
         self.connection, self.connected_at = connection, self._clock()
@@ -288,7 +276,7 @@ class Link:
         self._hurry.clear()
         self._ends_by_us = False
         log.info("feishu.connected", device_id=endpoint.device_id)
-        self.on_change()
+        self._board.change()
         self._lifecycle.tell(Connected(endpoint.device_id, now_ms()))
 
     def _disconnected(self, connection: Connection, closed: Closed) -> None:
@@ -304,7 +292,7 @@ class Link:
         self._backoff.limit(self._config.reconnect_interval)
         self.connection = self.connected_at = self.endpoint = None
         self._offline_since = now
-        self.on_change()
+        self._board.change()
         self._lifecycle.tell(Disconnected(closed.code, closed.reason, now_ms()))
 
     def _failed(self, error: Exception, delay: float, *, degraded: bool) -> float:
@@ -315,7 +303,7 @@ class Link:
                 log.error("feishu.refused", reason=self.trouble, retry_in=round(delay))
             else:
                 log.warning("feishu.unavailable", reason=self.trouble)
-            self.on_change()
+            self._board.change()
         self._attempts.fail(error)
-        self._lifecycle.tell(Errored(error, now_ms()))
+        self._lifecycle.errored(error)
         return delay

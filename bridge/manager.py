@@ -322,7 +322,7 @@ class ConnectionManager:
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            self._lifecycle.tell(Errored(error, now_ms()))
+            self._lifecycle.errored(error)
         self._wake()
 
     def _raise_its_error(self) -> None:

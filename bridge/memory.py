@@ -1,18 +1,23 @@
-"""Watches Redis' memory and says so when it is full, and when it has room again. What full means is
-`headroom`'s matter."""
+"""Watches Redis' memory: whether it has room for more events.
+
+Redis refuses writes at `maxmemory`. Feishu keeps an event for seven hours, so the bridge stops
+taking events in before that, and what room is left is for the workers.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from bridge.cancellation import heed_cancellation
-from bridge.headroom import NOT_MEASURED, Headroom, Memory
+from bridge.errors import ErrorListener, RedisUnfit
 from handlers.loggers import get_logger
 
 PERIOD = 1.0
@@ -20,33 +25,99 @@ PERIOD = 1.0
 
 _PATIENCE = 2.0
 
+RELIEF = 0.97
+"""Share of the threshold below which there is room again: no flicker at the threshold itself."""
+
+HOLD = 5.0
+"""Seconds for which a refused write counts, whatever was measured: the limit may be hidden."""
+
 log = get_logger("bridge.memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Redis' memory in bytes, as `maxmemory` counts it."""
+
+    used: int
+    limit: int
+    """0: none, or not known."""
+
+    @property
+    def share(self) -> float:
+        """Of the limit; 0 without one."""
+        return self.used / self.limit if self.limit else 0.0
+
+
+NOT_MEASURED = Memory(0, 0)
+
+
+class Headroom:
+    """Decides whether Redis is full, from measurements and refusals; instants are in seconds.
+
+    Args:
+        threshold: share of the limit from which on Redis is full.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.full = False
+        self.memory = NOT_MEASURED
+        """As last measured."""
+        self._threshold = threshold
+        self._refused_at = -math.inf
+
+    def forget(self) -> None:
+        """Nobody looks any more: what was known says nothing about later."""
+        self.full, self.memory, self._refused_at = False, NOT_MEASURED, -math.inf
+
+    def refused(self, now: float) -> None:
+        """Redis refused a write for want of memory."""
+        self.full, self._refused_at = True, now
+
+    def measured(self, memory: Memory, now: float) -> None:
+        """Take a measurement in."""
+        self.memory = memory
+        if memory.share >= self._threshold:
+            self.full = True
+        elif memory.share < self._threshold * RELIEF and now >= self._refused_at + HOLD:
+            self.full = False
+
+
+class Trimmer(Protocol):
+    """Makes room; see `trimming.Trimmer`."""
+
+    def relieve(self) -> None: ...
 
 
 class MemoryWatch:
     """Asks Redis for its memory while somebody runs `run`.
 
     Args:
-        headroom: the decision; asked by whoever publishes.
-        on_full: called at each look that finds Redis full.
-        on_filled: called when it has become full.
+        threshold: share of Redis' memory limit from which on it is full.
+        trimmer: asked for room at each look that finds Redis full.
+        listener: told when it has become full.
+        period: seconds between two looks.
     """
 
     def __init__(
         self,
         redis: Redis,
-        headroom: Headroom,
+        threshold: float,
+        trimmer: Trimmer,
+        listener: ErrorListener,
         *,
-        on_full: Callable[[], None] = lambda: None,
-        on_filled: Callable[[], None] = lambda: None,
+        period: float = PERIOD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.headroom = headroom
-        self._redis = redis
-        self._on_full, self._on_filled = on_full, on_filled
-        self._clock = clock
+        self.headroom = Headroom(threshold)
+        self._redis, self._trimmer = redis, trimmer
+        self._listener, self._period, self._clock = listener, period, clock
         self._said = False
         self._forbade = False
+
+    @property
+    def full(self) -> bool:
+        """Whether Redis has no room for more events."""
+        return self.headroom.full
 
     def refused(self) -> None:
         """Redis refused a write for want of memory."""
@@ -54,13 +125,13 @@ class MemoryWatch:
         self._say(refused=True)
 
     async def run(self) -> None:
-        """Look every `PERIOD` seconds, until cancelled."""
+        """Look every `period` seconds, until cancelled."""
         try:
             while True:
                 await self._look()
-                if self.headroom.full:
-                    self._on_full()
-                await asyncio.sleep(PERIOD)
+                if self.full:
+                    self._trimmer.relieve()
+                await asyncio.sleep(self._period)
         finally:
             self.headroom.forget()
 
@@ -99,7 +170,9 @@ class MemoryWatch:
                 cure="Feishu keeps the events and sends them again; start workers, see "
                 "group.lagging and stream.unread for what holds entries, or raise maxmemory",
             )
-            self._on_filled()
+            cure = "start workers, or raise its maxmemory"
+            fact = "Redis is full, and Feishu keeps the events"
+            self._listener.errored(RedisUnfit(f"{fact}; {cure}"))
         else:
             log.info("redis.relieved", used=memory.used, maxmemory=memory.limit)
 

@@ -13,15 +13,29 @@ Nobody gives the lease up for it: a standby has the same Redis and, as a rule, t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
+from typing import Protocol
 
 from redis.exceptions import OutOfMemoryError, RedisError
 
+from bridge.durability import Undurable
+from bridge.errors import ErrorListener
 from bridge.lane import PATIENCE, Lane, Waiting, is_fenced
+from bridge.redis_rights import cure, is_denied
+from bridge.vital import TaskWatch
+from handlers.loggers import get_logger
 
 PERIOD = 1.0
 """Seconds between two trials."""
+
+log = get_logger("bridge.publisher")
+
+
+class Leadership(Protocol):
+    """Whether this process may publish; see `lease.LeaseElector`."""
+
+    def leads(self) -> bool: ...
+    def fenced(self, term: int) -> None: ...
 
 
 class Outage:
@@ -29,28 +43,27 @@ class Outage:
 
     Args:
         lane: of its own; it is connected while an outage lasts.
-        leads: asked before each trial; an outage ends with the leadership.
-        explain: what to tell of an error.
-        on_end: called when an entry that was refused has been taken.
-        watch: called with each task of ours; none of them ends by an exception.
+        leadership: asked before each trial; an outage ends with it.
+        listener: told of the error with which an outage begins.
     """
 
     def __init__(
-        self,
-        lane: Lane,
-        *,
-        leads: Callable[[], bool],
-        explain: Callable[[RedisError], str],
-        on_end: Callable[[], None],
-        watch: Callable[[asyncio.Task[None]], None],
+        self, lane: Lane, leadership: Leadership, tasks: TaskWatch, listener: ErrorListener
     ) -> None:
         self.trouble = ""
         """Why entries are refused; empty while publishing works, as far as is known."""
-        self._lane = lane
-        self._leads, self._explain, self._on_end = leads, explain, on_end
-        self._watch = watch
+        self._lane, self._leadership = lane, leadership
+        self._tasks, self._listener = tasks, listener
+        self._failing = False
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    def failed(self, error: RedisError) -> None:
+        """A batch failed: log and tell it, unless one before it failed as well."""
+        if not self._failing:
+            self._failing = True
+            log.warning("publish.failed", error=str(error), cure=self.cure(error))
+            self._listener.errored(error)
 
     def refused(self, entry: Waiting) -> None:
         """This entry was not taken within its budget."""
@@ -58,12 +71,15 @@ class Outage:
             return
         self.trouble = self._explain(entry.error)
         trying = self._try(Waiting(entry.command, lambda result: None, 0.0))
-        self._task = asyncio.get_running_loop().create_task(trying, name="publish-trial")
-        self._watch(self._task)
+        self._task = self._tasks.start(trying, "publish-trial")
 
-    def hurry(self) -> None:
-        """Another entry was taken: try at once."""
-        self._hurry.set()
+    def succeeded(self) -> None:
+        """A batch was taken: if an entry was refused before, try that one at once."""
+        if self.trouble:
+            self._hurry.set()
+        elif self._failing:
+            self._failing = False
+            log.info("publish.recovered")
 
     async def close(self) -> None:
         """End the trials."""
@@ -71,6 +87,17 @@ class Outage:
             self._task.cancel()
             await asyncio.wait({self._task})
         await self._lane.close()
+
+    def cure(self, error: RedisError) -> str:
+        """What to do about an error of Redis."""
+        if isinstance(error, Undurable):
+            return "see whether the replicas, or Redis' disk, keep up"
+        if is_denied(error):
+            return cure(error, self._lane.scripts)
+        return "see whether Redis is well"
+
+    def _explain(self, error: RedisError) -> str:
+        return f"{error}; {self.cure(error)}"
 
     async def _try(self, entry: Waiting) -> None:
         try:
@@ -82,7 +109,7 @@ class Outage:
                 if not isinstance(answer, RedisError):
                     self.trouble = ""
                     if not is_fenced(answer):
-                        self._on_end()
+                        self.succeeded()
                     return
                 if isinstance(answer, OutOfMemoryError):
                     return
@@ -96,4 +123,4 @@ class Outage:
             async with asyncio.timeout(PERIOD):
                 await self._hurry.wait()
         self._hurry.clear()
-        return self._leads()
+        return self._leadership.leads()

@@ -12,21 +12,22 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, TimeoutError
 
 from bridge.capacity import Capacity
 from bridge.durability import NONE, Durability, Undurable
+from bridge.errors import ErrorListener
 from bridge.lane import Lane, Waiting, finds_no_room, is_fenced
 from bridge.lifetimes import MARKER_TTL
-from bridge.outage import Outage
+from bridge.outage import Leadership, Outage
 from bridge.pipe import pack
 from bridge.published import Done, Published, PublishRefused, Refusal
-from bridge.redis_rights import cure, is_denied
 from bridge.scripts import load
 from bridge.streams import BRIDGE_GROUP, MAX_TYPES, OTHER, Entry, Keys
+from bridge.vital import TaskWatch
 from handlers.loggers import get_logger
 
 BATCH = 512
@@ -69,21 +70,25 @@ _ROOM = (
 log = get_logger("bridge.publisher")
 
 
+class Room(Protocol):
+    """Whether Redis has room; see `memory.MemoryWatch`."""
+
+    @property
+    def full(self) -> bool: ...
+    def refused(self) -> None: ...
+
+
 class Publisher:
     """Publishes for one app over connections of its own.
 
     Args:
         redis: only its connection settings are used.
+        leadership: asked before each batch, and told of one that was fenced.
+        room: asked for each entry, and told when Redis refuses a batch for want of memory.
+        listener: told when Redis begins to fail.
         durability: what must hold before an entry counts as published; see `durability.fit`.
-        capacity: how many entries may wait.
         marker_ttl: seconds for which an event that comes again is known.
         dead_letters: how many of its own the bridge keeps; further ones are refused.
-        full: whether Redis has no room; asked for every entry.
-        on_out_of_memory: called when Redis itself said so, once a batch.
-        leads: asked right before anything is sent; `LeaseElector.leads`.
-        on_fenced: called with the term that Redis knows when it is not the entry's, once a batch.
-        on_outage: called with the error when Redis begins to fail.
-        watch: called with each task of ours; none of them ends by an exception.
         budget: seconds in which an entry is published or refused.
     """
 
@@ -91,22 +96,18 @@ class Publisher:
         self,
         redis: Redis,
         keys: Keys,
+        leadership: Leadership,
+        room: Room,
+        tasks: TaskWatch,
+        listener: ErrorListener,
         *,
         durability: Durability = NONE,
         capacity: Capacity | None = None,
         marker_ttl: int = MARKER_TTL,
         dead_letters: int = DEAD_LETTERS,
-        full: Callable[[], bool] = lambda: False,
-        on_out_of_memory: Callable[[], None] = lambda: None,
-        leads: Callable[[], bool] = lambda: True,
-        on_fenced: Callable[[int], None] = lambda term: None,
-        on_outage: Callable[[RedisError], None] = lambda error: None,
-        watch: Callable[[asyncio.Task[None]], None] = lambda task: None,
         budget: float = BUDGET,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.on_fenced, self.on_out_of_memory = on_fenced, on_out_of_memory
-        self.on_outage = on_outage
         self.waiting = 0
         """Entries submitted whose `done` has not been called."""
         self._keys = keys
@@ -114,8 +115,8 @@ class Publisher:
         self._dead = keys.dead(BRIDGE_GROUP)
         self._marker_ttl = marker_ttl
         self._dead_letters = dead_letters
-        self._full, self._leads = full, leads
-        self._watch, self._budget = watch, budget
+        self._leadership, self._room = leadership, room
+        self._tasks, self._budget = tasks, budget
         self._capacity = capacity or Capacity()
         self._flying = 0
         self._clock = clock
@@ -124,11 +125,9 @@ class Publisher:
         pool = redis.connection_pool
         self._lanes = [Lane(pool, _SCRIPTS, durability) for _ in range(durability.lanes)]
         self._idle = self._lanes[::-1]
-        self._paced = self._failing = self._unmarked = False
-        self._outage = Outage(
-            Lane(pool, _SCRIPTS, durability), leads=leads, explain=_explain,
-            on_end=self._recovered, watch=watch,
-        )  # fmt: skip
+        self._paced = self._unmarked = False
+        trial = Lane(pool, _SCRIPTS, durability)
+        self._outage = Outage(trial, leadership, tasks, listener)
         self._letters_full: float | None = None  # when last one was refused, by `clock`
 
     @property
@@ -138,7 +137,7 @@ class Publisher:
 
     def submit(self, entry: Entry, done: Done) -> None:
         """Publish an entry under `entry.term`; never blocks, `done` gets the result."""
-        if self._full():
+        if self._room.full:
             done(PublishRefused("full"))
             return
         stream = self._keys.stream(entry.event_type)
@@ -170,7 +169,7 @@ class Publisher:
             longest: bytes that are kept of a payload for which Feishu gets no ack anyway, and that
                 may take up half of the room only; None: all of it.
         """
-        if self._full():
+        if self._room.full:
             done(PublishRefused("full"))
             return
         pairs = [part for name, value in fields.items() for part in (name, value[:DEAD_FIELD])]
@@ -230,15 +229,13 @@ class Publisher:
         self._paced = False
         if self._idle and self._queue:
             lane = self._idle.pop()
-            flushing = self._flush(lane)
-            lane.task = asyncio.get_running_loop().create_task(flushing, name="publisher")
-            self._watch(lane.task)
+            lane.task = self._tasks.start(self._flush(lane), "publisher")
 
     async def _flush(self, lane: Lane) -> None:
         self._flying += 1
         try:
             while self._take(lane):
-                if not self._leads():
+                if not self._leadership.leads():
                     self._refuse(lane.taken(), "fenced")
                 elif again := await self._send(lane):
                     self._queue.extendleft(reversed(again))
@@ -294,26 +291,17 @@ class Publisher:
         self._note_letters(answers)
         self._note_markers(answers)
         if fenced := next(filter(is_fenced, answers), None):
-            self.on_fenced(int(fenced[1] or 0))
+            self._leadership.fenced(int(fenced[1] or 0))
         if any(isinstance(answer, OutOfMemoryError) for answer in answers):
-            self.on_out_of_memory()
+            self._room.refused()
             return
         error = next((answer for answer in answers if isinstance(answer, RedisError)), None)
         if isinstance(error, NoScriptError):
             await lane.close()  # the next connection loads the script again
-        if error is None and self._outage.trouble:
-            self._outage.hurry()
-        elif error is None:
-            self._recovered()
-        elif not self._failing:
-            self._failing = True
-            log.warning("publish.failed", error=str(error), cure=_cure(error))
-            self.on_outage(error)
-
-    def _recovered(self) -> None:
-        if self._failing:
-            self._failing = False
-            log.info("publish.recovered")
+        if error is None:
+            self._outage.succeeded()
+        else:
+            self._outage.failed(error)
 
     def _note_markers(self, answers: Sequence[Any]) -> None:
         """Log once that events are published without a marker."""
@@ -321,7 +309,8 @@ class Publisher:
         if unmarked is not None and not self._unmarked:
             self._unmarked = True
             error = RedisError(unmarked[2].decode())
-            hint = f"{_cure(error)}; until then an event that Feishu sends again comes in again"
+            cure = self._outage.cure(error)
+            hint = f"{cure}; until then an event that Feishu sends again comes in again"
             log.error("publish.unmarked", error=str(error), cure=hint)
 
     def _note_letters(self, answers: Sequence[Any]) -> None:
@@ -361,21 +350,9 @@ def _is_unmarked(answer: Any) -> bool:
     return isinstance(answer, list) and len(answer) > 2
 
 
-def _explain(error: RedisError) -> str:
-    return f"{error}; {_cure(error)}"
-
-
 def _trouble(error: RedisError) -> Refusal:
     if isinstance(error, OutOfMemoryError):
         return "full"
     if isinstance(error, Undurable):
         return "undurable"
     return "timeout" if isinstance(error, TimeoutError) else "redis"
-
-
-def _cure(error: RedisError) -> str:
-    if isinstance(error, Undurable):
-        return "see whether the replicas, or Redis' disk, keep up"
-    if is_denied(error):
-        return cure(error, "".join(_SCRIPTS))
-    return "see whether Redis is well"

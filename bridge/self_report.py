@@ -39,7 +39,7 @@ class SelfReport:
         """This bridge now; `since`: when it came into `state`, in Unix ms."""
         elector, link, tally = self.elector, self.link, self.tally
         credentials, leads = self.credentials, state is State.LEADING
-        headroom, trimmer = self.upkeep.headroom, self.upkeep.trimmer
+        headroom, trimmer = self.upkeep.memory.headroom, self.upkeep.trimmer
         return Status(
             identity=elector.identity,
             app_id=self.app_id,

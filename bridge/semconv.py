@@ -29,7 +29,6 @@ MESSAGING_OPERATION_TYPE: Final = "messaging.operation.type"
 MESSAGING_DESTINATION_NAME: Final = "messaging.destination.name"
 MESSAGING_CONSUMER_GROUP: Final = "messaging.consumer.group.name"
 MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
-MESSAGING_BATCH_COUNT: Final = "messaging.batch.message_count"
 MESSAGING_ENVELOPE_SIZE: Final = "messaging.message.envelope.size"
 ERROR_TYPE: Final = "error.type"
 
@@ -38,10 +37,8 @@ SYSTEM_FEISHU: Final = "feishu"
 SYSTEM_REDIS: Final = "redis"
 
 # Values of MESSAGING_OPERATION_TYPE
-OPERATION_RECEIVE: Final = "receive"
 OPERATION_SEND: Final = "send"
 OPERATION_PROCESS: Final = "process"
-OPERATION_SETTLE: Final = "settle"
 
 # Ours
 EVENT_ID: Final = "feishu.event_id"
@@ -56,5 +53,3 @@ CLAIM_RESULT: Final = "feishu.claim.result"
 HANDLER: Final = "feishu.handler"
 ATTEMPT: Final = "feishu.attempt"
 VERDICT: Final = "feishu.verdict"
-EVENT_AGE: Final = "feishu.event.age"
-"""Seconds from Feishu's creation time to the span's start."""

@@ -130,13 +130,10 @@ class Board:
     """Writes this bridge's status into the hash `bridges`, field identity. Best effort: it never
     raises."""
 
-    def __init__(
-        self, redis: Redis, keys: Keys, status: Callable[[], Status], *, period: float = PERIOD
-    ) -> None:
+    def __init__(self, redis: Redis, keys: Keys, *, period: float = PERIOD) -> None:
         self._redis = redis
         self._key = keys.bridges
         self._spoilt = SpoiltKey(keys.bridges, "no bridge's status can be shown")
-        self._status = status
         self._period = period
         self._changed = asyncio.Event()
 
@@ -144,25 +141,25 @@ class Board:
         """Have the status written soon."""
         self._changed.set()
 
-    async def run(self) -> None:
-        """Write on every change and every `period` seconds, until cancelled."""
+    async def run(self, status: Callable[[], Status]) -> None:
+        """Write `status()` on every change and every `period` seconds, until cancelled."""
         while True:
-            await self._attempt(self._write())
+            await self._attempt(self._write(status))
             heed_cancellation()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._period):
                     await self._changed.wait()
             self._changed.clear()
 
-    async def remove(self) -> None:
-        """Take this bridge off the board, at a clean exit."""
-        await self._attempt(self._redis.hdel(self._key, self._status().identity))
+    async def remove(self, identity: str) -> None:
+        """Take a bridge off the board, at its clean exit."""
+        await self._attempt(self._redis.hdel(self._key, identity))
 
-    async def _write(self) -> None:
+    async def _write(self, make: Callable[[], Status]) -> None:
         # By Redis' clock: those of the hosts may be hours apart.
         seconds, micros = await self._redis.time()
         now = seconds * 1000 + micros // 1000
-        status = replace(self._status(), at=now)
+        status = replace(make(), at=now)
         await self._redis.hset(self._key, status.identity, status.to_json())
         rows = await self._redis.hgetall(self._key)
         stale = [name for name, row in rows.items() if abs(now - _written_at(row)) > STALE * 1000]

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from bridge.lifecycle import KINDS, Happening
+from bridge.lifecycle import KINDS, Errored, Happening
+from bridge.status import now_ms
 from handlers.loggers import get_logger
 
 SLOW = 0.1
@@ -73,6 +74,10 @@ class Subscribers:
         """Tell everybody who wants to know; never raises, never waits."""
         for subscription in self._by_kind.get(type(happening), ()):
             subscription.take(happening)
+
+    def errored(self, error: Exception) -> None:
+        """Tell of an error that happened just now."""
+        self.tell(Errored(error, now_ms()))
 
     async def settle(self, timeout: float) -> None:
         """Give what still runs `timeout` seconds, then cancel it; the calling task is spared."""

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from redis.asyncio import Redis
 
-from bridge.attempts import Attempts
-from bridge.backoff import Backoff
+from bridge.backoff import Attempts, Backoff, Pace
 from bridge.capacity import Capacity
 from bridge.connection import Connection
-from bridge.credentials import Credentials, Discover, Secret
+from bridge.credentials import Credentials, Discovery
 from bridge.durability import NONE, Durability
 from bridge.election import LossReason, Lost
 from bridge.endpoint import Endpoint
@@ -28,10 +28,10 @@ from bridge.errors import LeaseLost, NotConnected
 from bridge.feed import Feed
 from bridge.heartbeat import Heartbeat
 from bridge.lease import RELEASE_TIMEOUT, LeaseElector
-from bridge.lifecycle import Errored, Leading, SteppedDown
+from bridge.lease_timing import Timing
+from bridge.lifecycle import Leading, SteppedDown
 from bridge.lifetimes import mark_ttl
 from bridge.link import Connect, Link
-from bridge.pace import Pace
 from bridge.publisher import DEAD_LETTERS, Publisher
 from bridge.self_report import SelfReport
 from bridge.status import Board, State, Status, now_ms
@@ -39,7 +39,7 @@ from bridge.streams import Keys
 from bridge.subscribers import Subscribers
 from bridge.tally import Tally
 from bridge.upkeep import Upkeep
-from bridge.vital import Vital
+from bridge.vital import TaskWatch
 from bridge.watchdog import Watchdog
 from handlers.loggers import get_logger
 
@@ -57,12 +57,12 @@ class Supervisor:
     """One bridge of one app, from start to stop.
 
     Args:
-        discover, secret: see `Credentials`.
+        identity: see `lease.new_identity`.
+        discovery: see `Credentials`.
         connect: see `Link`.
+        on_asked: called after each of a standby's questions for the lease.
         durability: what an ack waits for; see `durability.fit`.
-        capacity: how many events may wait for Redis.
         dead_letters: how many of its own the bridge keeps.
-        attempts: whether to connect again.
         retention: seconds for which streams keep what every group has acknowledged.
         memory_threshold: share of Redis' memory limit from which on nothing more is taken in.
         heartbeat: decides on pings, over all connections.
@@ -74,11 +74,12 @@ class Supervisor:
         self,
         redis: Redis,
         keys: Keys,
-        elector: LeaseElector,
-        discover: Discover,
+        identity: str,
+        discovery: Discovery,
         connect: Connect,
         *,
-        secret: Secret | None = None,
+        timing: Timing | None = None,
+        on_asked: Callable[[], None] = lambda: None,
         durability: Durability = NONE,
         capacity: Capacity | None = None,
         dead_letters: int = DEAD_LETTERS,
@@ -94,44 +95,39 @@ class Supervisor:
         self.tally = Tally(heartbeat=heartbeat or Heartbeat())
         self.pace = pace or Pace()
         self.state = State.STANDBY
-        self._keys = keys
-        self._elector = elector
-        self._traced = traced
         self._lifecycle = lifecycle or Subscribers()
         self._attempts = attempts or Attempts()
-        self._vital = Vital()
+        self._on_asked = on_asked
+        self._tasks = TaskWatch()
         self._led = 0
         self._sits_out_until = 0.0
+        self.elector = LeaseElector(redis, keys, identity, self, timing=timing, tasks=self._tasks)
         self._upkeep = Upkeep(
-            redis, keys, retention=retention, memory_threshold=memory_threshold,
-            on_error=self._errored, watch=self._vital.watch,
+            redis, keys, self._tasks, self._lifecycle,
+            retention=retention, memory_threshold=memory_threshold,
         )  # fmt: skip
         self._publisher = Publisher(
-            redis, keys, durability=durability, capacity=capacity, marker_ttl=mark_ttl(retention),
-            dead_letters=dead_letters, full=lambda: self._upkeep.headroom.full,
-            on_out_of_memory=self._upkeep.memory.refused, leads=elector.leads,
-            on_fenced=self._on_fenced, on_outage=self._errored, watch=self._vital.watch,
+            redis, keys, self.elector, self._upkeep.memory, self._tasks, self._lifecycle,
+            durability=durability, capacity=capacity, marker_ttl=mark_ttl(retention),
+            dead_letters=dead_letters,
         )  # fmt: skip
-        self._board = Board(redis, keys, self.status)
+        self._board = Board(redis, keys)
         self._credentials = Credentials(
-            discover, self.pace, secret=secret, attempts=self._attempts, lifecycle=self._lifecycle,
-            on_change=self._board.change,
-        )  # fmt: skip
+            discovery, self.pace, self._attempts, self._board, self._lifecycle
+        )
         self._link = Link(
-            self._credentials, connect, self._feed, self._publisher, self.tally, self.pace,
-            on_change=self._board.change, backoff=backoff, attempts=self._attempts,
-            lifecycle=self._lifecycle,
+            self._credentials, connect,
+            partial(Feed, self._publisher, keys, self.tally, traced=traced),
+            self._publisher, self.tally, self.pace, backoff or Backoff(), self._attempts,
+            self._board, self._lifecycle,
         )  # fmt: skip
-        self._watchdog = Watchdog(elector.timing.lease_duration, lambda: elector.term > 0)
+        self._watchdog = Watchdog(self.elector.timing.lease_duration, lambda: self.leads)
         self._stopping = asyncio.Event()
         self._since = now_ms()
         self._report = SelfReport(
-            keys.app_id, durability.profile, elector, self._credentials, self._link,
+            keys.app_id, durability.profile, self.elector, self._credentials, self._link,
             self._publisher, self._upkeep, self._watchdog, self.tally,
         )  # fmt: skip
-        elector.on_lost = self._on_lost
-        elector.watch = self._vital.watch
-        elector.may_lead = self._may_lead
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -147,7 +143,7 @@ class Supervisor:
     @property
     def leads(self) -> bool:
         """Whether it holds the lease, as far as it knows."""
-        return self._elector.term > 0
+        return self.elector.term > 0
 
     @property
     def failed_attempts(self) -> int:
@@ -161,7 +157,7 @@ class Supervisor:
             return self._link.trouble or "it is about to connect"
         if self._credentials.trouble:
             return f"it is {self.state}; {self._credentials.trouble}"
-        holder = self._elector.holder or "nobody, as far as it knows,"
+        holder = self.elector.holder or "nobody, as far as it knows,"
         return f"it is {self.state}, and {holder} leads; only the leader is connected"
 
     async def run(self) -> None:
@@ -173,21 +169,20 @@ class Supervisor:
             TaskFailed: a mistake of ours.
         """
         self._watchdog.start()
-        board = asyncio.create_task(self._board.run(), name="status-board")
+        board = self._tasks.start(self._board.run(self.status), "status-board")
         asking = asyncio.create_task(
             self._credentials.watch(lambda: self.leads), name="credentials"
         )
         work = asyncio.create_task(self._work(), name="supervisor")
         stop = asyncio.create_task(self._stopping.wait(), name="stop")
-        failed = asyncio.create_task(self._vital.failed.wait(), name="failed")
-        self._vital.watch(board)
+        failed = asyncio.create_task(self._tasks.failed.wait(), name="failed")
         try:
             await asyncio.wait({work, asking, stop, failed}, return_when=asyncio.FIRST_COMPLETED)
             self._enter(State.DRAINING)
             await self._link.drain(DRAIN)
         finally:
             await self._end(work, asking, board, stop, failed, *self._upkeep.tasks)
-        self._vital.check()
+        self._tasks.check()
         for task in (asking, work):
             if task.done() and not task.cancelled():
                 task.result()
@@ -226,7 +221,7 @@ class Supervisor:
     async def _leading(self) -> AsyncIterator[int]:
         """`LeaseElector.lead`, and everybody is told."""
         try:
-            async with self._elector.lead() as term:
+            async with self.elector.lead() as term:
                 self.tally.leaderships += 1
                 self._led = term
                 self._enter(State.LEADING)
@@ -240,21 +235,28 @@ class Supervisor:
             term, self._led = self._led, 0
             self._lifecycle.tell(SteppedDown(term, reason))
 
-    def _errored(self, error: Exception) -> None:
-        self._lifecycle.tell(Errored(error, now_ms()))
-
     def _sit_out(self) -> None:
         """Leave the lease to another bridge for once; it was released just now."""
         if self._credentials.are_refused:
             log.warning("lease.given_up", reason="refused by Feishu")
             return
-        pause = self._elector.timing.lease_duration
+        pause = self.elector.timing.lease_duration
         self._sits_out_until = time.monotonic() + pause
         log.warning("lease.given_up", offline_for=self.pace.patience, back_in=pause)
 
-    def _may_lead(self) -> bool:
-        """Whether this bridge stands for the lease."""
+    # What the elector asks and tells its candidate
+
+    def may_lead(self) -> bool:
         return not self._credentials.are_refused and time.monotonic() >= self._sits_out_until
+
+    def asked(self) -> None:
+        self._on_asked()
+
+    def lost(self, lost: Lost) -> None:
+        self._link.abort()
+        if self.state is State.LEADING:
+            self._enter(State.STANDBY)
+        self._stepped_down(lost.reason)
 
     async def _end(self, work: asyncio.Task[None], *others: asyncio.Task[object]) -> None:
         """End what `run` started, the socket first.
@@ -275,25 +277,12 @@ class Supervisor:
         with suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_TIMEOUT):
                 await asyncio.wait(others)
-                await self._board.remove()
-
-    def _feed(self, term: int) -> Feed:
-        return Feed(self._publisher, self._keys, term, self.tally, traced=self._traced)
-
-    def _on_fenced(self, term: int) -> None:
-        if term != self._elector.term:  # else what was fenced had waited since an earlier term
-            self._elector.step_down("fenced")
-
-    def _on_lost(self, lost: Lost) -> None:
-        self._link.abort()
-        if self.state is State.LEADING:
-            self._enter(State.STANDBY)
-        self._stepped_down(lost.reason)
+                await self._board.remove(self.elector.identity)
 
     def _enter(self, state: State) -> None:
         if self._stopping.is_set() and state in (State.STANDBY, State.LEADING):
             return  # a lease that comes or goes while draining changes nothing
         if state is not self.state:
             self.state, self._since = state, now_ms()
-            log.info("bridge.state_changed", state=state.value, term=self._elector.term)
+            log.info("bridge.state_changed", state=state.value, term=self.elector.term)
             self._board.change()

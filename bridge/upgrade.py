@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidProxyStatus, InvalidStatus, WebSocketEx
 
 from bridge import frames
 from bridge.endpoint import refusal
-from bridge.errors import FeishuRefused, FeishuUnavailable, SettingsInvalid
+from bridge.errors import FeishuError, FeishuRefused, FeishuUnavailable, SettingsInvalid
 from bridge.proxies import Proxy, proxy_for, through
 
 OPEN_TIMEOUT = 10.0
@@ -72,7 +72,7 @@ def _proxy(url: str) -> Proxy | None:
         raise FeishuRefused(str(error)) from None
 
 
-def upgrade_refusal(status: int, headers: Mapping[str, str]) -> FeishuRefused:
+def upgrade_refusal(status: int, headers: Mapping[str, str]) -> FeishuError:
     """The error for an upgrade that Feishu answered with an HTTP `status`.
 
     Feishu: `Handshake-Status` 514 is failed authentication, of which `Handshake-Autherrcode`

@@ -1,12 +1,13 @@
-"""Tasks without which a bridge is none: when one ends by a mistake, the bridge has to end as well.
+"""Starts a bridge's background tasks and notices when one of them fails; the bridge then ends.
 
-It ends nothing itself. A task that died unseen is worse than a process that ends: nobody trims or
-publishes any more, and a supervisor of processes has nothing to restart.
+A task that died unseen would be worse: nobody trims or publishes any more, and whatever restarts
+processes has nothing to restart.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from bridge.errors import TaskFailed
@@ -15,22 +16,25 @@ from handlers.loggers import get_logger
 log = get_logger("bridge.vital")
 
 
-class Vital:
-    """Watches tasks from their start; a cancelled one, or one that returns, is no mistake."""
+class TaskWatch:
+    """The background tasks of one bridge. One that is cancelled, or returns, has not failed."""
 
     def __init__(self) -> None:
         self.failed = asyncio.Event()
+        """Set when a task has ended by an exception, which is in the log then."""
         self._error: TaskFailed | None = None
 
-    def watch(self, task: asyncio.Task[Any]) -> None:
-        """Log an exception that ends this task, and set `failed`."""
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run `work` in a task of this name."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
         task.add_done_callback(self._ended)
+        return task
 
     def check(self) -> None:
-        """Do nothing as long as all is well.
+        """Raise what has failed first, if anything has.
 
         Raises:
-            TaskFailed: a task has ended by an exception; the first one is its cause.
+            TaskFailed: its cause is the task's exception.
         """
         if self._error is not None:
             raise self._error

@@ -27,6 +27,7 @@ from handlers.errors import PluginBroken, RegistrationInvalid
 HEAVY = ("celery", "redis", "opentelemetry", "pydantic", "structlog", "websockets", "starlette")
 
 Flybridge = Callable[..., Result]
+USAGE = click.UsageError.exit_code
 
 
 pytestmark = pytest.mark.usefixtures("no_settings")
@@ -255,7 +256,7 @@ def test_handlers_that_contradict_each_other_end_the_worker_with_code_7(
 
 
 def test_an_unknown_pool_is_a_usage_error(flybridge: Flybridge) -> None:
-    assert flybridge("worker", "--pool", "eventlet").exit_code == errors.EXIT_USAGE
+    assert flybridge("worker", "--pool", "eventlet").exit_code == USAGE
 
 
 @pytest.mark.parametrize(
@@ -276,14 +277,14 @@ def test_what_an_option_cannot_be_is_a_usage_error(
 ) -> None:
     result = flybridge(*arguments)
 
-    assert result.exit_code == errors.EXIT_USAGE
+    assert result.exit_code == USAGE
     assert said in result.stderr
 
 
 def test_a_text_token_without_the_text_dialect_is_a_usage_error(flybridge: Flybridge) -> None:
     result = flybridge("local", "--text-token", "t-1")
 
-    assert result.exit_code == errors.EXIT_USAGE
+    assert result.exit_code == USAGE
     assert "give --text, too" in result.stderr
 
 
@@ -311,7 +312,7 @@ def test_trigger_finds_the_local_feishu_that_the_env_file_names(flybridge: Flybr
 def test_trigger_offers_the_nearest_types_for_a_mistyped_one(flybridge: Flybridge) -> None:
     result = flybridge("trigger", "im.mesage.receive_v1")
 
-    assert result.exit_code == errors.EXIT_USAGE
+    assert result.exit_code == USAGE
     assert "im.message.receive_v1" in result.stderr
 
 
@@ -319,7 +320,7 @@ def test_trigger_offers_the_nearest_types_for_a_mistyped_one(flybridge: Flybridg
 def test_trigger_refuses_what_it_cannot_make_an_event_of(
     arguments: list[str], flybridge: Flybridge
 ) -> None:
-    assert flybridge("trigger", *arguments).exit_code == errors.EXIT_USAGE
+    assert flybridge("trigger", *arguments).exit_code == USAGE
 
 
 def test_trigger_completes_types() -> None:
@@ -430,7 +431,7 @@ def test_trigger_takes_an_envelope_from_a_file(flybridge: Flybridge, acking: Ack
 
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_trigger_refuses_a_file_without_an_envelope(content: str, flybridge: Flybridge) -> None:
-    assert flybridge("trigger", "--file", "-", input=content).exit_code == errors.EXIT_USAGE
+    assert flybridge("trigger", "--file", "-", input=content).exit_code == USAGE
 
 
 # main

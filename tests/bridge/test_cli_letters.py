@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
+from click import UsageError
 from click.testing import Result
 from redis import Redis
 from structlog.testing import capture_logs
@@ -328,7 +329,7 @@ def test_an_absent_redis_is_a_sentence(flybridge):
      ["purge", "--all", "--before", "yesterday", "--yes"]],
 )  # fmt: skip
 def test_choices_that_contradict_each_other_are_usage_errors(flybridge, arguments):
-    assert flybridge("dlq", *arguments).exit_code == errors.EXIT_USAGE
+    assert flybridge("dlq", *arguments).exit_code == UsageError.exit_code
 
 
 # purge

@@ -21,6 +21,7 @@ from bridge.endpoint import Endpoint
 from bridge.errors import FeishuRefused, NotConnected
 from bridge.heartbeat import Heartbeat, Pulse
 from bridge.text_dialect import TextDialect
+from tests.bridge.stand_ins import Receiver
 
 PATIENCE = 5.0
 
@@ -90,11 +91,14 @@ async def feishu(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feishu]:
 class Bridge:
     """The other side: what it was handed, and how it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Connection) -> None:
         self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self.rejected: asyncio.Queue[Rejected] = asyncio.Queue()
-        self.connection: Connection
-        self.ending: asyncio.Task[Closed]
+        self.pulses: asyncio.Queue[Pulse] = asyncio.Queue()
+        self.take, self.reject = self.deliveries.put_nowait, self.rejected.put_nowait
+        self.feel, self.hear = self.pulses.put_nowait, Receiver().hear
+        self.connection = opened
+        self.ending = asyncio.create_task(opened.run(self))
 
     async def next(self) -> Delivery:
         async with asyncio.timeout(PATIENCE):
@@ -107,15 +111,8 @@ class Bridge:
 
 @contextlib.asynccontextmanager
 async def bridging(feishu: Feishu, **options: Any) -> AsyncIterator[Bridge]:
-    bridge = Bridge()
-    async with connect(
-        feishu.endpoint,
-        bridge.deliveries.put_nowait,
-        on_rejected=bridge.rejected.put_nowait,
-        **options,
-    ) as opened:
-        bridge.connection = opened
-        bridge.ending = asyncio.create_task(opened.run())
+    async with connect(feishu.endpoint, **options) as opened:
+        bridge = Bridge(opened)
         yield bridge
     await bridge.closed()
 
@@ -325,24 +322,26 @@ async def test_nothing_is_delivered_after_abort(feishu: Feishu) -> None:
     feishu.talk = talk
     seen: list[Delivery] = []
 
-    def stop(delivery: Delivery) -> None:
-        seen.append(delivery)
-        opened.abort()
+    class Stopping(Receiver):
+        def take(self, delivery: Delivery) -> None:
+            seen.append(delivery)
+            opened.abort()
 
-    async with connect(feishu.endpoint, stop) as opened, asyncio.timeout(PATIENCE):
-        await opened.run()
+    async with connect(feishu.endpoint) as opened, asyncio.timeout(PATIENCE):
+        await opened.run(Stopping())
     assert len(seen) == 1
 
 
 async def test_what_a_callback_raises_comes_out_of_run(feishu: Feishu) -> None:
     feishu.talk = lambda websocket: websocket.send(push())
 
-    def break_down(delivery: Delivery) -> None:
-        raise RuntimeError("broken")
+    class Broken(Receiver):
+        def take(self, delivery: Delivery) -> None:
+            raise RuntimeError("broken")
 
-    async with connect(feishu.endpoint, break_down) as opened:
+    async with connect(feishu.endpoint) as opened:
         with pytest.raises(RuntimeError, match="broken"):
-            await opened.run()
+            await opened.run(Broken())
 
 
 # Back-pressure
@@ -371,7 +370,7 @@ async def test_once_paused_nothing_is_read_and_silence_is_no_death(feishu: Feish
 async def test_a_server_that_takes_no_acks_is_read_no_further_and_given_up(
     feishu: Feishu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.outgoing.LIMIT", 65536)
+    monkeypatch.setattr(connection, "WRITE_LIMIT", 65536)
     monkeypatch.setattr(connection, "WRITE_TIMEOUT", 0.2)
 
     async def talk(websocket: ServerConnection) -> None:
@@ -380,11 +379,13 @@ async def test_a_server_that_takes_no_acks_is_read_no_further_and_given_up(
             await websocket.send(push(instance_id="x" * 60_000))
 
     feishu.talk = talk
-    async with (
-        connect(feishu.endpoint, lambda delivery: opened.ack(delivery, 200)) as opened,
-        asyncio.timeout(PATIENCE * 4),
-    ):
-        closed = await opened.run()
+
+    class Acking(Receiver):
+        def take(self, delivery: Delivery) -> None:
+            opened.ack(delivery, 200)
+
+    async with connect(feishu.endpoint) as opened, asyncio.timeout(PATIENCE * 4):
+        closed = await opened.run(Acking())
     assert closed.reason == "no byte taken within 0.2 s"
 
 
@@ -464,16 +465,14 @@ async def test_half_a_character_is_refused_and_the_acks_go_out(feishu: Feishu) -
 
 
 async def test_each_pong_is_handed_over(feishu: Feishu) -> None:
-    pulses: asyncio.Queue[Pulse] = asyncio.Queue()
-
     async def talk(websocket: ServerConnection) -> None:
         await websocket.recv()
         await websocket.send(pong())
         await feishu.listen(websocket)
 
     feishu.talk = talk
-    async with bridging(feishu, on_heartbeat=pulses.put_nowait), asyncio.timeout(PATIENCE):
-        pulse = await pulses.get()
+    async with bridging(feishu) as bridge, asyncio.timeout(PATIENCE):
+        pulse = await bridge.pulses.get()
     assert pulse.status == "steady"
     assert pulse.round_trip is not None
 
@@ -505,9 +504,8 @@ async def test_a_connection_that_has_ended_before_its_buffer_is_set_is_an_end_li
         return websocket
 
     monkeypatch.setattr(connection, "open_websocket", lost)
-    opening = connect(feishu.endpoint, lambda delivery: None, receive_buffer_size=262_144)
-    async with opening as opened:
-        assert (await opened.run()).code == 1006
+    async with connect(feishu.endpoint, receive_buffer_size=262_144) as opened:
+        assert (await opened.run(Receiver())).code == 1006
 
 
 def one_push(feishu: Feishu) -> Callable[[ServerConnection], Awaitable[None]]:
@@ -571,11 +569,10 @@ async def test_a_refused_token_comes_out_of_run_with_a_sentence(feishu: Feishu) 
 
     feishu.talk = talk
     heartbeat = Heartbeat()
-    async with connect(
-        feishu.endpoint, print, text_dialect=TextDialect(token="t-secret"), heartbeat=heartbeat
-    ) as opened:
+    dialect = TextDialect(token="t-secret")
+    async with connect(feishu.endpoint, text_dialect=dialect, heartbeat=heartbeat) as opened:
         with pytest.raises(FeishuRefused, match="7 'expired'; check FLYBRIDGE_TEXT_TOKEN"):
-            await opened.run()
+            await opened.run(Receiver())
     assert heartbeat.next_check() == float("inf")
 
 

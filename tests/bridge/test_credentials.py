@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.attempts import Attempts
+from bridge.backoff import Attempts, Pace
 from bridge.credentials import Credentials
 from bridge.errors import (
     ConnectionOver,
     FeishuBusy,
     FeishuCrowded,
+    FeishuError,
     FeishuRefused,
     FeishuUnavailable,
 )
-from bridge.pace import Pace
 from bridge.status import Standing
+from bridge.subscribers import Subscribers
+from tests.bridge.stand_ins import Board
 
 Eventually = Callable[..., Awaitable[None]]
 
@@ -34,6 +36,7 @@ class Feishu:
     def __init__(self, *answers: Exception) -> None:
         self.answers = list(answers)
         self.asked: list[dict[str, Any]] = []
+        self.has_changed = False
 
     async def discover(self, **known: Any) -> Any:
         self.asked.append(known)
@@ -41,18 +44,17 @@ class Feishu:
             raise self.answers.pop(0)
         return SimpleNamespace()
 
-
-class Secret:
-    changed = False
-
-    def has_changed(self) -> bool:
-        changed, self.changed = self.changed, False
+    def has_another_secret(self) -> bool:
+        changed, self.has_changed = self.has_changed, False
         return changed
 
 
-def credentials(feishu: Feishu, **options: Any) -> Credentials:
-    pace = Pace(busy_retry=NEVER, refused_retry=NEVER, check=NEVER, look=0.005)
-    return Credentials(feishu.discover, pace, **options)
+PACE = Pace(busy_retry=NEVER, refused_retry=NEVER, check=NEVER, look=0.005)
+
+
+def credentials(feishu: Feishu, pace: Pace = PACE, attempts: Attempts | None = None) -> Credentials:
+    around: Any = (attempts or Attempts(), Board(), Subscribers())
+    return Credentials(feishu, pace, *around)
 
 
 @asynccontextmanager
@@ -75,7 +77,7 @@ async def watched(asking: Credentials) -> AsyncIterator[None]:
     ],
 )
 async def test_what_an_answer_means_before_feishu_has_ever_accepted(
-    answer: FeishuRefused, standing: Standing, *, refused: bool
+    answer: FeishuError, standing: Standing, *, refused: bool
 ) -> None:
     asking = credentials(Feishu(answer))
     await asking.check()
@@ -148,11 +150,11 @@ async def test_statuses_that_refuse_are_counted_over_whoever_asks() -> None:
 async def test_another_secret_is_tried_at_once_by_a_bridge_that_is_refused(
     eventually: Eventually,
 ) -> None:
-    feishu, secret = Feishu(), Secret()
-    asking = credentials(feishu, secret=secret)
+    feishu = Feishu()
+    asking = credentials(feishu)
     async with watched(asking):
         await eventually(lambda: asking.standing is Standing.ACCEPTED)
-        secret.changed = True
+        feishu.has_changed = True
         asking.refuse(FeishuRefused("the secret was changed"))
         await eventually(lambda: asking.standing is Standing.ACCEPTED)
     assert len(feishu.asked) == 2
@@ -160,8 +162,7 @@ async def test_another_secret_is_tried_at_once_by_a_bridge_that_is_refused(
 
 async def test_a_leader_is_not_asked_for_its_connection_tells(eventually: Eventually) -> None:
     feishu = Feishu()
-    asking = credentials(feishu)
-    asking._pace = Pace(check=0.001, look=0.001)
+    asking = credentials(feishu, Pace(check=0.001, look=0.001))
     looks: list[None] = []
     task = asyncio.create_task(asking.watch(lambda: not looks.append(None)))
     await eventually(lambda: len(looks) > 5)

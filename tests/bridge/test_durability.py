@@ -24,6 +24,7 @@ from bridge.published import Published, PublishRefused
 from bridge.publisher import Publisher
 from bridge.redis_client import async_client
 from bridge.streams import BRIDGE_GROUP, Entry, Keys
+from tests.bridge.stand_ins import publisher_of
 
 Eventually = Callable[..., Awaitable[None]]
 
@@ -188,7 +189,7 @@ class TestReplica:
     async def test_only_what_the_replica_has_is_published_also_when_it_comes_again(
         self, redis: Redis, keys: Keys
     ) -> None:
-        publisher = Publisher(redis, keys, durability=ONE_REPLICA, budget=0.4)
+        publisher = publisher_of(redis, keys, durability=ONE_REPLICA, budget=0.4)
         assert isinstance((await self.publish(publisher, "e1"))[0], Published)
 
         os.kill(self.replica.pid, signal.SIGSTOP)
@@ -197,7 +198,7 @@ class TestReplica:
         # In Redis already, but nowhere else: a duplicate is no more durable than the first.
         assert await self.publish(publisher, "e2") == [PublishRefused("undurable")]
         # Over a connection that has written nothing yet.
-        other = Publisher(redis, keys, durability=ONE_REPLICA, budget=0.4)
+        other = publisher_of(redis, keys, durability=ONE_REPLICA, budget=0.4)
         assert await self.publish(other, "e2") == [PublishRefused("undurable")]
 
         os.kill(self.replica.pid, signal.SIGCONT)
@@ -209,7 +210,7 @@ class TestReplica:
             await each.close()
 
     async def test_a_dead_letter_has_to_be_durable_too(self, redis: Redis, keys: Keys) -> None:
-        publisher = Publisher(redis, keys, durability=ONE_REPLICA, budget=0.3)
+        publisher = publisher_of(redis, keys, durability=ONE_REPLICA, budget=0.3)
         os.kill(self.replica.pid, signal.SIGSTOP)
         results: list[Any] = []
         publisher.bury("decode", b"\xff", {}, results.append)
@@ -221,7 +222,7 @@ class TestReplica:
     async def test_who_comes_while_others_wait_is_not_kept_from_redis(
         self, redis: Redis, keys: Keys, eventually: Eventually
     ) -> None:
-        publisher = Publisher(redis, keys, durability=ONE_REPLICA, budget=1.0)
+        publisher = publisher_of(redis, keys, durability=ONE_REPLICA, budget=1.0)
         os.kill(self.replica.pid, signal.SIGSTOP)
         results: list[tuple[float, object]] = []
         began = time.monotonic()
@@ -281,7 +282,9 @@ async def test_a_connection_that_does_not_answer_leaves_time_for_another(
     async with await asyncio.start_server(router, "127.0.0.1", 0) as server:
         client = async_client(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
         results: list[Any] = []
-        publisher = Publisher(client, keys, durability=replace(ONE_REPLICA, wanted=0), budget=0.5)
+        publisher = publisher_of(
+            client, keys, durability=replace(ONE_REPLICA, wanted=0), budget=0.5
+        )
         for event_id in ("e1", "e2"):
             publisher.submit(entry(event_id), results.append)
             assert await publisher.drain(2.0) == 0

@@ -61,8 +61,8 @@ class Setup:
         self.connection = Connection()
         self.tally = Tally()
         clock = {"clock": lambda: 100.3, "wall": lambda: 1_700_000_000.5}
-        self.feed = Feed(self.publisher, keys, TERM, self.tally, **clock, **options)  # type: ignore[arg-type]
-        self.feed.connection = self.connection
+        around: Any = (self.publisher, keys, self.tally, self.connection, TERM)
+        self.feed = Feed(*around, **clock, **options)  # type: ignore[arg-type]
 
     @property
     def codes(self) -> list[int]:

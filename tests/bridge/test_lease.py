@@ -11,11 +11,11 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, ResponseError
 
-from bridge.election import Lost
 from bridge.errors import LeaseLost
 from bridge.lease import RELEASE_TIMEOUT, LeaseElector, new_identity
 from bridge.lease_timing import Timing
 from bridge.streams import Keys
+from tests.bridge.stand_ins import Candidate
 
 Eventually = Callable[..., Awaitable[None]]
 
@@ -38,8 +38,16 @@ async def lead_until_lost(leader: LeaseElector, act: Callable[[], Awaitable[obje
         await asyncio.sleep(30)
 
 
-def elector(redis: Redis, keys: Keys, name: str = "a", clock: Clock | None = None) -> LeaseElector:
-    return LeaseElector(redis, keys, name, FAST, clock=clock or Clock())
+def elector(
+    redis: Redis,
+    keys: Keys,
+    name: str = "a",
+    clock: Clock | None = None,
+    candidate: Candidate | None = None,
+) -> LeaseElector:
+    return LeaseElector(
+        redis, keys, name, candidate or Candidate(), timing=FAST, clock=clock or Clock()
+    )
 
 
 def test_no_two_identities_are_the_same() -> None:
@@ -63,24 +71,20 @@ async def test_the_first_leads_and_the_second_waits_until_it_is_released(
 async def test_who_may_not_lead_looks_who_does_and_takes_nothing_though_it_is_free(
     any_redis: Redis, keys: Keys, eventually: Eventually
 ) -> None:
-    leader, looking = elector(any_redis, keys, "a"), elector(any_redis, keys, "b")
-    may, asked = [False], [0]
-    looking.may_lead = lambda: may[0]
-
-    def count() -> None:
-        asked[0] += 1
-
-    looking.on_asked = count
+    candidate = Candidate()
+    candidate.stands = False
+    leader = elector(any_redis, keys, "a")
+    looking = elector(any_redis, keys, "b", candidate=candidate)
     async with leader.lead():
         waiting = asyncio.create_task(looking.wait_until_leading())
         await eventually(lambda: looking.holder == "a")
     await eventually(lambda: looking.holder == "")
-    before, began = asked[0], time.monotonic()
-    await eventually(lambda: asked[0] > before + 5)
+    before, began = candidate.times_asked, time.monotonic()
+    await eventually(lambda: candidate.times_asked > before + 5)
     assert time.monotonic() - began > 5 * FAST.retry_period / 2 * 0.8, "no more often than others"
     assert not waiting.done()
     assert await any_redis.hget(keys.lease, "holder") == b""
-    may[0] = True
+    candidate.stands = True
     assert await asyncio.wait_for(waiting, 1) > 0
     await looking.release()
 
@@ -101,13 +105,11 @@ async def test_renewals_keep_the_term_far_beyond_the_lease(
 async def test_a_leader_that_another_overtook_is_cancelled_at_its_next_renewal(
     fake_redis: Redis, keys: Keys
 ) -> None:
-    leader = elector(fake_redis, keys)
-    seen: list[Lost] = []
-    leader.on_lost = seen.append
+    candidate = Candidate()
+    leader = elector(fake_redis, keys, candidate=candidate)
     with pytest.raises(LeaseLost):
         await lead_until_lost(leader, lambda: fake_redis.hset(keys.lease, "holder", "b"))
-    assert [(lost.reason, lost.holder) for lost in seen] == [("taken", "b")]
-    assert leader.lost.is_set()
+    assert [(lost.reason, lost.holder) for lost in candidate.losses] == [("taken", "b")]
     assert await fake_redis.hget(keys.lease, "holder") == b"b", "no release of what is not ours"
 
 
@@ -164,14 +166,13 @@ async def test_after_a_pause_of_the_process_the_first_look_steps_down(
     fake_redis: Redis, keys: Keys
 ) -> None:
     clock = Clock()
-    leader = elector(fake_redis, keys, clock=clock)
-    lost: list[Lost] = []
-    leader.on_lost = lost.append
+    candidate = Candidate()
+    leader = elector(fake_redis, keys, clock=clock, candidate=candidate)
 
     async def wake_up_much_later() -> None:
         clock.ahead = 30.0  # and nothing of the loop has run since
         assert not leader.leads()
-        assert [change.reason for change in lost] == ["deadline"]
+        assert [lost.reason for lost in candidate.losses] == ["deadline"]
 
     with pytest.raises(LeaseLost):
         await lead_until_lost(leader, wake_up_much_later)
@@ -181,7 +182,7 @@ async def test_a_fenced_publish_ends_the_leadership(fake_redis: Redis, keys: Key
     leader = elector(fake_redis, keys)
 
     async def be_fenced() -> None:
-        leader.step_down("fenced")
+        leader.fenced(leader.term + 1)
 
     with pytest.raises(LeaseLost):
         await lead_until_lost(leader, be_fenced)
@@ -269,7 +270,7 @@ async def test_a_leader_whose_machine_was_suspended_knows_that_its_lease_has_run
     monkeypatch: pytest.MonkeyPatch, fake_redis: Redis, keys: Keys
 ) -> None:
     """The monotonic clock stands still meanwhile."""
-    leader = LeaseElector(fake_redis, keys, "a", FAST)
+    leader = LeaseElector(fake_redis, keys, "a", Candidate(), timing=FAST)
     await leader.wait_until_leading()
     assert leader.leads()
     awake, clock_gettime = time.monotonic(), time.clock_gettime

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from bridge import frames
 from bridge import manager as module
-from bridge.backoff import Backoff
+from bridge.backoff import Backoff, Pace
 from bridge.errors import (
     EXIT_SETTINGS,
     ConnectionOver,
@@ -36,7 +36,6 @@ from bridge.lifecycle import (
 )
 from bridge.local.feishu import APP_ID, LocalFeishu
 from bridge.manager import ConnectionManager
-from bridge.pace import Pace
 from bridge.pipe import Pipe
 from bridge.settings import BridgeSettings
 from bridge.status import State

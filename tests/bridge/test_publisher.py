@@ -18,6 +18,7 @@ from bridge.published import Published, PublishRefused
 from bridge.publisher import Publisher
 from bridge.redis_client import async_client
 from bridge.streams import BRIDGE_GROUP, Entry, Keys
+from tests.bridge.stand_ins import Leadership, Room, publisher_of
 
 TERM = 7
 
@@ -34,7 +35,7 @@ def entry(event_id: str, event_type: str = "im.message.receive_v1", term: int = 
 @pytest.fixture
 async def publisher(real_redis: Redis, keys: Keys) -> AsyncIterator[Publisher]:
     await real_redis.hset(keys.lease, "term", TERM)
-    publisher = Publisher(real_redis, keys)
+    publisher = publisher_of(real_redis, keys)
     yield publisher
     await publisher.close()
 
@@ -88,23 +89,24 @@ async def test_the_same_event_again_is_a_duplicate_with_the_first_ones_id(
     assert again == Published(first.entry_id, duplicate=True)
 
 
-async def test_another_term_is_fenced_and_told_once_a_batch(
-    publisher: Publisher, real_redis: Redis, keys: Keys
-) -> None:
-    told: list[int] = []
-    publisher.on_fenced = told.append
+async def test_another_term_is_fenced_and_told_once_a_batch(real_redis: Redis, keys: Keys) -> None:
+    leadership = Leadership()
+    publisher = publisher_of(real_redis, keys, leadership)
     await real_redis.hset(keys.lease, "term", TERM + 1)
     results = await publish(publisher, entry("e1"), entry("e2"))
     assert results == [PublishRefused("fenced")] * 2
-    assert told == [TERM + 1]
+    assert leadership.terms == [TERM + 1]
     assert await real_redis.exists(keys.stream("im.message.receive_v1")) == 0
+    await publisher.close()
 
 
 async def test_who_no_longer_leads_by_its_own_clock_sends_nothing(
     real_redis: Redis, keys: Keys
 ) -> None:
     await real_redis.hset(keys.lease, "term", TERM)
-    publisher = Publisher(real_redis, keys, leads=lambda: False)
+    leadership = Leadership()
+    leadership.is_mine = False
+    publisher = publisher_of(real_redis, keys, leadership)
     assert await publish(publisher, entry("e1")) == [PublishRefused("fenced")]
     assert await real_redis.keys("*") == [keys.lease.encode()]
     await publisher.close()
@@ -165,7 +167,7 @@ async def test_a_push_that_comes_again_is_one_dead_letter_as_long_as_that_is_the
 async def test_what_is_never_acked_leaves_half_of_the_room_to_what_is(
     real_redis: Redis, keys: Keys
 ) -> None:
-    publisher = Publisher(real_redis, keys, dead_letters=4)
+    publisher = publisher_of(real_redis, keys, dead_letters=4)
     results: list[Any] = []
     for _ in range(3):
         publisher.bury("invalid", b"x", {}, results.append, longest=10)
@@ -186,7 +188,7 @@ async def test_beyond_its_bound_no_letter_is_dropped_and_none_taken_until_there_
     real_redis: Redis, keys: Keys
 ) -> None:
     now = [0.0]
-    publisher = Publisher(real_redis, keys, dead_letters=2, clock=lambda: now[0], budget=9.0)
+    publisher = publisher_of(real_redis, keys, dead_letters=2, clock=lambda: now[0], budget=9.0)
     with capture_logs() as logs:
         kept = await bury(publisher, b"a", b"b")
         refused = await bury(publisher, b"c", b"d", b"a")
@@ -251,7 +253,7 @@ async def test_whose_time_is_over_is_refused_without_being_sent(
 ) -> None:
     now = [0.0]
     await real_redis.hset(keys.lease, "term", TERM)
-    publisher = Publisher(real_redis, keys, clock=lambda: now[0])
+    publisher = publisher_of(real_redis, keys, clock=lambda: now[0])
     results: list[Any] = []
     publisher.submit(entry("e1"), results.append)
     now[0] = module.BUDGET
@@ -267,7 +269,9 @@ async def test_while_redis_is_full_nothing_is_sent_and_all_is_refused_at_once(
     real_redis: Redis, keys: Keys
 ) -> None:
     await real_redis.hset(keys.lease, "term", TERM)
-    publisher = Publisher(real_redis, keys, full=lambda: True)
+    room = Room()
+    room.full = True
+    publisher = publisher_of(real_redis, keys, room=room)
     results: list[Any] = []
     publisher.submit(entry("e1"), results.append)
     publisher.bury("decode", b"", {}, results.append)
@@ -291,7 +295,7 @@ class TestTrouble:
     async def test_a_restart_within_the_budget_is_not_noticed(
         self, redis: Redis, keys: Keys, server: Any
     ) -> None:
-        publisher = Publisher(redis, keys, budget=5.0)
+        publisher = publisher_of(redis, keys, budget=5.0)
         await publish(publisher, entry("e1"))
         self.process.kill()
         self.process.wait()
@@ -305,7 +309,7 @@ class TestTrouble:
     async def test_a_dead_server_is_refused_when_the_budget_is_spent(
         self, redis: Redis, keys: Keys
     ) -> None:
-        publisher = Publisher(redis, keys, budget=0.3)
+        publisher = publisher_of(redis, keys, budget=0.3)
         await publish(publisher, entry("e1"))
         self.process.kill()
         self.process.wait()
@@ -315,7 +319,7 @@ class TestTrouble:
     async def test_a_server_that_hangs_is_refused_too_and_what_it_took_is_a_duplicate_later(
         self, redis: Redis, keys: Keys, eventually: Eventually
     ) -> None:
-        publisher = Publisher(redis, keys, budget=0.3)
+        publisher = publisher_of(redis, keys, budget=0.3)
         await publish(publisher, entry("e1"))
         self.process.send_signal(signal.SIGSTOP)
         assert await publish(publisher, entry("e2")) == [PublishRefused("timeout")]
@@ -328,20 +332,20 @@ class TestTrouble:
     async def test_a_full_server_refuses_at_once_and_says_so_once_a_batch(
         self, redis: Redis, keys: Keys
     ) -> None:
-        told: list[str] = []
-        publisher = Publisher(redis, keys, on_out_of_memory=lambda: told.append("full"))
+        room = Room()
+        publisher = publisher_of(redis, keys, room=room)
         await redis.config_set("maxmemory", 1)
         async with asyncio.timeout(module.BUDGET / 2):
             refused = await publish(publisher, entry("e1"), entry("e2"))
         assert refused == [PublishRefused("full")] * 2
-        assert told == ["full"]
+        assert room.refusals == 1
         await redis.config_set("maxmemory", 0)
         (result,) = await publish(publisher, entry("e1"))
         assert isinstance(result, Published)
         await publisher.close()
 
     async def test_closing_refuses_what_waits(self, redis: Redis, keys: Keys) -> None:
-        publisher = Publisher(redis, keys)
+        publisher = publisher_of(redis, keys)
         self.process.send_signal(signal.SIGSTOP)
         results: list[Any] = []
         publisher.submit(entry("e1"), results.append)
@@ -357,7 +361,7 @@ async def test_no_more_may_wait_than_the_capacity_and_the_shortage_is_logged_fro
 ) -> None:
     now = [0.0]
     await real_redis.hset(keys.lease, "term", TERM)
-    publisher = Publisher(real_redis, keys, capacity=Capacity(3), clock=lambda: now[0])
+    publisher = publisher_of(real_redis, keys, capacity=Capacity(3), clock=lambda: now[0])
     results: list[Any] = []
     with capture_logs() as logs:
         for _ in range(2):
@@ -382,7 +386,7 @@ async def test_without_a_queue_nothing_waits_for_what_is_on_its_way(
     real_redis: Redis, keys: Keys, eventually: Eventually
 ) -> None:
     await real_redis.hset(keys.lease, "term", TERM)
-    publisher = Publisher(real_redis, keys, capacity=Capacity(queue=False))
+    publisher = publisher_of(real_redis, keys, capacity=Capacity(queue=False))
     together: list[Any] = []
     meanwhile: list[Any] = []
     for number in range(3):

@@ -21,6 +21,7 @@ from bridge.redis_rights import cure, is_denied, rights_of
 from bridge.status import Board
 from bridge.streams import Keys
 from bridge.trimming import Trimmer
+from tests.bridge.stand_ins import Candidate, Leadership, publisher_of
 from tests.bridge.test_ops import status
 from tests.bridge.test_publisher import entry
 
@@ -151,7 +152,7 @@ async def publisher(
 ) -> AsyncIterator[Publisher]:
     monkeypatch.setattr(outage, "PERIOD", 0.05)
     await admin.hset(keys.lease, "term", TERM)
-    publisher = Publisher(redis, keys, budget=BUDGET)
+    publisher = publisher_of(redis, keys, budget=BUDGET)
     yield publisher
     await publisher.close()
 
@@ -224,30 +225,30 @@ async def test_an_outage_ends_with_the_leadership(
     admin: Redis, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     monkeypatch.setattr(outage, "PERIOD", 0.05)
-    leads = [True]
+    leadership = Leadership()
     await admin.hset(keys.lease, "term", TERM)
-    publisher = Publisher(redis, keys, budget=BUDGET, leads=lambda: leads[0])
+    publisher = publisher_of(redis, keys, leadership, budget=BUDGET)
     await give(admin, "-xadd")
     await publish(publisher, "e1")
     assert publisher.trouble
-    leads[0] = False
+    leadership.is_mine = False
     await eventually(lambda: not publisher.trouble)
     await publisher.close()
 
 
 @pytest.mark.parametrize("right", ["time", "hset", "hgetall"])
 async def test_the_board(admin: Redis, redis: Redis, keys: Keys, right: str) -> None:
-    board = Board(redis, keys, status)
+    board = Board(redis, keys)
     await give(admin, f"-{right}")
     with capture_logs() as logs:
-        await board._attempt(board._write())
-        await board._attempt(board._write())
+        await board._attempt(board._write(status))
+        await board._attempt(board._write(status))
     told(logs, "redis.denied", right)
 
 
 @pytest.mark.parametrize("right", ["evalsha", "time", "hmget", "hset"])
 async def test_the_lease(admin: Redis, redis: Redis, keys: Keys, right: str) -> None:
-    elector = LeaseElector(redis, keys, "one")
+    elector = LeaseElector(redis, keys, "one", Candidate())
     await give(admin, f"-{right}")
     with capture_logs() as logs:
         await elector._ask()

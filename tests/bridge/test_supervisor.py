@@ -18,9 +18,8 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from bridge import frames, memory
-from bridge.attempts import Attempts
-from bridge.backoff import FIRST, Backoff
+from bridge import frames
+from bridge.backoff import FIRST, Attempts, Backoff, Pace
 from bridge.bounds import LONGEST_DELAY
 from bridge.client_config import ClientConfig
 from bridge.connection import Closed
@@ -35,11 +34,10 @@ from bridge.errors import (
     RedisUnfit,
     TaskFailed,
 )
-from bridge.lease import LeaseElector
 from bridge.lease_timing import Timing
 from bridge.lifecycle import Errored
 from bridge.local.valkey import EmbeddedRedis
-from bridge.pace import Pace
+from bridge.memory import MemoryWatch
 from bridge.redis_client import async_client
 from bridge.status import Standing, State
 from bridge.streams import Keys
@@ -55,8 +53,8 @@ Eventually = Callable[..., Awaitable[None]]
 class Connection:
     """A connection that lives until it is ended."""
 
-    def __init__(self, feishu: Feishu, on_delivery: Callable[[Delivery], None]) -> None:
-        self.on_delivery = on_delivery
+    def __init__(self, feishu: Feishu) -> None:
+        self.receiver: Any = None
         self.protocol = SimpleNamespace(last_pong=None, config=ClientConfig(reconnect_interval=7))
         self.acks: list[int] = []
         self.steps: list[str] = []
@@ -71,7 +69,8 @@ class Connection:
     def ended(self) -> Closed:
         return Closed("left by us", 1006)
 
-    async def run(self) -> Closed:
+    async def run(self, receiver: Any) -> Closed:
+        self.receiver = receiver
         return await asyncio.shield(self._ended)
 
     def end(self, reason: str = "bye") -> None:
@@ -81,7 +80,7 @@ class Connection:
     def push(self, payload: bytes) -> None:
         frame = frames.new(service=1, method=frames.DATA, headers={"type": "event"})
         now = asyncio.get_running_loop().time()
-        self.on_delivery(Delivery(frame, "event", payload, "m", "t", now))
+        self.receiver.take(Delivery(frame, "event", payload, "m", "t", now))
 
     def pong(self) -> None:
         self.protocol.last_pong = asyncio.get_running_loop().time()
@@ -119,11 +118,12 @@ class Feishu:
             raise self.trouble.pop(0)
         return SimpleNamespace(config=ClientConfig(), device_id="d")
 
+    def has_another_secret(self) -> bool:
+        return False
+
     @asynccontextmanager
-    async def connect(
-        self, endpoint: Any, on_delivery: Any, **options: Any
-    ) -> AsyncIterator[Connection]:
-        connection = Connection(self, on_delivery)
+    async def connect(self, endpoint: Any, **options: Any) -> AsyncIterator[Connection]:
+        connection = Connection(self)
         self.connections.append(connection)
         try:
             yield connection
@@ -157,11 +157,10 @@ class Bridge:
         self, redis: Redis, keys: Keys, name: str = "a", pace: Pace = PACE, **options: Any
     ) -> None:
         self.feishu = Feishu()
-        self.elector = LeaseElector(redis, keys, name, FAST)
-        self.supervisor = Recorded(
-            redis, keys, self.elector, self.feishu.discover, self.feishu.connect,
-            pace=pace, backoff=Backoff(lambda: 0.01), **options,
-        )  # fmt: skip
+        options = {"pace": pace, "backoff": Backoff(lambda: 0.01), **options}
+        around = (redis, keys, name, self.feishu, self.feishu.connect)
+        self.supervisor = Recorded(*around, timing=FAST, **options)
+        self.elector = self.supervisor.elector
         self.states = self.supervisor.states
 
     async def __aenter__(self) -> Bridge:
@@ -255,12 +254,11 @@ async def test_an_entry_of_an_earlier_term_is_fenced_without_ending_this_leaders
 ) -> None:
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
-        earlier = bridge.supervisor._feed(bridge.elector.term - 1)
-        connection = bridge.feishu.connection
-        before, connection.on_delivery = connection.on_delivery, earlier.take
+        connection, make = bridge.feishu.connection, bridge.supervisor._link._feed
+        before, connection.receiver = connection.receiver, make(connection, bridge.elector.term - 1)
         connection.push(envelope("e1"))
         await eventually(lambda: bridge.supervisor.tally.outcomes == {"fenced": 1})
-        connection.on_delivery = before
+        connection.receiver = before
         connection.push(envelope("e2"))
         await eventually(lambda: connection.acks == [200])
         assert connection.steps == ["ack"]
@@ -288,7 +286,7 @@ async def test_a_reconnect_while_an_attempt_is_under_way_is_that_attempt(
             await go.wait()
         return await discover(**known)
 
-    bridge.supervisor._credentials._discover = hold
+    bridge.feishu.discover = hold  # type: ignore[method-assign]
     running = asyncio.create_task(bridge.supervisor.run())
     await eventually(lambda: bridge.supervisor.state is State.LEADING)
     await bridge.supervisor.reconnect()
@@ -312,7 +310,7 @@ async def test_an_end_by_our_own_will_is_none_of_a_bridge_that_is_not_to_reconne
         await eventually(lambda: bridge.connected)
         await bridge.supervisor.reconnect()
         await eventually(lambda: len(bridge.feishu.connections) == 2 and bridge.connected)
-        bridge.elector.step_down("fenced")
+        bridge.elector.fenced(bridge.elector.term + 1)
         await eventually(lambda: len(bridge.feishu.connections) == 3 and bridge.connected)
         bridge.supervisor.stop()
         await bridge.task
@@ -448,8 +446,8 @@ async def test_a_network_that_does_not_answer_is_no_refusal(
 async def test_patience_cuts_attempts_and_pauses_short(
     real_redis: Redis, keys: Keys, eventually: Eventually
 ) -> None:
-    bridge = Bridge(real_redis, keys, pace=replace(PACE, patience=0.3))
-    bridge.supervisor._link._backoff = Backoff(lambda: 1.0, first=100.0)
+    backoff = Backoff(lambda: 1.0, first=100.0)
+    bridge = Bridge(real_redis, keys, pace=replace(PACE, patience=0.3), backoff=backoff)
     hung = asyncio.Event()
 
     async def hang(**known: Any) -> Any:
@@ -461,7 +459,7 @@ async def test_patience_cuts_attempts_and_pauses_short(
             await asyncio.Event().wait()
         return SimpleNamespace(config=ClientConfig(), device_id="d")
 
-    bridge.supervisor._credentials._discover = hang
+    bridge.feishu.discover = hang  # type: ignore[method-assign]
     async with bridge:
         for _ in ("a pause of 100 s", "a discovery without end"):
             await eventually(lambda: bridge.supervisor.state is State.LEADING)
@@ -479,10 +477,10 @@ class TestASessionThatIsRefused:
         refused = [True]
         run = Connection.run
 
-        async def refusing(connection: Connection) -> Closed:
+        async def refusing(connection: Connection, receiver: Any) -> Closed:
             if refused[0]:
                 raise FeishuRefused("the server answers auth with 5; check FLYBRIDGE_TEXT_TOKEN", 5)
-            return await run(connection)
+            return await run(connection, receiver)
 
         monkeypatch.setattr(Connection, "run", refusing)
         return refused
@@ -533,7 +531,7 @@ async def test_a_leader_that_cannot_connect_lets_another_host_try(
 async def test_a_full_redis_takes_nothing_in_until_it_has_room_again(
     real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "PERIOD", 0.01)
+    monkeypatch.setitem(MemoryWatch.__init__.__kwdefaults__, "period", 0.01)
     lifecycle, told = Subscribers(), []
     lifecycle.subscribe(Errored, lambda errored: told.append(type(errored.error)))
     try:
@@ -600,7 +598,7 @@ async def test_a_lease_lost_while_draining_does_not_make_it_a_standby_again(
         drained = asyncio.Event()
 
         async def drain(timeout: float) -> None:
-            bridge.elector.step_down("fenced")
+            bridge.elector.fenced(bridge.elector.term + 1)
             await eventually(lambda: "supervisor" not in names_of_tasks())
             drained.set()
 

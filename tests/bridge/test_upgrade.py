@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 
-from bridge.errors import FeishuCrowded, FeishuRefused, FeishuUnavailable
+from bridge.errors import FeishuCrowded, FeishuError, FeishuRefused, FeishuUnavailable
 from bridge.upgrade import open_websocket, upgrade_refusal
 
 PATIENCE = 5.0
@@ -80,10 +80,10 @@ async def feishu(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feishu]:
     ],
 )
 async def test_a_refused_upgrade_has_its_class(
-    feishu: Feishu, status: int, headers: dict[str, str], kind: type[FeishuRefused], code: int
+    feishu: Feishu, status: int, headers: dict[str, str], kind: type[FeishuError], code: int
 ) -> None:
     feishu.refusal = (status, headers)
-    with pytest.raises(FeishuRefused) as caught:
+    with pytest.raises(FeishuError) as caught:
         await open_websocket(feishu.url, **LIMITS)
     assert (type(caught.value), caught.value.code) == (kind, code)
     assert "ticket" not in str(caught.value)

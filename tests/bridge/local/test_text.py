@@ -12,7 +12,7 @@ import pytest
 
 from bridge import json_codec
 from bridge.connection import Connection, connect
-from bridge.delivery import Delivery
+from bridge.delivery import Delivery, Rejected
 from bridge.endpoint import discover
 from bridge.envelope import header
 from bridge.errors import FeishuRefused
@@ -20,18 +20,26 @@ from bridge.local import text
 from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
 from bridge.text_dialect import TextDialect
 from handlers.samples import sample
+from tests.bridge.stand_ins import Receiver
 
 PATIENCE = 5.0
 V1, V2 = "approval_instance", "im.message.receive_v1"
 
 
-class Bridge:
+class Bridge(Receiver):
     """A connection that runs, and what it delivered."""
 
-    def __init__(self, connection: Connection, deliveries: asyncio.Queue[Delivery]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.running = asyncio.create_task(connection.run())
-        self._deliveries = deliveries
+        self.running = asyncio.create_task(connection.run(self))
+        self.rejected: asyncio.Queue[Rejected] = asyncio.Queue()
+        self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
+
+    def take(self, delivery: Delivery) -> None:
+        self._deliveries.put_nowait(delivery)
+
+    def reject(self, rejected: Rejected) -> None:
+        self.rejected.put_nowait(rejected)
 
     async def next(self) -> Delivery:
         async with asyncio.timeout(PATIENCE):
@@ -41,10 +49,8 @@ class Bridge:
 @asynccontextmanager
 async def bridging(feishu: LocalFeishu, **options: Any) -> AsyncIterator[Bridge]:
     endpoint = await discover(feishu.url, APP_ID, APP_SECRET)
-    deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
-    dialect = TextDialect(**options)
-    async with connect(endpoint, deliveries.put_nowait, text_dialect=dialect) as opened:
-        bridge = Bridge(opened, deliveries)
+    async with connect(endpoint, text_dialect=TextDialect(**options)) as opened:
+        bridge = Bridge(opened)
         yield bridge
     await asyncio.gather(bridge.running, return_exceptions=True)
 
@@ -98,17 +104,10 @@ async def test_with_the_wrong_token_the_connection_is_refused() -> None:
 
 
 async def test_unreadable_bytes_are_sent_as_the_text_they_are_not() -> None:
-    rejected: asyncio.Queue[Any] = asyncio.Queue()
-    async with LocalFeishu(text_dialect=True) as feishu:
-        endpoint = await discover(feishu.url, APP_ID, APP_SECRET)
-        async with connect(
-            endpoint, print, on_rejected=rejected.put_nowait, text_dialect=TextDialect()
-        ) as opened:
-            running = asyncio.create_task(opened.run())
-            feishu.push(b"\xff no json")
-            async with asyncio.timeout(PATIENCE):
-                found = await rejected.get()
-        await running
+    async with LocalFeishu(text_dialect=True) as feishu, bridging(feishu) as bridge:
+        feishu.push(b"\xff no json")
+        async with asyncio.timeout(PATIENCE):
+            found = await bridge.rejected.get()
     assert (found.reason, found.payload) == ("invalid", "\ufffd no json".encode())
 
 

@@ -45,10 +45,10 @@ def scale() -> None:
     import bridge.liveness
 
     bridge.liveness.PONG_TIMEOUT = PONG_TIMEOUT
-    import bridge.pace
+    import bridge.backoff
 
     defaults = (PATIENCE, RETRY, 2 * RETRY, PATIENCE, 2 * RETRY, RETRY)
-    bridge.pace.Pace.__init__.__defaults__ = defaults
+    bridge.backoff.Pace.__init__.__defaults__ = defaults
 
 
 def stall(number: int, frame: FrameType | None) -> None:
