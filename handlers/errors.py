@@ -5,6 +5,9 @@
   * :exc:`Retry`: a handler asks to run again later
   * :exc:`Reject`: a handler gives the event up at once
   * :exc:`EventInvalid`: not a Feishu envelope
+
+    * :exc:`PayloadInvalid`: the body does not fit the model that a handler names
+
   * :exc:`RegistrationInvalid`: a mistake in registering a handler; fails at import
   * :exc:`PluginBroken`: a module with handlers failed to import
 
@@ -63,6 +66,14 @@ class EventInvalid(HandlerError):
     def __init__(self, detail: str) -> None:
         self.detail = detail
         super().__init__(detail)
+
+
+class PayloadInvalid(EventInvalid):
+    """The body does not fit the payload model that a handler names; `detail` lists the fields.
+
+    The event becomes a dead letter (`rejected`), for no retry changes a body. It can be replayed
+    when the model has been mended.
+    """
 
 
 class RegistrationInvalid(HandlerError):

@@ -18,6 +18,7 @@ from typing import Any
 from handlers.batch import BatchContext
 from handlers.errors import EventInvalid
 from handlers.event import Event
+from handlers.policy import batch_results
 from handlers.registry import Registration, Registry
 from handlers.threads import HandlerThreads
 from workers import calls, runner
@@ -29,11 +30,6 @@ from workers.runner import Attempt, Case, Cases
 
 Trace = Callable[[Sequence[Item]], Around | None]
 """Gives what wraps a handler of these events in a span; None where nothing is traced."""
-
-UNFIT = (
-    "{handler} returned {what} for {count} events; return None, or a list with an exception in the "
-    "place of each event that failed"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +53,12 @@ class _Call:
 
     def returned(self, value: Any) -> None:
         """Note what the handler said of each event."""
-        for case, verdict in zip(self.cases, self._verdicts(value), strict=True):
-            failed = isinstance(verdict, BaseException)
-            case.results[self.registration.name] = (
-                case.attempt.judge(verdict, self.registration) if failed else None
-            )
+        name = self.registration.name
+        for case, result in zip(
+            self.cases, batch_results(value, len(self.cases), name), strict=True
+        ):
+            failed = isinstance(result, BaseException)
+            case.results[name] = case.attempt.judge(result, self.registration) if failed else None
 
     def failed(self, error: BaseException) -> None:
         """The handler raised: every event has failed alike."""
@@ -69,25 +66,6 @@ class _Call:
             case.results[self.registration.name] = case.attempt.judge(
                 error, self.registration, with_traceback=case is self.cases[0]
             )
-
-    def _verdicts(self, value: Any) -> Sequence[Any]:
-        if value is None:
-            return [None] * len(self.cases)
-        if isinstance(value, list | tuple) and len(value) == len(self.cases):
-            return [_instance(verdict) for verdict in value]
-        what = f"{len(value)} of them" if isinstance(value, list | tuple) else type(value).__name__
-        text = UNFIT.format(handler=self.registration.name, what=what, count=len(self.cases))
-        return [TypeError(text)] * len(self.cases)
-
-
-def _instance(verdict: Any) -> Any:
-    """An exception stands for itself only if it is one, and not its class."""
-    if isinstance(verdict, type) and issubclass(verdict, BaseException):
-        return TypeError(f"the class {verdict.__name__} was returned; return an instance of it")
-    if isinstance(verdict, KeyboardInterrupt | SystemExit):
-        # Returned, it is no order to the process.
-        return RuntimeError(f"{verdict!r} was returned")
-    return verdict
 
 
 def run(

@@ -1,4 +1,4 @@
-"""What becomes of a handler that failed: another attempt, or the end. It runs nothing."""
+"""Logs a handler's failure, and says what becomes of it by the rules of `handlers.policy`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from handlers.base import Context
-from handlers.errors import EventInvalid, Reject, Retry
+from handlers.errors import PayloadInvalid, Reject, Retry
 from handlers.loggers import get_logger
+from handlers.policy import decide
 from handlers.registry import Registration
 from handlers.tracebacks import users_frames
 from workers.outcomes import MAX_ERROR, Failure
@@ -45,9 +46,14 @@ def judge(
     """
     if is_order_to_exit(error):
         raise error
-    verdict = _verdict(error, registration, context.attempt)
-    if isinstance(verdict, Again) and is_too_old(registration, age + verdict.after):
-        verdict = Failure(registration.name, "age", verdict.error)
+    # The jitter of up to a half spreads load; it guards nothing.
+    spread = random.uniform(0.5, 1.0)  # noqa: S311
+    decision = decide(error, registration, context.attempt, age, spread=spread)
+    verdict: Failure | Again
+    if decision.retry_after is None:
+        verdict = Failure(registration.name, decision.given_up, describe(error))
+    else:
+        verdict = Again(decision.retry_after, describe(error))
     log.warning(
         "attempt.failed",
         event_id=context.event_id,
@@ -61,18 +67,6 @@ def judge(
     return verdict
 
 
-def is_too_old(registration: Registration, age: float) -> bool:
-    """Whether a handler must not begin with an event of so many seconds."""
-    return registration.max_age is not None and age > registration.max_age
-
-
-def retry_delay(registration: Registration, attempt: int) -> float:
-    """Seconds to wait after a failed attempt: exponential, with jitter of up to a half."""
-    # The cap on the exponent keeps the power inside a float; backoff_max comes far earlier.
-    longest = min(registration.backoff_max, registration.backoff * 2.0 ** min(attempt - 1, 64))
-    return random.uniform(0.5, 1.0) * longest  # noqa: S311 - spreads load, guards nothing
-
-
 def describe(error: BaseException) -> str:
     """`Type: message` on one line, 1 KiB at most."""
     try:
@@ -84,18 +78,6 @@ def describe(error: BaseException) -> str:
     return text.encode("utf-8", "replace")[:MAX_ERROR].decode("utf-8", "ignore")
 
 
-def _verdict(error: BaseException, registration: Registration, attempt: int) -> Failure | Again:
-    text = describe(error)
-    # EventInvalid: no retry will change an envelope.
-    if isinstance(error, Reject | EventInvalid):
-        return Failure(registration.name, "rejected", text)
-    if attempt >= registration.max_attempts:
-        return Failure(registration.name, "attempts", text)
-    if isinstance(error, Retry) and error.after is not None:
-        return Again(error.after, text)
-    return Again(retry_delay(registration, attempt), text)
-
-
 def _consequence(verdict: Failure | Again) -> dict[str, Any]:
     if isinstance(verdict, Again):
         return {"retry_after": round(verdict.after, 3)}
@@ -103,9 +85,11 @@ def _consequence(verdict: Failure | Again) -> dict[str, Any]:
 
 
 def _cause(error: BaseException, *, with_traceback: bool) -> dict[str, Any]:
-    """A reason where the handler chose to fail, else where it went wrong."""
+    """A reason where no line of code is to blame, else where it went wrong."""
     if isinstance(error, Reject | Retry):
         return {"reason": error.reason}
+    if isinstance(error, PayloadInvalid):
+        return {"reason": error.detail}
     if not with_traceback:
         return {}
     return {"exc_info": (type(error), error, users_frames(error))}

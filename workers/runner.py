@@ -23,11 +23,12 @@ from bridge.boottime import boottime
 from handlers.base import Context
 from handlers.errors import EventInvalid
 from handlers.event import Event
+from handlers.policy import is_too_old, too_old_text
 from handlers.registry import Registration, Registry
 from handlers.threads import HandlerThreads
 from workers import calls
 from workers.calls import Around
-from workers.failures import Again, describe, is_too_old, judge
+from workers.failures import Again, describe, judge
 from workers.loops import close_loop, drive, threads_of
 from workers.outcomes import Failure, Later, Outcome
 from workers.reruns import Reruns
@@ -256,7 +257,7 @@ def too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result]
     limited = [each for each in waiting if each.max_age is not None]
     age = this.age() if limited else 0.0
     return {
-        each.name: Failure(each.name, "age", f"{age:.0f} s old; max_age is {each.max_age:g} s")
+        each.name: Failure(each.name, "age", too_old_text(each, age))
         for each in limited
         if is_too_old(each, age)
     }
