@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from structlog.typing import FilteringBoundLogger
 
 from handlers.batch import Batch
+from handlers.event import Event
 from handlers.loggers import get_logger
 
 
@@ -39,6 +41,10 @@ class Context:
     def remaining(self) -> float:
         """Seconds until the deadline, 0 once it has passed."""
         return max(0.0, self.deadline - time.monotonic())
+
+
+Run = Callable[[Event, Context], Any]
+"""A handler as it is called; one of batches takes a sequence of events and a `BatchContext`."""
 
 
 class Handler:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard
+
+from typing_extensions import TypeVar
 
 from handlers.errors import EventInvalid
 from handlers.header import CHALLENGE, ENCRYPTED, Header, check_schema, read_v1, read_v2
 from handlers.lenient_json import decode
 from handlers.timestamps import moment
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+PayloadT_co = TypeVar("PayloadT_co", bound="BaseModel", covariant=True, default=Any)
+ModelT = TypeVar("ModelT", bound="BaseModel")
+Model = type[ModelT]  # in the class `type` is a field
+
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """An event of Feishu; equal when every part is, and safe to pickle."""
+class Event(Generic[PayloadT_co]):
+    """An event of Feishu; equal when every part is, and safe to pickle.
+
+    `Event[MessageReceived]` in the annotation of a handler names the model of its payload.
+    """
 
     id: str
     """Unique per event: v2 `header.event_id`, v1 the outer `uuid`."""
@@ -35,22 +47,38 @@ class Event:
     _payload: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property
-    def payload(self) -> Any:
-        """The body as the pydantic model of its type, read at first use.
+    def payload(self) -> PayloadT_co:
+        """The body as a pydantic model, read at first use.
 
-        Types without a model give a bare `Payload` with the body's fields as attributes. It is
-        typed `Any`; annotate what you expect: `payload: MessageReceived = event.payload`. A field
-        whose value has an unexpected shape holds it as it came, and `payload.unexpected` is logged.
+        It is the model that the handler's annotation names, else the model of the event's type;
+        types without a model give a bare `Payload` with the body's fields as attributes. `Event`
+        without brackets has a payload of type `Any`. In the project's own models a field whose
+        value has an unexpected shape holds it as it came, and `payload.unexpected` is logged.
         """
         if self._payload is None:
             # Here, so that whoever never asks for a payload never loads the models.
             from handlers.payloads import parse
 
             object.__setattr__(self, "_payload", parse(self.type, self.body))
-        return self._payload
+        payload: PayloadT_co = self._payload
+        return payload
+
+    def read_as(self, model: Model[ModelT]) -> Event[ModelT]:
+        """The same event with its body read as another model.
+
+        Args:
+            model: a subclass of `pydantic.BaseModel`; one of `handlers.payloads.Payload` reads
+                with the same patience for Feishu's spellings as the project's own models.
+
+        Raises:
+            PayloadInvalid: the body does not fit the model.
+        """
+        from handlers.payloads import parse_as  # here, as above
+
+        return with_payload(self, parse_as((model,), self.type, self.body))
 
     @classmethod
-    def from_json(cls, envelope: bytes, event_id: str = "") -> Event:
+    def from_json(cls, envelope: bytes, event_id: str = "") -> Event[Any]:
         """Decode Feishu's JSON.
 
         Args:
@@ -69,7 +97,7 @@ class Event:
         return cls.from_envelope(decoded, event_id)
 
     @classmethod
-    def from_envelope(cls, envelope: Mapping[str, Any], event_id: str = "") -> Event:
+    def from_envelope(cls, envelope: Mapping[str, Any], event_id: str = "") -> Event[Any]:
         """Read a decoded 2.0 or 1.0 envelope.
 
         Raises:
@@ -95,6 +123,13 @@ class Event:
             body,
             envelope,
         )
+
+
+def with_payload(event: Event, payload: BaseModel) -> Event:
+    """A copy of the event with another payload."""
+    copy = replace(event)
+    object.__setattr__(copy, "_payload", payload)
+    return copy
 
 
 def _header(envelope: Mapping[str, Any], body: Mapping[str, Any]) -> Header:

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.base import Context
+from handlers.base import Context, Run
 from handlers.errors import RegistrationInvalid, Reject, Retry
 from handlers.event import Event
-from handlers.source import PerProcess, Run, accepts, check_callable
+from handlers.source import PerProcess, accepts, check_callable
 from handlers.threads import HandlerThreads, in_thread, of_caller
 from handlers.tracebacks import users_frames
 

@@ -10,11 +10,10 @@ import re
 from functools import cache
 from typing import Any
 
-from handlers.base import Context
+from handlers.base import Context, Run
 from handlers.errors import RegistrationInvalid
 from handlers.event import Event
 from handlers.loggers import get_logger
-from handlers.source import Run
 from handlers.types import ALIASES, KNOWN_TYPES, STATUS_OF_ALIAS, canonical, matches
 
 log = get_logger("handlers.registry")

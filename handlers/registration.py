@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from handlers.base import Run
 from handlers.batch import Batch
 from handlers.errors import RegistrationInvalid
 from handlers.key_paths import check_path
 from handlers.middleware import Layer, around
 from handlers.options import Options, complete
 from handlers.patterns import narrow, resolve
-from handlers.source import Run, Source, source_of
+from handlers.payload_fit import check_payload, giving_payload
+from handlers.source import Source, source_of
 from handlers.types import STATUS_OF_ALIAS
 
 
@@ -60,7 +62,8 @@ class Entry:
         """The registration with middleware around it; itself when there is none."""
         if not layers:
             return self.registration
-        run, is_async = around(self.source.run, layers, is_async=self.source.is_async)
+        run = giving_payload(self.source.run, self.source.models, self.registration.patterns)
+        run, is_async = around(run, layers, is_async=self.source.is_async)
         return replace(self.registration, run=narrow(run, self.patterns), is_async=is_async)
 
     def standing_for_none(self, *, stands: bool) -> Entry:
@@ -86,10 +89,12 @@ def entry_of(
     Raises:
         RegistrationInvalid: one is unknown or impossible.
     """
+    resolved = resolve(patterns)
+    check_payload(source.models, resolved, source.where)
     registration = Registration(
         name=options.get("name", source.name),
-        patterns=resolve(patterns),
-        run=narrow(source.run, patterns),
+        patterns=resolved,
+        run=narrow(giving_payload(source.run, source.models, resolved), patterns),
         is_async=source.is_async,
         where=source.where,
         **complete(options, source.owner, source.where),

@@ -18,6 +18,7 @@ from handlers.middleware import layer_of
 from handlers.options import Options
 from handlers.overlap import shared_types
 from handlers.patterns import check, warn_of_aliases, warn_of_misspelling
+from handlers.payload_fit import check_payload
 from handlers.registration import Entry, Registration, entry_of
 from handlers.source import Source, source_of
 from handlers.table import Table
@@ -278,13 +279,14 @@ class Registry:
         A factory that fails is left alone: what it needs may be there at its first event only.
 
         Raises:
-            RegistrationInvalid: one returned something that is no handler.
+            RegistrationInvalid: one returned something that is no handler, or a handler of another
+                payload than the events have.
         """
         with self._lock:
             entries = (*self._table.entries.values(), self._table.default)
         for entry in entries:
             if entry.source.is_untold:
-                _try_factory(entry.source)
+                _try_factory(entry)
 
     def renewed(self, handler: object) -> Registration | None:
         """What a handler was registered as, without middleware and with its instance not made yet.
@@ -307,13 +309,16 @@ class Registry:
         return None
 
 
-def _try_factory(source: Source) -> None:
+def _try_factory(entry: Entry) -> None:
     try:
-        source.handler()
+        handler = entry.source.handler()
     except RegistrationInvalid:
         raise
     except Exception as error:  # a running loop, say: it is called again at the first event
-        log.debug("factory.failed", handler=source.name, error=repr(error))
+        log.debug("factory.failed", handler=entry.source.name, error=repr(error))
+        return
+    made = source_of(handler)
+    check_payload(made.models, entry.registration.patterns, made.where)
 
 
 def _own_types(source: Source) -> tuple[str, ...]:

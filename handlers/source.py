@@ -13,13 +13,13 @@ import threading
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from handlers.base import Context, Handler
+from handlers.annotations import Models, models_of
+from handlers.base import Context, Handler, Run
 from handlers.errors import RegistrationInvalid
 from handlers.event import Event
-
-Run = Callable[[Event, Context], Any]
+from handlers.payload_fit import reading
 
 MadeT = TypeVar("MadeT")
 
@@ -38,6 +38,8 @@ class Source:
     run: Run
     is_async: bool
     """Known to be `async def`; of a factory's handler only if the factory's return type says so."""
+    models: Models
+    """Of the payload, as the annotation of the event names them; none where it names none."""
 
     @property
     def is_untold(self) -> bool:
@@ -79,7 +81,7 @@ def _of_class(cls: type) -> Source:
             f"{place_of(handle)}: {cls.__qualname__}() needs arguments; register a factory: "
             f"registry.register(lambda: {cls.__qualname__}(…), …, name={cls.__qualname__!r})"
         )
-    return _source(cls, cls, cls, Lazy(cls), handle)
+    return _source(cls, cls, cls, Lazy(cls, cls), handle)
 
 
 def _of_factory(factory: Callable[[], Any]) -> Source:
@@ -89,7 +91,7 @@ def _of_factory(factory: Callable[[], Any]) -> Source:
         )
     owner = _made_by(factory)
     handle = _checked(owner) if owner is not Handler else None
-    return _source(factory, _named(factory), owner, Lazy(factory), handle)
+    return _source(factory, _named(factory), owner, Lazy(factory, owner), handle)
 
 
 def _of_function(function: Callable[..., Any]) -> Source:
@@ -100,13 +102,16 @@ def _of_function(function: Callable[..., Any]) -> Source:
 def _source(
     given: object, named: Any, owner: type[Handler], run: Run, code: Callable[..., Any] | None
 ) -> Source:
+    where = place_of(code or named)
+    behind_self = 0 if owner is Handler else 1
     return Source(
         given=given,
         name=f"{named.__module__}:{getattr(named, '__qualname__', type(named).__qualname__)}",
-        where=place_of(code or named),
+        where=where,
         owner=owner,
         run=run,
         is_async=inspect.iscoroutinefunction(code),
+        models=models_of(code, where, position=behind_self) if code else (),
     )
 
 
@@ -132,14 +137,20 @@ class PerProcess(Generic[MadeT]):
 
 
 class Lazy:
-    """Builds a handler at the first event, and passes events to it."""
+    """Builds a handler at the first event, and passes events to it.
 
-    def __init__(self, build: Callable[[], Any]) -> None:
+    Args:
+        build: the class or factory.
+        known: the class of which the annotations were read at registration.
+    """
+
+    def __init__(self, build: Callable[[], Any], known: type[Handler]) -> None:
         self._build = build
-        self._handler = PerProcess(self._make)
+        self._known = known
+        self._made = PerProcess(self._make)
 
     def __call__(self, event: Event, context: Context) -> Any:
-        return self.handler().handle(event, context)
+        return self._made.get().run(event, context)
 
     def handler(self) -> Handler:
         """The handler of this process, built now if it is not there yet.
@@ -148,9 +159,9 @@ class Lazy:
             RegistrationInvalid: a factory returned something else.
             Exception: what the factory or the class raised.
         """
-        return self._handler.get()
+        return self._made.get().handler
 
-    def _make(self) -> Handler:
+    def _make(self) -> _Made:
         handler = self._build()
         if not isinstance(handler, Handler):
             where = place_of(_named(self._build))
@@ -158,8 +169,16 @@ class Lazy:
                 f"the factory at {where} returned {type(handler).__name__}; "
                 "return an instance of a Handler subclass"
             )
-        _checked(type(handler))
-        return handler
+        handle = _checked(type(handler))
+        if handle is self._known.handle:
+            return _Made(handler, handler.handle)
+        models = models_of(handle, place_of(handle), position=1)
+        return _Made(handler, reading(handler.handle, models) if models else handler.handle)
+
+
+class _Made(NamedTuple):
+    handler: Handler
+    run: Run
 
 
 def _checked(cls: type[Handler]) -> Callable[..., Any]:

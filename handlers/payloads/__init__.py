@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
+from typing import Any, Union
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from handlers.errors import PayloadInvalid
 from handlers.loggers import get_logger
 from handlers.payloads import (
     application,
@@ -23,11 +26,11 @@ from handlers.payloads import (
 from handlers.payloads.base import Payload
 from handlers.types import canonical
 
-__all__ = ["Payload", "parse", "payload_model"]
+__all__ = ["MODELS", "Payload", "names", "parse", "parse_as", "payload_model"]
 
 log = get_logger("handlers.payloads")
 
-_MODELS: dict[str, type[Payload]] = {
+MODELS: Mapping[str, type[Payload]] = {
     **application.MODELS,
     **approval.MODELS,
     **calendar.MODELS,
@@ -40,11 +43,15 @@ _MODELS: dict[str, type[Payload]] = {
     **url.MODELS,
     **vc.MODELS,
 }
+"""Event type -> the model of its body."""
+
+_MOST_FIELDS = 5
+"""Fields that an error names; it goes to a log line and to a dead letter."""
 
 
 def payload_model(event_type: str) -> type[Payload]:
     """The model of a type; `Payload` itself, which takes any fields, when there is none."""
-    return _MODELS.get(canonical(event_type), Payload)
+    return MODELS.get(canonical(event_type), Payload)
 
 
 def parse(event_type: str, body: Mapping[str, Any]) -> Payload:
@@ -57,6 +64,48 @@ def parse(event_type: str, body: Mapping[str, Any]) -> Payload:
     for field in unexpected:
         tell_unexpected(event_type, field)
     return payload
+
+
+def parse_as(
+    models: tuple[type[BaseModel], ...], event_type: str, body: Mapping[str, Any]
+) -> BaseModel:
+    """Read a body as a model that the user chose, or as the one of several that fits best.
+
+    Args:
+        models: one, or several for a union.
+        event_type: for the error.
+        body: the `event` object.
+
+    Raises:
+        PayloadInvalid: it does not fit; the sentence names fields, never what was in them.
+    """
+    unexpected: list[str] = []
+    try:
+        payload: BaseModel = _adapter(models).validate_python(dict(body), context=unexpected)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+    else:
+        for field in unexpected:
+            tell_unexpected(event_type, field)
+        return payload
+    # Not in the `except` block: a chained error would bring what people wrote into the traceback.
+    fields = [f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found]
+    more = f" and {len(fields) - _MOST_FIELDS} more" if len(fields) > _MOST_FIELDS else ""
+    raise PayloadInvalid(
+        f"the body of {event_type} does not fit {names(models)}: "
+        f"{'; '.join(fields[:_MOST_FIELDS])}{more}; change the model, then replay the dead letter"
+    )
+
+
+@cache
+def _adapter(models: tuple[type[BaseModel], ...]) -> TypeAdapter[Any]:
+    union: Any = Union[models]  # noqa: UP007 - the members are known at run time only
+    return TypeAdapter(union)
+
+
+def names(models: Iterable[type[BaseModel]]) -> str:
+    """What stands in the brackets of `Event[…]` for these models."""
+    return " | ".join(model.__name__ for model in models)
 
 
 @lru_cache(maxsize=1024)

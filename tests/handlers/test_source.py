@@ -120,7 +120,7 @@ def test_a_class_or_factory_is_called_once_and_not_before_the_first_event(
         thread.join()
     assert calls == [1]
     lazy: Any = source.run
-    lazy._handler._make(os.getpid())  # as a thread does that came while another was inside
+    lazy._made._make(os.getpid())  # as a thread does that came while another was inside
     assert calls == [1]
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 from structlog.testing import capture_logs
 
 from handlers import Batch, BatchContext, Context, Event, Handler, Registry, Reject, Retry
@@ -96,6 +97,15 @@ class WantsAnotherShape(Handler):
         assert event.payload.message.chat_id
 
 
+class Chat(BaseModel):
+    message: dict[str, Any]
+
+
+class NamesItsPayload(Handler):
+    async def handle(self, event: Event[Chat], context: Context) -> None:
+        assert event.payload.message["chat_id"]
+
+
 class WantsYoungEvents(Handler):
     max_age = 60.0
 
@@ -117,6 +127,7 @@ HANDLERS = [
     RunsLate,
     TimesOutWithin,
     WantsAnotherShape,
+    NamesItsPayload,
     WantsYoungEvents,
 ]
 
@@ -211,6 +222,14 @@ class SavesNone(Handler):
         raise OSError("the database is away")
 
 
+class SavesChats(Handler):
+    batch = Batch(size=10)
+
+    async def handle(self, events: Sequence[Event[Chat]], context: BatchContext) -> list[Any]:
+        assert all(event.payload.message["chat_id"] for event in events)
+        return [None, Reject("no"), None][: len(events)]
+
+
 class SaysNothing(Handler):
     batch = Batch(size=10)
 
@@ -219,9 +238,9 @@ class SaysNothing(Handler):
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
-@pytest.mark.parametrize("batcher", [SavesSome, SavesNone, SaysNothing])
+@pytest.mark.parametrize("batcher", [SavesSome, SavesNone, SavesChats, SaysNothing])
 def test_they_agree_on_batches(batcher: type[Handler], attempt: int) -> None:
-    envelopes = [GOOD, GOOD, UNREADABLE, GOOD, GOOD]
+    envelopes = [GOOD, GOOD, UNREADABLE, MISSHAPEN, GOOD]
     items = [
         Item(f"ev{number}", MESSAGE, envelope, attempt, {}, born(envelope), "", "")
         for number, envelope in enumerate(envelopes)
