@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import os
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +30,6 @@ class FakeRedis(fakeredis.FakeAsyncRedis):
 
     async def eval(self, script: str, *arguments: Any, **options: Any) -> Any:
         return await super().eval(script.replace("#!lua", "--", 1), *arguments, **options)
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Awaitable[None]]:
-    """`await eventually(condition, within=3.0)`: wait until the condition, async or not, holds."""
-
-    async def holds(condition: Callable[[], object]) -> bool:
-        found = condition()
-        return bool(await found if inspect.isawaitable(found) else found)
-
-    async def wait(condition: Callable[[], object], within: float = 3.0) -> None:
-        async with asyncio.timeout(within):
-            while not await holds(condition):  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
-
-    return wait
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,6 @@ from structlog.testing import capture_logs
 from bridge.acceptor import MOST, Acceptor
 from bridge.web import MOST_HEADERS, serving_strangers
 
-Eventually = Callable[..., Awaitable[None]]
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Half: "
 HOME = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -172,7 +171,7 @@ async def test_nobody_stays_longer_than_a_lifetime() -> None:
 
 
 async def test_without_file_descriptors_it_says_so_once_and_goes_on(
-    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loop = asyncio.get_running_loop()
     accept, failures = loop.sock_accept, [0]

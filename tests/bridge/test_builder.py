@@ -32,6 +32,7 @@ from handlers.errors import RegistrationInvalid
 from handlers.overlap import overlap
 from handlers.registry import Registry, registry
 from handlers.testing import run
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_settings", "together")
 
@@ -533,9 +534,7 @@ async def test_when_one_ends_by_itself_the_other_stops_and_wait_tells_why(
     await service.stop()
 
 
-async def test_an_end_that_nobody_waits_for_is_logged(
-    service: Service, together: Together, eventually: Callable[..., Any]
-) -> None:
+async def test_an_end_that_nobody_waits_for_is_logged(service: Service, together: Together) -> None:
     with capture_logs() as logged:
         async with service:
             together.worker.break_with(RedisUnreachable("gone"))
@@ -572,7 +571,7 @@ async def test_a_stop_during_the_start_comes_after_it(service: Service, together
 
 
 async def test_a_start_that_is_cancelled_leaves_nothing(
-    service: Service, together: Together, eventually: Callable[..., Any]
+    service: Service, together: Together
 ) -> None:
     together.manager.hangs = True
     starting = asyncio.create_task(service.start())

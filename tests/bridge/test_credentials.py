@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +24,7 @@ from bridge.errors import (
 from bridge.status import Standing
 from bridge.subscribers import Subscribers
 from tests.bridge.stand_ins import Board
-
-Eventually = Callable[..., Awaitable[None]]
+from tests.waiting import eventually
 
 NEVER = 1_000.0
 
@@ -147,9 +146,7 @@ async def test_statuses_that_refuse_are_counted_over_whoever_asks() -> None:
     assert [known["refusals"] for known in feishu.asked] == [0, 1, 2, 0]
 
 
-async def test_another_secret_is_tried_at_once_by_a_bridge_that_is_refused(
-    eventually: Eventually,
-) -> None:
+async def test_another_secret_is_tried_at_once_by_a_bridge_that_is_refused() -> None:
     feishu = Feishu()
     asking = credentials(feishu)
     async with watched(asking):
@@ -160,7 +157,7 @@ async def test_another_secret_is_tried_at_once_by_a_bridge_that_is_refused(
     assert len(feishu.asked) == 2
 
 
-async def test_a_leader_is_not_asked_for_its_connection_tells(eventually: Eventually) -> None:
+async def test_a_leader_is_not_asked_for_its_connection_tells() -> None:
     feishu = Feishu()
     asking = credentials(feishu, Pace(check=0.001, look=0.001))
     looks: list[None] = []

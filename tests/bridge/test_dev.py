@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -20,6 +19,7 @@ from bridge import cli, errors
 from bridge.local.control import LocalControl
 from bridge.local.feishu import APP_ID
 from bridge.streams import Keys
+from tests.waiting import until
 
 ROOT = Path(cli.__file__).parent.parent
 
@@ -43,13 +43,6 @@ def two(event, context): ...
 """
 
 Dev = Callable[[], subprocess.Popen[str]]
-
-
-def until(condition: Callable[[], object], timeout: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
 
 
 def shown_until(line: str, stream: IO[str] | None) -> str:

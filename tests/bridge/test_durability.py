@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -25,8 +25,7 @@ from bridge.publisher import Publisher
 from bridge.redis_client import async_client
 from bridge.streams import BRIDGE_GROUP, Entry, Keys
 from tests.bridge.stand_ins import publisher_of
-
-Eventually = Callable[..., Awaitable[None]]
+from tests.waiting import eventually
 
 TERM = 7
 AOF, ONE_REPLICA = Durability.parse("aof"), Durability.parse("replica:1")
@@ -161,7 +160,7 @@ class TestReplica:
 
     @pytest.fixture
     async def redis(
-        self, servers: tuple[EmbeddedRedis, EmbeddedRedis], keys: Keys, eventually: Eventually
+        self, servers: tuple[EmbeddedRedis, EmbeddedRedis], keys: Keys
     ) -> AsyncIterator[Redis]:
         primary, replica = servers
         self.replica = replica
@@ -220,7 +219,7 @@ class TestReplica:
         assert await redis.xlen(keys.dead(BRIDGE_GROUP)) == 1
 
     async def test_who_comes_while_others_wait_is_not_kept_from_redis(
-        self, redis: Redis, keys: Keys, eventually: Eventually
+        self, redis: Redis, keys: Keys
     ) -> None:
         publisher = publisher_of(redis, keys, durability=ONE_REPLICA, budget=1.0)
         os.kill(self.replica.pid, signal.SIGSTOP)

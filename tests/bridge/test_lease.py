@@ -16,8 +16,7 @@ from bridge.lease import RELEASE_TIMEOUT, LeaseElector, new_identity
 from bridge.lease_timing import Timing
 from bridge.streams import Keys
 from tests.bridge.stand_ins import Candidate
-
-Eventually = Callable[..., Awaitable[None]]
+from tests.waiting import eventually
 
 FAST = Timing(lease_duration=0.6, renew_deadline=0.4, retry_period=0.05)
 
@@ -55,7 +54,7 @@ def test_no_two_identities_are_the_same() -> None:
 
 
 async def test_the_first_leads_and_the_second_waits_until_it_is_released(
-    any_redis: Redis, keys: Keys, eventually: Eventually
+    any_redis: Redis, keys: Keys
 ) -> None:
     first, second = elector(any_redis, keys, "a"), elector(any_redis, keys, "b")
     async with first.lead() as term:
@@ -69,7 +68,7 @@ async def test_the_first_leads_and_the_second_waits_until_it_is_released(
 
 
 async def test_who_may_not_lead_looks_who_does_and_takes_nothing_though_it_is_free(
-    any_redis: Redis, keys: Keys, eventually: Eventually
+    any_redis: Redis, keys: Keys
 ) -> None:
     candidate = Candidate()
     candidate.stands = False
@@ -89,9 +88,7 @@ async def test_who_may_not_lead_looks_who_does_and_takes_nothing_though_it_is_fr
     await looking.release()
 
 
-async def test_renewals_keep_the_term_far_beyond_the_lease(
-    real_redis: Redis, keys: Keys, eventually: Eventually
-) -> None:
+async def test_renewals_keep_the_term_far_beyond_the_lease(real_redis: Redis, keys: Keys) -> None:
     clock = Clock()
     leader = elector(real_redis, keys, clock=clock)
     async with leader.lead() as term:
@@ -124,7 +121,7 @@ async def test_a_redis_that_hangs_ends_the_leadership_at_the_deadline(
 
 
 async def test_after_a_call_without_an_answer_no_old_connection_is_tried(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     leader = elector(real_redis, keys)
     async with leader.lead():
@@ -143,7 +140,6 @@ async def test_error_replies_for_less_than_the_deadline_cost_no_leadership(
     monkeypatch: pytest.MonkeyPatch,
     fake_redis: Redis,
     keys: Keys,
-    eventually: Eventually,
     error: str,
 ) -> None:
     leader = elector(fake_redis, keys)
@@ -212,7 +208,6 @@ async def test_a_grant_that_a_stopped_standby_never_heard_of_does_not_last(
     monkeypatch: pytest.MonkeyPatch,
     real_redis: Redis,
     keys: Keys,
-    eventually: Eventually,
     granted: str,
 ) -> None:
     """Redis may carry the call out after the release: its connection was the slower one."""
@@ -288,9 +283,7 @@ async def test_a_record_edited_by_hand_does_not_keep_everybody_out(
     assert await elector(any_redis, keys).wait_until_leading() > 1
 
 
-async def test_a_lease_that_is_no_hash_is_told_of_once(
-    any_redis: Redis, keys: Keys, eventually: Eventually
-) -> None:
+async def test_a_lease_that_is_no_hash_is_told_of_once(any_redis: Redis, keys: Keys) -> None:
     await any_redis.set(keys.lease, "x")
     candidate = elector(any_redis, keys)
     with structlog.testing.capture_logs() as logs:
@@ -302,7 +295,7 @@ async def test_a_lease_that_is_no_hash_is_told_of_once(
 
 
 async def test_a_standby_outlives_a_redis_that_is_away(
-    monkeypatch: pytest.MonkeyPatch, fake_redis: Redis, keys: Keys, eventually: Eventually
+    monkeypatch: pytest.MonkeyPatch, fake_redis: Redis, keys: Keys
 ) -> None:
     candidate = elector(fake_redis, keys)
     working = fake_redis.evalsha

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,8 +12,7 @@ from structlog.testing import capture_logs
 from bridge import subscribers as module
 from bridge.lifecycle import Connected, Disconnected, MessageReceived
 from bridge.subscribers import Subscribers
-
-Eventually = Callable[..., Awaitable[None]]
+from tests.waiting import eventually
 
 CONNECTED = Connected("d", 1)
 
@@ -67,9 +65,7 @@ def test_nobody_is_told_of_what_nobody_wants(subscribers: Subscribers) -> None:
     assert not subscribers.wants(MessageReceived)
 
 
-async def test_an_async_subscriber_sees_things_in_their_order(
-    subscribers: Subscribers, eventually: Eventually
-) -> None:
+async def test_an_async_subscriber_sees_things_in_their_order(subscribers: Subscribers) -> None:
     seen: list[str] = []
 
     async def slow_at_first(received: MessageReceived) -> None:
@@ -105,7 +101,7 @@ async def test_an_endless_subscriber_holds_up_nobody_and_loses_what_is_too_much(
 
 @pytest.mark.parametrize("error", [ValueError("theirs"), asyncio.CancelledError()])
 async def test_what_a_subscriber_raises_is_logged_now_and_then_and_nothing_else(
-    subscribers: Subscribers, error: BaseException, eventually: Eventually
+    subscribers: Subscribers, error: BaseException
 ) -> None:
     seen: list[object] = []
 
@@ -131,7 +127,7 @@ async def test_what_a_subscriber_raises_is_logged_now_and_then_and_nothing_else(
 
 
 async def test_an_async_subscriber_that_fails_is_told_of_the_next_one(
-    subscribers: Subscribers, eventually: Eventually
+    subscribers: Subscribers,
 ) -> None:
     seen: list[str] = []
 
@@ -163,7 +159,7 @@ def test_a_slow_function_is_warned_of_once() -> None:
 
 
 async def test_who_settles_the_subscribers_is_not_cancelled_itself(
-    subscribers: Subscribers, eventually: Eventually
+    subscribers: Subscribers,
 ) -> None:
     ended: list[str] = []
 
@@ -177,7 +173,7 @@ async def test_who_settles_the_subscribers_is_not_cancelled_itself(
 
 
 async def test_a_subscription_ended_while_events_wait_leaves_no_coroutine_behind(
-    subscribers: Subscribers, eventually: Eventually
+    subscribers: Subscribers,
 ) -> None:
     seen: list[str] = []
     go = asyncio.Event()

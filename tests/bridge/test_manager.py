@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -42,8 +42,8 @@ from bridge.status import State
 from bridge.streams import Keys
 from bridge.web import PortTaken
 from handlers.samples import sample
+from tests.waiting import eventually
 
-Eventually = Callable[..., Awaitable[None]]
 PATIENCE = 5.0
 TYPE = "im.message.receive_v1"
 KINDS_OF_TEXT = {"ping", "pong", "heartbeat", "auth", "event"}
@@ -151,9 +151,7 @@ class TestLife:
         assert (seen[0].kind, seen[0].payload) == ("event", fields[b"envelope"])
         assert seen[0].message_id
 
-    async def test_start_after_stop_works_and_subscriptions_stay(
-        self, stage: Stage, eventually: Eventually
-    ) -> None:
+    async def test_start_after_stop_works_and_subscriptions_stay(self, stage: Stage) -> None:
         manager = stage.manager()
         seen = told(manager, Connected)
         for times in (1, 2, 3):
@@ -256,7 +254,7 @@ class TestFailures:
                 await manager.start()
 
     async def test_a_start_returns_though_feishu_is_away_and_tells_each_attempt(
-        self, stage: Stage, eventually: Eventually
+        self, stage: Stage
     ) -> None:
         stage.feishu.faults.refuse_discovery(code=1, times=4)  # the first is no attempt to connect
         manager = stage.manager()
@@ -266,9 +264,7 @@ class TestFailures:
         await manager.connected(PATIENCE)
         assert kinds(seen) == [Errored, Errored, Errored, Connected]
 
-    async def test_an_end_that_nobody_waits_for_is_logged_and_told(
-        self, stage: Stage, eventually: Eventually
-    ) -> None:
+    async def test_an_end_that_nobody_waits_for_is_logged_and_told(self, stage: Stage) -> None:
         manager = stage.manager(auto_reconnect=False)
         seen = told(manager, Errored)
         await manager.start()
@@ -293,9 +289,7 @@ class TestFailures:
         with pytest.raises(ConnectionOver):
             await manager.connected(PATIENCE)
 
-    async def test_so_many_failed_attempts_and_no_more(
-        self, stage: Stage, eventually: Eventually
-    ) -> None:
+    async def test_so_many_failed_attempts_and_no_more(self, stage: Stage) -> None:
         manager = stage.manager(max_reconnect_attempts=3)
         await manager.start()
         before = stage.feishu.stats["discoveries"]
@@ -350,7 +344,7 @@ class TestFailures:
 
 class TestTheConnection:
     async def test_a_reconnect_is_not_misled_by_failures_that_count_no_more(
-        self, stage: Stage, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stage.feishu.faults.refuse_discovery(code=1, times=2)
         async with stage.manager() as manager:
@@ -359,9 +353,7 @@ class TestTheConnection:
             await manager.reconnect()
             assert manager.status().connects == 2
 
-    async def test_a_standby_is_not_connected_and_says_who_is(
-        self, stage: Stage, eventually: Eventually
-    ) -> None:
+    async def test_a_standby_is_not_connected_and_says_who_is(self, stage: Stage) -> None:
         leader, standby = stage.manager(), stage.manager()
         await leader.start()
         await standby.start()
@@ -387,7 +379,7 @@ class TestTheConnection:
         with pytest.raises(NotConnected):
             await waiting
 
-    async def test_bytes_are_sent_as_they_are(self, stage: Stage, eventually: Eventually) -> None:
+    async def test_bytes_are_sent_as_they_are(self, stage: Stage) -> None:
         async with stage.manager() as manager:
             pings = stage.feishu.stats["pings"]
             ping = frames.new(service=1, method=frames.CONTROL, headers={"type": "ping"})
@@ -418,9 +410,7 @@ class TestTheConnection:
             assert kinds(seen) == [Disconnected, Connected]
             assert manager.is_connected
 
-    async def test_a_reconnect_loses_no_ack_of_what_was_read(
-        self, stage: Stage, eventually: Eventually
-    ) -> None:
+    async def test_a_reconnect_loses_no_ack_of_what_was_read(self, stage: Stage) -> None:
         async with stage.manager() as manager:
             seen = told(manager, MessageReceived)
             events = [sample(TYPE, event_id=f"e{n}", app_id=APP_ID) for n in range(50)]
@@ -466,9 +456,7 @@ class TestTheConnection:
 
 
 class TestClient:
-    async def test_it_tells_of_the_connection_and_nothing_secret(
-        self, stage: Stage, eventually: Eventually
-    ) -> None:
+    async def test_it_tells_of_the_connection_and_nothing_secret(self, stage: Stage) -> None:
         manager = stage.manager()
         assert not manager.client.is_connected
         async with manager:
@@ -489,9 +477,7 @@ class TestClient:
 
 
 class TestSubscribers:
-    async def test_each_pong_is_told_with_its_round_trip(
-        self, stage: Stage, eventually: Eventually
-    ) -> None:
+    async def test_each_pong_is_told_with_its_round_trip(self, stage: Stage) -> None:
         manager = stage.manager(ping_interval=2)
         seen = told(manager, HeartbeatReceived)
         await manager.start()
@@ -502,7 +488,7 @@ class TestSubscribers:
         assert abs(seen[0].at - manager.heartbeat.last) < 1_000
 
     async def test_a_heartbeat_of_the_text_dialect_says_itself_how_it_goes(
-        self, gateway: Stage, eventually: Eventually
+        self, gateway: Stage
     ) -> None:
         manager = gateway.manager(text_dialect=True)
         seen = told(manager, HeartbeatReceived)
@@ -520,9 +506,7 @@ class TestSubscribers:
         assert manager.heartbeat.last is not None
         assert manager.heartbeat.mean_interval is not None
 
-    async def test_every_message_of_the_text_dialect_is_told(
-        self, gateway: Stage, eventually: Eventually
-    ) -> None:
+    async def test_every_message_of_the_text_dialect_is_told(self, gateway: Stage) -> None:
         async with gateway.manager(text_dialect=True) as manager:
             await manager.connected(5)
             seen = told(manager, MessageReceived)
@@ -534,17 +518,13 @@ class TestSubscribers:
             await eventually(lambda: {each.kind for each in seen} >= KINDS_OF_TEXT)
             assert next(each for each in seen if each.kind == "ping").payload == ping.encode()
 
-    async def test_text_is_sent_where_it_is_spoken(
-        self, gateway: Stage, eventually: Eventually
-    ) -> None:
+    async def test_text_is_sent_where_it_is_spoken(self, gateway: Stage) -> None:
         async with gateway.manager(text_dialect=True) as manager:
             pings = gateway.feishu.stats["pings"]
             await manager.send('{"type":"ping"}')
             await eventually(lambda: gateway.feishu.stats["pings"] > pings)
 
-    async def test_a_subscriber_that_stops_the_manager_gets_to_its_end(
-        self, stage: Stage, eventually: Eventually
-    ) -> None:
+    async def test_a_subscriber_that_stops_the_manager_gets_to_its_end(self, stage: Stage) -> None:
         manager = stage.manager()
         done: list[State] = []
 
@@ -582,9 +562,7 @@ class TestSubscribers:
         assert time.monotonic() - began < 2.0
         assert tasks() == set()
 
-    async def test_a_lost_lease_is_told_with_its_reason(
-        self, stage: Stage, eventually: Eventually
-    ) -> None:
+    async def test_a_lost_lease_is_told_with_its_reason(self, stage: Stage) -> None:
         async with stage.manager() as manager:
             seen = told(manager, SteppedDown, Disconnected)
             other = {"holder": "b", "lease_duration": 60_000}
@@ -594,7 +572,7 @@ class TestSubscribers:
             assert not manager.is_connected
 
     async def test_an_outage_of_redis_is_told_once(
-        self, stage: Stage, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         attempts: list[int] = []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,8 +14,7 @@ from structlog.testing import capture_logs
 from bridge.memory import HOLD, RELIEF, Headroom, Memory, MemoryWatch
 from bridge.redis_client import async_client
 from bridge.subscribers import Subscribers
-
-Eventually = Callable[..., Awaitable[None]]
+from tests.waiting import eventually
 
 
 class Trimmer:
@@ -44,9 +43,7 @@ async def fill(redis: Redis, share: float) -> None:
     await redis.config_set("maxmemory", int(used / share))
 
 
-async def test_it_finds_redis_full_and_roomy_again_and_says_each_once(
-    limited: Redis, eventually: Eventually
-) -> None:
+async def test_it_finds_redis_full_and_roomy_again_and_says_each_once(limited: Redis) -> None:
     trimmer = Trimmer()
     watch = watch_on(limited, trimmer)
     headroom = watch.headroom
@@ -66,9 +63,7 @@ async def test_it_finds_redis_full_and_roomy_again_and_says_each_once(
     assert "raise maxmemory" in logs[0]["cure"]
 
 
-async def test_a_refused_write_is_heard_at_once_and_outlived(
-    limited: Redis, eventually: Eventually
-) -> None:
+async def test_a_refused_write_is_heard_at_once_and_outlived(limited: Redis) -> None:
     ahead = [0.0]
     watch = watch_on(limited, clock=lambda: ahead[0])
     watch.refused()
@@ -79,7 +74,7 @@ async def test_a_refused_write_is_heard_at_once_and_outlived(
     running.cancel()
 
 
-async def test_it_outlives_a_redis_that_is_away(eventually: Eventually) -> None:
+async def test_it_outlives_a_redis_that_is_away() -> None:
     client = async_client("redis://127.0.0.1:1/0")
     running = asyncio.create_task(watch_on(client).run())
     done, _ = await asyncio.wait({running}, timeout=0.05)
@@ -88,9 +83,7 @@ async def test_it_outlives_a_redis_that_is_away(eventually: Eventually) -> None:
     await client.aclose()
 
 
-async def test_a_user_who_may_not_ask_is_told_of_it_once(
-    real_redis: Redis, real_url: str, eventually: Eventually
-) -> None:
+async def test_a_user_who_may_not_ask_is_told_of_it_once(real_redis: Redis, real_url: str) -> None:
     await real_redis.execute_command(
         "ACL", "SETUSER", "blind", "on", ">secret", "~*", "+@all", "-info"
     )
@@ -114,7 +107,7 @@ class WithoutInfo:
         raise ResponseError(f"unknown command 'INFO', with args beginning with: '{section}'")
 
 
-async def test_a_redis_without_info_is_not_full_for_ever(eventually: Eventually) -> None:
+async def test_a_redis_without_info_is_not_full_for_ever() -> None:
     ahead = [0.0]
     with capture_logs() as logs:
         watch = watch_on(WithoutInfo(), clock=lambda: ahead[0])

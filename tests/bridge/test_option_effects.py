@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
 
@@ -22,10 +22,10 @@ from bridge.manager import ConnectionManager
 from bridge.pipe import Pipe
 from bridge.settings import BridgeSettings
 from handlers.samples import sample
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_settings")
 
-Eventually = Callable[..., Awaitable[None]]
 Make = Callable[..., ConnectionManager]
 PATIENCE = 5.0
 
@@ -76,7 +76,7 @@ def push(feishu: LocalFeishu, count: int) -> None:
 
 
 async def test_no_more_events_wait_than_message_queue_capacity_allows(
-    make: Make, feishu: LocalFeishu, redis_hangs: asyncio.Event, eventually: Eventually
+    make: Make, feishu: LocalFeishu, redis_hangs: asyncio.Event
 ) -> None:
     async with make(MessageQueueCapacity=3) as manager:
         await manager.connected(PATIENCE)
@@ -92,7 +92,6 @@ async def test_without_enable_message_queue_no_event_waits_for_those_before_it(
     make: Make,
     feishu: LocalFeishu,
     redis_hangs: asyncio.Event,
-    eventually: Eventually,
     *,
     enabled: bool,
     refused: bool,
@@ -108,7 +107,7 @@ async def test_without_enable_message_queue_no_event_waits_for_those_before_it(
 
 
 async def test_reconnect_delay_bounds_the_first_wait_and_later_ones_double(
-    make: Make, feishu: LocalFeishu, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    make: Make, feishu: LocalFeishu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Backoff.__init__, "__defaults__", (lambda: 1.0,))  # no jitter
     feishu.faults.refuse_discovery(code=1, times=4)  # the first is no attempt to connect
@@ -122,7 +121,7 @@ async def test_reconnect_delay_bounds_the_first_wait_and_later_ones_double(
 
 
 async def test_connection_timeout_holds_for_the_upgrade_too(
-    make: Make, feishu: LocalFeishu, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+    make: Make, feishu: LocalFeishu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Discovery is answered; who listens where it points to says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -136,7 +135,7 @@ async def test_connection_timeout_holds_for_the_upgrade_too(
 
 
 async def test_who_is_told_of_an_end_is_told_the_code_and_the_reason(
-    make: Make, feishu: LocalFeishu, eventually: Eventually
+    make: Make, feishu: LocalFeishu
 ) -> None:
     manager = make(ReconnectDelayMs=1)
     ends: list[Disconnected] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,10 +19,9 @@ from bridge.publisher import Publisher
 from bridge.redis_client import async_client
 from bridge.streams import BRIDGE_GROUP, Entry, Keys
 from tests.bridge.stand_ins import Leadership, Room, publisher_of
+from tests.waiting import eventually
 
 TERM = 7
-
-Eventually = Callable[..., Awaitable[None]]
 
 
 def entry(event_id: str, event_type: str = "im.message.receive_v1", term: int = TERM) -> Entry:
@@ -317,7 +316,7 @@ class TestTrouble:
         await publisher.close()
 
     async def test_a_server_that_hangs_is_refused_too_and_what_it_took_is_a_duplicate_later(
-        self, redis: Redis, keys: Keys, eventually: Eventually
+        self, redis: Redis, keys: Keys
     ) -> None:
         publisher = publisher_of(redis, keys, budget=0.3)
         await publish(publisher, entry("e1"))
@@ -383,7 +382,7 @@ async def test_no_more_may_wait_than_the_capacity_and_the_shortage_is_logged_fro
 
 
 async def test_without_a_queue_nothing_waits_for_what_is_on_its_way(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     await real_redis.hset(keys.lease, "term", TERM)
     publisher = publisher_of(real_redis, keys, capacity=Capacity(queue=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,12 +24,11 @@ from bridge.trimming import Trimmer
 from tests.bridge.stand_ins import Candidate, Leadership, publisher_of
 from tests.bridge.test_ops import status
 from tests.bridge.test_publisher import entry
+from tests.waiting import eventually
 
 IM = "im.message.receive_v1"
 TERM = 7
 BUDGET = 0.2
-
-Eventually = Callable[..., Awaitable[None]]
 
 
 @pytest.mark.parametrize(
@@ -169,9 +168,7 @@ def readiness(publisher: Publisher) -> list[str]:
 
 
 @pytest.mark.parametrize("right", ["evalsha", "hget", "get", "sismember", "scard", "sadd", "xadd"])
-async def test_publishing(
-    admin: Redis, publisher: Publisher, keys: Keys, right: str, eventually: Eventually
-) -> None:
+async def test_publishing(admin: Redis, publisher: Publisher, keys: Keys, right: str) -> None:
     """A leader that cannot is not ready, and is again though no other event comes."""
     await publish(publisher, "e1", "contact.user.created_v3")
     assert readiness(publisher) == []
@@ -194,7 +191,7 @@ async def test_publishing(
 
 
 async def test_who_takes_some_entries_and_refuses_others_is_not_well(
-    admin: Redis, publisher: Publisher, eventually: Eventually
+    admin: Redis, publisher: Publisher
 ) -> None:
     await publish(publisher, "e1", "contact.user.created_v3")
     await give(admin, "-sadd")
@@ -222,7 +219,7 @@ async def test_an_event_without_a_marker_is_published_once_and_that_is_told(
 
 
 async def test_an_outage_ends_with_the_leadership(
-    admin: Redis, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+    admin: Redis, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outage, "PERIOD", 0.05)
     leadership = Leadership()

@@ -23,16 +23,10 @@ from bridge import cli, errors
 from bridge.local.control import LocalControl
 from bridge.local.feishu import APP_ID, APP_SECRET
 from bridge.local.valkey import EmbeddedRedis
+from tests.waiting import until
 
 ROOT = Path(cli.__file__).parent.parent
 Start = Callable[..., subprocess.Popen[str]]
-
-
-def until(condition: Callable[[], object], timeout: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
 
 
 def free_port() -> int:

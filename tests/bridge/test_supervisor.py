@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -43,11 +43,10 @@ from bridge.status import Standing, State
 from bridge.streams import Keys
 from bridge.subscribers import Subscribers
 from bridge.supervisor import Supervisor
+from tests.waiting import eventually
 
 FAST = Timing(lease_duration=0.6, renew_deadline=0.4, retry_period=0.05)
 PACE = Pace(patience=0.1, busy_retry=0.01, refused_retry=0.01, steady=0.0, look=0.01)
-
-Eventually = Callable[..., Awaitable[None]]
 
 
 class Connection:
@@ -183,9 +182,7 @@ def envelope(event_id: str = "e1") -> bytes:
     return json.dumps({"schema": "2.0", "header": header, "event": {}}).encode()
 
 
-async def test_the_leader_connects_publishes_and_acks(
-    real_redis: Redis, keys: Keys, eventually: Eventually
-) -> None:
+async def test_the_leader_connects_publishes_and_acks(real_redis: Redis, keys: Keys) -> None:
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
         bridge.feishu.connection.push(envelope())
@@ -196,7 +193,7 @@ async def test_the_leader_connects_publishes_and_acks(
 
 
 async def test_a_standby_asks_feishu_whether_it_would_be_accepted_and_opens_nothing(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     async with Bridge(real_redis, keys, "a") as leader:
         await eventually(lambda: leader.connected)
@@ -208,7 +205,7 @@ async def test_a_standby_asks_feishu_whether_it_would_be_accepted_and_opens_noth
 
 
 async def test_a_stop_reads_no_more_acks_what_was_read_closes_and_then_hands_over(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     async with Bridge(real_redis, keys, "a") as leader, Bridge(real_redis, keys, "b") as standby:
         first, second = sorted((leader, standby), key=lambda bridge: not bridge.states)
@@ -225,7 +222,7 @@ async def test_a_stop_reads_no_more_acks_what_was_read_closes_and_then_hands_ove
 
 
 async def test_a_lost_lease_aborts_the_socket_before_anything_else(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
@@ -237,7 +234,7 @@ async def test_a_lost_lease_aborts_the_socket_before_anything_else(
 
 
 async def test_a_fenced_event_is_not_acked_and_ends_the_leadership(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
@@ -250,7 +247,7 @@ async def test_a_fenced_event_is_not_acked_and_ends_the_leadership(
 
 
 async def test_an_entry_of_an_earlier_term_is_fenced_without_ending_this_leadership(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
@@ -265,7 +262,7 @@ async def test_an_entry_of_an_earlier_term_is_fenced_without_ending_this_leaders
 
 
 async def test_a_close_is_routine_and_followed_by_a_new_discovery(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
@@ -276,7 +273,7 @@ async def test_a_close_is_routine_and_followed_by_a_new_discovery(
 
 
 async def test_a_reconnect_while_an_attempt_is_under_way_is_that_attempt(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     bridge = Bridge(real_redis, keys, attempts=Attempts(auto_reconnect=False))
     go, discover = asyncio.Event(), bridge.feishu.discover
@@ -298,7 +295,7 @@ async def test_a_reconnect_while_an_attempt_is_under_way_is_that_attempt(
 
 
 async def test_an_end_by_our_own_will_is_none_of_a_bridge_that_is_not_to_reconnect(
-    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    real_redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def close(connection: Connection) -> None:
         connection.end("closed by us")
@@ -317,7 +314,7 @@ async def test_an_end_by_our_own_will_is_none_of_a_bridge_that_is_not_to_reconne
 
 
 async def test_a_bridge_that_is_not_to_reconnect_publishes_what_it_has_read(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     bridge = Bridge(real_redis, keys, attempts=Attempts(auto_reconnect=False))
     running = asyncio.create_task(bridge.supervisor.run())
@@ -330,7 +327,7 @@ async def test_a_bridge_that_is_not_to_reconnect_publishes_what_it_has_read(
 
 
 async def test_failures_before_a_connection_that_lasts_do_not_count_later(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     async with Bridge(real_redis, keys, attempts=Attempts(most=3)) as bridge:
         for connections in (1, 2, 3):
@@ -342,7 +339,7 @@ async def test_failures_before_a_connection_that_lasts_do_not_count_later(
 
 
 async def test_a_stop_that_is_cancelled_twice_leaves_no_watchdog(
-    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    real_redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closing = asyncio.Event()
 
@@ -372,7 +369,7 @@ async def test_wrong_configuration_at_the_start_ends_the_bridge_before_it_has_th
 
 
 async def test_a_refusal_later_on_gives_the_lease_up_until_feishu_accepts_again(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
@@ -393,7 +390,7 @@ async def test_a_refusal_later_on_gives_the_lease_up_until_feishu_accepts_again(
 
 
 async def test_a_leader_that_is_refused_leaves_the_lease_to_one_that_is_accepted(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     async with Bridge(real_redis, keys, "a") as refused:
         await eventually(lambda: refused.connected)
@@ -409,7 +406,7 @@ async def test_a_leader_that_is_refused_leaves_the_lease_to_one_that_is_accepted
 
 
 async def test_a_standby_that_is_refused_never_takes_a_free_lease(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     async with Bridge(real_redis, keys, "a") as leader:
         await eventually(lambda: leader.connected)
@@ -427,9 +424,7 @@ async def test_a_standby_that_is_refused_never_takes_a_free_lease(
             await eventually(lambda: standby.connected)
 
 
-async def test_a_network_that_does_not_answer_is_no_refusal(
-    real_redis: Redis, keys: Keys, eventually: Eventually
-) -> None:
+async def test_a_network_that_does_not_answer_is_no_refusal(real_redis: Redis, keys: Keys) -> None:
     async with Bridge(real_redis, keys, "a") as leader:
         await eventually(lambda: leader.connected)
         standby = Bridge(real_redis, keys, "b", replace(PACE, busy_retry=60.0))
@@ -443,9 +438,7 @@ async def test_a_network_that_does_not_answer_is_no_refusal(
             await eventually(lambda: standby.connected)
 
 
-async def test_patience_cuts_attempts_and_pauses_short(
-    real_redis: Redis, keys: Keys, eventually: Eventually
-) -> None:
+async def test_patience_cuts_attempts_and_pauses_short(real_redis: Redis, keys: Keys) -> None:
     backoff = Backoff(lambda: 1.0, first=100.0)
     bridge = Bridge(real_redis, keys, pace=replace(PACE, patience=0.3), backoff=backoff)
     hung = asyncio.Event()
@@ -494,7 +487,7 @@ class TestASessionThatIsRefused:
         assert await real_redis.hget(keys.lease, "holder") == b""
 
     async def test_later_it_is_tried_again_slowly(
-        self, real_redis: Redis, keys: Keys, refused: list[bool], eventually: Eventually
+        self, real_redis: Redis, keys: Keys, refused: list[bool]
     ) -> None:
         refused[0] = False
         async with Bridge(real_redis, keys) as bridge:
@@ -507,7 +500,7 @@ class TestASessionThatIsRefused:
 
 
 async def test_a_crowded_feishu_keeps_the_lease_however_long_it_takes(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     bridge = Bridge(real_redis, keys)
     bridge.feishu.always = FeishuCrowded("too many connections")
@@ -517,7 +510,7 @@ async def test_a_crowded_feishu_keeps_the_lease_however_long_it_takes(
 
 
 async def test_a_leader_that_cannot_connect_lets_another_host_try(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     cut_off = Bridge(real_redis, keys, "a")
     cut_off.feishu.always = FeishuUnavailable("no network")
@@ -529,7 +522,7 @@ async def test_a_leader_that_cannot_connect_lets_another_host_try(
 
 
 async def test_a_full_redis_takes_nothing_in_until_it_has_room_again(
-    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    real_redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(MemoryWatch.__init__.__kwdefaults__, "period", 0.01)
     lifecycle, told = Subscribers(), []
@@ -554,9 +547,7 @@ async def test_a_full_redis_takes_nothing_in_until_it_has_room_again(
         await real_redis.config_set("maxmemory", 0)
 
 
-async def test_a_standby_does_not_go_on_calling_redis_full(
-    real_redis: Redis, keys: Keys, eventually: Eventually
-) -> None:
+async def test_a_standby_does_not_go_on_calling_redis_full(real_redis: Redis, keys: Keys) -> None:
     try:
         async with Bridge(real_redis, keys) as bridge:
             await eventually(lambda: bridge.connected)
@@ -572,7 +563,7 @@ async def test_a_standby_does_not_go_on_calling_redis_full(
 
 
 async def test_a_publish_that_redis_has_no_room_for_stops_the_intake_at_once(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     try:
         async with Bridge(real_redis, keys) as bridge:
@@ -591,7 +582,7 @@ def names_of_tasks() -> set[str]:
 
 
 async def test_a_lease_lost_while_draining_does_not_make_it_a_standby_again(
-    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    real_redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
@@ -609,7 +600,7 @@ async def test_a_lease_lost_while_draining_does_not_make_it_a_standby_again(
 
 
 async def test_the_board_goes_by_the_clock_of_redis_and_not_by_those_of_the_hosts(
-    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    real_redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds, _ = await real_redis.time()
     for name, ago in {"other": 1, "killed": 61, "of a clock that was ahead": -7_200}.items():
@@ -624,7 +615,7 @@ async def test_the_board_goes_by_the_clock_of_redis_and_not_by_those_of_the_host
 
 
 async def test_the_board_shows_the_bridge_and_forgets_the_killed(
-    real_redis: Redis, keys: Keys, eventually: Eventually
+    real_redis: Redis, keys: Keys
 ) -> None:
     await real_redis.hset(keys.bridges, "killed", b'{"at": 1}')
     await real_redis.hset(keys.bridges, "nonsense", b"\xff")
@@ -672,7 +663,7 @@ class TestBackoff:
 
 
 async def test_a_stop_takes_less_than_two_seconds_when_neither_redis_nor_feishu_answers(
-    keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def unanswered(connection: Connection) -> None:
         try:
@@ -696,7 +687,7 @@ async def test_a_stop_takes_less_than_two_seconds_when_neither_redis_nor_feishu_
 
 
 async def test_a_background_task_that_ends_by_a_mistake_ends_the_bridge_in_order(
-    real_redis: Redis, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+    real_redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def mistake(*arguments: object) -> None:
         raise KeyError("a mistake of ours")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from bridge import trimming
 from bridge.redis_client import async_client
 from bridge.streams import Keys
 from bridge.trimming import STEP, Trimmer
+from tests.waiting import eventually
 
 RETENTION = 3600.0
 OLD, YOUNG = 7200, 60
@@ -612,7 +613,6 @@ class TestRun:
         real_redis: Redis,
         keys: Keys,
         stream: str,
-        eventually: Callable[..., Awaitable[None]],
     ) -> None:
         trimmer = Trimmer(real_redis, keys, RETENTION)
         trimmer.period = 0.01
@@ -637,7 +637,6 @@ class TestRun:
         keys: Keys,
         stream: str,
         monkeypatch: pytest.MonkeyPatch,
-        eventually: Callable[..., Awaitable[None]],
     ) -> None:
         ids = await publish(real_redis, keys, YOUNG, YOUNG, YOUNG)
         await read(real_redis, stream, "workers", acknowledge=2)
@@ -686,7 +685,6 @@ class TestRun:
         real_redis: Redis,
         keys: Keys,
         monkeypatch: pytest.MonkeyPatch,
-        eventually: Callable[..., Awaitable[None]],
     ) -> None:
         trimmer = Trimmer(real_redis, keys, RETENTION)
         trimmer.period = 0.001

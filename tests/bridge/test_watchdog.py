@@ -6,10 +6,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
 
 from bridge.errors import EXIT_LEASE
 from bridge.watchdog import Stall, Watchdog
+from tests.waiting import eventually
 
 
 class TestStall:
@@ -33,9 +33,7 @@ def stick(seconds: float) -> None:
     time.sleep(seconds)
 
 
-async def test_only_a_leader_is_ended_and_only_when_the_loop_is_stuck(
-    eventually: Callable[..., Awaitable[None]],
-) -> None:
+async def test_only_a_leader_is_ended_and_only_when_the_loop_is_stuck() -> None:
     ended = threading.Event()
     codes: list[int] = []
     leads = False

@@ -8,7 +8,7 @@ from bridge.local.valkey import EmbeddedRedis
 from bridge.streams import Keys
 from tests.chaos.auditor import Auditor
 from tests.chaos.proxy import Command, CutProxy
-from tests.scenarios.stage import eventually
+from tests.waiting import eventually
 
 
 async def test_an_entry_whose_reply_was_lost_is_seen() -> None:

@@ -15,7 +15,8 @@ import pytest
 from bridge.local.feishu import LocalFeishu
 from bridge.local.valkey import EmbeddedRedis
 from handlers.registry import registry
-from tests.scenarios.stage import Actor, Stage, eventually
+from tests.scenarios.stage import Actor, Stage
+from tests.waiting import eventually
 
 EXAMPLES = Path(__file__).parent.parent.parent / "deploy" / "examples"
 

@@ -16,7 +16,8 @@ from bridge.manager import ConnectionManager
 from bridge.settings import BridgeSettings
 from tests.examples.conftest import Importer, Player, done
 from tests.scenarios.ops_port import free_port
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 
 async def test_what_happens_to_the_connection_is_told(play: Player, stage: Stage) -> None:

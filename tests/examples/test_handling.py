@@ -7,7 +7,8 @@ import sys
 
 from handlers.samples import sample
 from tests.examples.conftest import EXAMPLES, Player, done
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 
 async def test_a_handler_of_ones_own_handles_a_type_of_ones_own(play: Player, stage: Stage) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.examples.conftest import EXAMPLES, done
-from tests.scenarios.stage import Actor, Stage, eventually, message
+from tests.scenarios.stage import Actor, Stage, message
+from tests.waiting import eventually
 
 README = (EXAMPLES.parent.parent / "README.md").read_text(encoding="utf-8")
 GREET, ITS_TEST, BATCH, MIDDLEWARE, SERVICE, MANAGER = re.findall(

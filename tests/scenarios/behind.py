@@ -15,7 +15,8 @@ from bridge.local.feishu import LocalFeishu
 from bridge.local.pushes import Push
 from bridge.local.valkey import EmbeddedRedis
 from tests.chaos.proxy import CutProxy
-from tests.scenarios.stage import Actor, Stage, eventually, message
+from tests.scenarios.stage import Actor, Stage, message
+from tests.waiting import eventually
 
 TYPE = "im.message.receive_v1"
 

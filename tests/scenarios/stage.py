@@ -11,9 +11,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +28,7 @@ from bridge.local.valkey import EmbeddedRedis
 from bridge.processes import die_with_parent
 from bridge.streams import Keys
 from handlers.samples import sample
+from tests.waiting import eventually
 
 HANDLERS = "acting"
 """The module beside this one whose handlers write down what they do."""
@@ -38,16 +38,6 @@ FLYBRIDGE = str(Path(sys.executable).with_name("flybridge"))
 
 PATIENCE = 20.0
 """Seconds a condition may take; scenarios say so where it matters how fast."""
-
-
-async def eventually(condition: Callable[[], Any], within: float = PATIENCE) -> Any:
-    """Wait until the condition is true, and return what it gave."""
-    deadline = time.monotonic() + within
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within:g} s")
-        await asyncio.sleep(0.02)
-    return value
 
 
 @dataclass

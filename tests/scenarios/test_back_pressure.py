@@ -17,7 +17,8 @@ from bridge.local.ladder import Ladder
 from bridge.local.pushes import Push
 from bridge.local.valkey import EmbeddedRedis
 from tests.scenarios.ops_port import free_port
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 MEGABYTE = 1024 * 1024
 FILLER = 4 * MEGABYTE

@@ -10,7 +10,8 @@ import pytest
 
 from bridge import frames
 from tests.scenarios.ops_port import OpsPort
-from tests.scenarios.stage import Actor, Stage, eventually, message
+from tests.scenarios.stage import Actor, Stage, message
+from tests.waiting import eventually
 
 MIB = 1024 * 1024
 GROWTH = 150 * MIB

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from handlers.samples import sample
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 SIZE = 50
 """Of `gathering.gather`, which makes three attempts."""

@@ -18,7 +18,8 @@ from bridge.lifecycle import Connected, Disconnected
 from bridge.local.feishu import APP_ID, APP_SECRET
 from handlers import Context, Event, Handler, loggers
 from tests.scenarios.ops_port import free_port
-from tests.scenarios.stage import Actor, Stage, eventually, message
+from tests.scenarios.stage import Actor, Stage, message
+from tests.waiting import eventually
 
 PROGRAM = Path(__file__).with_name("building.py")
 

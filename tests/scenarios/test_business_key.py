@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
 from tests.scenarios.test_replay import flybridge
+from tests.waiting import eventually
 
 TYPE = "im.message.updated_v1"
 """With two handlers in `orderly`: `answer` is deduplicated by the message, `count` by nothing."""

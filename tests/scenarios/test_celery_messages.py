@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 CELERY = str(Path(sys.executable).with_name("celery"))
 

@@ -9,8 +9,9 @@ import pytest
 
 from bridge.local.feishu import LocalFeishu
 from bridge.local.valkey import EmbeddedRedis
-from tests.scenarios.stage import eventually, message
+from tests.scenarios.stage import message
 from tests.scenarios.topologies import ClusterRedis, FollowingStage
+from tests.waiting import eventually
 
 
 @pytest.fixture

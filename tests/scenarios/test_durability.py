@@ -11,7 +11,8 @@ from redis import Redis
 
 from bridge.errors import EXIT_REDIS
 from bridge.local.valkey import EmbeddedRedis
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 
 @pytest.fixture

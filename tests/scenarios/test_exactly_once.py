@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 
 async def test_one_event_pushed_a_hundred_times_to_two_workers_runs_once(stage: Stage) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 
 async def test_two_groups_each_handle_every_event_once(stage: Stage) -> None:

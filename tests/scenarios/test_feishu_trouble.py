@@ -11,7 +11,8 @@ import pytest
 from bridge.errors import EXIT_FEISHU
 from bridge.local.faults import CONNECTION_LIMIT, Faults
 from tests.scenarios.ops_port import OpsPort
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 WRONG_DOMAIN = 1_000_040_351
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.stage import FLYBRIDGE, Stage, eventually, message
+from tests.scenarios.stage import FLYBRIDGE, Stage, message
+from tests.waiting import eventually
 
 CELERY = (str(Path(sys.executable).with_name("celery")), "-A", "workers.app")
 

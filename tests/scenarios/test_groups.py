@@ -10,7 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from tests.scenarios.stage import FLYBRIDGE, Actor, Stage, eventually, message
+from tests.scenarios.stage import FLYBRIDGE, Actor, Stage, message
+from tests.waiting import eventually
 
 IM = "im.message.receive_v1"
 

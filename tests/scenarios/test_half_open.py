@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.behind import Diary, Pair, pair_behind_proxies
-from tests.scenarios.stage import eventually, time_of
+from tests.scenarios.stage import time_of
+from tests.waiting import eventually
 
 STUCK = 6.0
 """Seconds after which a worker has given up a silent connection: its socket timeout and some."""

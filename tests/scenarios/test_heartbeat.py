@@ -12,7 +12,8 @@ from bridge.local.feishu import APP_ID, APP_SECRET
 from bridge.manager import ConnectionManager
 from bridge.settings import BridgeSettings
 from tests.scenarios.ops_port import OpsPort
-from tests.scenarios.stage import Stage, eventually
+from tests.scenarios.stage import Stage
+from tests.waiting import eventually
 
 HEARTBEATS = {
     "total": "feishu_ws_heartbeats_total",

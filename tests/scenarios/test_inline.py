@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from handlers.samples import sample
-from tests.scenarios.stage import Actor, Stage, eventually, message
+from tests.scenarios.stage import Actor, Stage, message
+from tests.waiting import eventually
 
 PROGRAM = str(Path(__file__).with_name("inline_actor.py"))
 

@@ -7,7 +7,8 @@ import signal
 import time
 
 from tests.scenarios.ops_port import OpsPort
-from tests.scenarios.stage import Stage, eventually, message, time_of
+from tests.scenarios.stage import Stage, message, time_of
+from tests.waiting import eventually
 
 TAKE_OVER = 2.0 + 0.3
 """Seconds: lease_duration + retry_period of the stage."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 FAR = 3600
 """Seconds; a lease that does not run out while a scenario runs."""

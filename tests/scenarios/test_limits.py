@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from handlers.samples import sample
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 CELERY = str(Path(sys.executable).with_name("celery"))
 

@@ -24,9 +24,9 @@ from bridge.streams import Entry
 from tests.chaos.conversation import Command
 from tests.chaos.proxy import CutProxy, Match
 from tests.scenarios.behind import TYPE, Pair, pair_behind_proxies, proxy_of
-from tests.scenarios.stage import eventually
 from tests.scenarios.test_business_key import edited
 from tests.scenarios.test_ordering import attempts, out_of_order, said
+from tests.waiting import eventually
 from workers import poison
 from workers.beginning import Beginning
 from workers.claims import Pending, Run

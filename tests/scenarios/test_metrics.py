@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bridge.metrics import ROWS
 from tests.scenarios.ops_port import OpsPort
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 
 async def test_the_metrics_of_a_leader_move_and_a_standby_tells_only_of_itself(

@@ -9,7 +9,8 @@ import pytest
 
 from bridge.local.collector import LocalCollector, LocalSpan
 from tests.scenarios.ops_port import free_port
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 STREAM = "flybridge:{cli_a1b2c3d4e5f60718}:events:im.message.receive_v1"
 

@@ -9,7 +9,8 @@ import socket
 from contextlib import ExitStack
 
 from tests.scenarios.ops_port import OpsPort
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 
 async def test_leader_and_standby_are_both_live_and_ready_and_only_one_leads(

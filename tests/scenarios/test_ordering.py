@@ -6,7 +6,8 @@ import random
 import time
 from typing import Any
 
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 TYPE = "im.message.bot_muted_v1"
 """Whose handler in `orderly` is ordered by the chat."""

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.stage import Stage, eventually
+from tests.scenarios.stage import Stage
+from tests.waiting import eventually
 
 PROGRAM = str(Path(__file__).with_name("inline_actor.py"))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from handlers.samples import sample
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 ATTEMPTS = 3
 """Of `perils.endanger`."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from handlers.samples import sample
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 CELERY = str(Path(sys.executable).with_name("celery"))
 """The console script of the environment that runs the tests."""

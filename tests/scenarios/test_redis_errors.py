@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from tests.chaos.proxy import Match
 from tests.scenarios.behind import BEARS_TROUBLE, Pair, Watch, pair_behind_proxies
-from tests.scenarios.stage import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.behind import Pair, pair_behind_proxies
-from tests.scenarios.stage import eventually
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.scenarios.behind import (
     Watch,
     pair_behind_proxies,
 )
-from tests.scenarios.stage import eventually
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

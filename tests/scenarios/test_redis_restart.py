@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tests.scenarios.stage import Stage, eventually
+from tests.scenarios.stage import Stage
+from tests.waiting import eventually
 
 AWAY = 3.0
 """Seconds for which Redis is gone."""

@@ -12,7 +12,8 @@ from typing import Any
 from bridge.local.collector import LocalCollector
 from bridge.streams import Entry
 from tests.chaos.proxy import CutProxy
-from tests.scenarios.stage import FLYBRIDGE, Stage, eventually, message
+from tests.scenarios.stage import FLYBRIDGE, Stage, message
+from tests.waiting import eventually
 
 TYPE = "im.message.receive_v1"
 MODULE = "mending"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from handlers.samples import sample
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 LATE = 1.0
 """Seconds that a retry may come after it is due."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from handlers.samples import sample
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 TYPE = "vc.meeting.meeting_started_v1"
 """`acting` has no handler for it."""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from handlers.samples import sample
-from tests.scenarios.stage import Actor, Stage, eventually, message
+from tests.scenarios.stage import Actor, Stage, message
+from tests.waiting import eventually
 
 TYPE = "vc.meeting.meeting_started_v1"
 """`acting` has no handler for it."""

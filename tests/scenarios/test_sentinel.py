@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bridge.local.feishu import LocalFeishu
-from tests.scenarios.stage import eventually
 from tests.scenarios.topologies import FollowingStage, SentinelRedis
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bridge.errors import EXIT_REDIS, EXIT_SETTINGS
 from tests.scenarios.ops_port import free_port
-from tests.scenarios.stage import Actor, Stage, eventually, message
+from tests.scenarios.stage import Actor, Stage, message
+from tests.waiting import eventually
 
 
 async def refused(bridge: Actor) -> tuple[int, list[str]]:

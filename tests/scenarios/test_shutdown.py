@@ -12,7 +12,8 @@ import pytest
 
 from bridge.local.feishu import APP_ID, APP_SECRET
 from bridge.signals import EXIT_HURRIED, SAME
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 SERVICE = Path(__file__).with_name("building.py")
 """A bridge and a worker in one process."""

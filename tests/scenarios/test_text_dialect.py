@@ -12,7 +12,8 @@ from bridge.errors import EXIT_FEISHU
 from bridge.local.feishu import LocalFeishu
 from handlers import Context, Event
 from tests.scenarios.ops_port import free_port
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 
 @pytest.fixture

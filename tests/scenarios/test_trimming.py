@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 IM = "im.message.receive_v1"
 

@@ -7,7 +7,8 @@ import time
 import psutil
 
 from handlers.samples import sample
-from tests.scenarios.stage import Stage, eventually, message
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
 
 EVENT_LEASE = 2.0
 """Seconds; what the stage tells every worker."""

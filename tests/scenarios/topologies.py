@@ -7,8 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -25,21 +24,11 @@ from bridge.processes import die_with_parent
 from bridge.redis_client import sync_client
 from tests.redis_servers import any_binary
 from tests.scenarios.stage import Stage
+from tests.waiting import until
 
 SERVICE = "mymaster"
 PATIENCE = 15.0
 SLOT = key_slot(APP_ID.encode())
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for the condition and return what it gave; errors of Redis count as not yet."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        with suppress(RedisError):
-            if value := condition():
-                return value
-        time.sleep(0.02)
-    raise AssertionError(f"not within {PATIENCE:g} s: {what}")
 
 
 class Server:
@@ -116,9 +105,9 @@ class SentinelRedis:
         self.primary = DataServer(directory)
         self.replica = DataServer(directory, replicaof=f"127.0.0.1 {self.primary.port}")
         self.sentinels: list[SentinelServer] = []
-        until(self.in_sync, "a replica in sync")
+        until(self.in_sync, despite=(RedisError,))
         self.sentinels = [SentinelServer(directory, self.primary.port) for _ in range(3)]
-        until(self._agreed, "three Sentinels that know each other and the replica")
+        until(self._agreed, despite=(RedisError,))
 
     @property
     def url(self) -> str:
@@ -164,7 +153,7 @@ class ClusterRedis:
         settings = {"cluster-enabled": "yes", "cluster-node-timeout": 1000}
         self.nodes = [DataServer(directory, **settings) for _ in range(4)]
         for node in self.nodes:
-            until(partial(node.ask, "PING"), "a node that answers")
+            until(partial(node.ask, "PING"), despite=(RedisError,))
         *primaries, self.replica = self.nodes
         bounds = [0, 5461, 10922, 16384]
         for node, first, end in zip(primaries, bounds[:-1], bounds[1:], strict=True):
@@ -175,9 +164,9 @@ class ClusterRedis:
         for number, node in enumerate(self.nodes):
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             node.ask("CLUSTER", "MEET", "127.0.0.1", self.nodes[0].port)
-        until(lambda: all(self._well(node) for node in self.nodes), "a cluster of four")
+        until(lambda: all(self._well(node) for node in self.nodes), despite=(RedisError,))
         self.replica.ask("CLUSTER", "REPLICATE", self.name(self.owner))
-        until(self.in_sync, "a replica in sync")
+        until(self.in_sync, despite=(RedisError,))
 
     @property
     def url(self) -> str:

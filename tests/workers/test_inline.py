@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from bridge.streams import Entry, Keys
 from handlers import Context, Event, Middleware, Registry, Reject, Retry
 from handlers.batch import Batch
 from handlers.errors import RegistrationInvalid
+from tests.waiting import eventually
 from workers import poison
 from workers.following import Following
 from workers.inline import InlineWorker
@@ -42,13 +43,6 @@ APP = "cli_test"
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read waits a second for entries, which every stop would have to wait for."""
     monkeypatch.setattr("workers.intake.BLOCK", 0.05)
-
-
-async def eventually(condition: Callable[[], Any], within: float = 5.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.005)
 
 
 class Stage:

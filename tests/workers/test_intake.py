@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bridge.streams import Entry
 from handlers.registry import Registry
+from tests.waiting import until
 from workers.batches import Batches
 from workers.claims import Busy, Duplicate, Pending, Queued, Run, Settlement
 from workers.coverage import Sighting
@@ -49,13 +50,6 @@ def item(event_id: str) -> Pending:
 
 def run(event_id: str) -> Run:
     return Run(item(event_id), f"token-{event_id}", 1, {})
-
-
-def until(condition: Callable[[], Any], within: float = 5.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.002)
 
 
 class Reader:

@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError
 from structlog.testing import capture_logs
 
 from bridge.streams import Keys
+from tests.waiting import until
 from workers.locks import EventLock, LockLost, LockTaken
 
 Make = Callable[[str], EventLock]
@@ -29,13 +30,6 @@ def make(redis: Redis, keys: Keys) -> Make:
 @pytest.fixture
 def key(keys: Keys) -> str:
     return "lock:" + keys.lock_name("workers", "ev1")
-
-
-def until(condition: Callable[[], Any], within: float = 5.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.01)
 
 
 def test_it_is_kept_as_long_as_the_work_runs(make, redis, key):

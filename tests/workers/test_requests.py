@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ from celery.worker import state
 from kombu.utils.limits import TokenBucket
 
 from bridge.streams import Entry
+from tests.waiting import until
 from workers.changes import NONE_MADE
 from workers.claims import Pending, Run
 from workers.crashes import CRASH_BACKOFF_MAX, CRASHED, crashed
@@ -79,13 +80,6 @@ def failure(error: BaseException) -> ExceptionInfo:
         raise error
     except BaseException:
         return ExceptionInfo()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +21,7 @@ from bridge.scripts import is_spoilt
 from bridge.settings import WorkerSettings
 from bridge.streams import Entry, Keys
 from handlers import Context, Event, Registry, Reject, Retry
+from tests.waiting import eventually
 from workers.business import _digest
 from workers.inline import InlineWorker
 
@@ -172,13 +172,6 @@ class Stage:
 def stage(redis: Redis, server: EmbeddedRedis) -> Stage:
     redis.sadd(KEYS.types, PLAIN, OTHER, ORDERED, ONCE)
     return Stage(redis, server.url)
-
-
-async def eventually(condition: Callable[[], Any], within: float = 30 * LEASE) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.005)
 
 
 def as_text(redis: Redis, key: str) -> None:

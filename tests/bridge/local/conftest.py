@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -70,13 +69,6 @@ async def connected(url: str) -> AsyncIterator[Client]:
         yield Client(ws)
 
 
-async def until(condition: Callable[[], bool], within: float = 5.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not become true"
-        await asyncio.sleep(0.005)
-
-
 @pytest.fixture(name="discover")
 def discover_fixture() -> Callable[..., Awaitable[tuple[int, dict[str, Any]]]]:
     return discover
@@ -85,8 +77,3 @@ def discover_fixture() -> Callable[..., Awaitable[tuple[int, dict[str, Any]]]]:
 @pytest.fixture(name="connected")
 def connected_fixture() -> Callable[[str], Any]:
     return connected
-
-
-@pytest.fixture(name="until")
-def until_fixture() -> Callable[..., Awaitable[None]]:
-    return until

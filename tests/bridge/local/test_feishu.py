@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from bridge import frames
 from bridge.local.feishu import LocalFeishu
 from handlers.samples import sample
+from tests.waiting import eventually
 
 
 def ipv6() -> bool:
@@ -100,21 +101,21 @@ async def test_an_event_is_given_up_at_the_end_of_the_ladder(connected: Any) -> 
 
 
 async def test_events_pushed_while_nobody_is_connected_come_with_the_connection(
-    connected: Any, until: Any
+    connected: Any,
 ) -> None:
     async with LocalFeishu() as feishu:
         push = feishu.push(sample(TYPE))
-        await until(lambda: len(push.attempts) == 1)
+        await eventually(lambda: len(push.attempts) == 1)
         async with connected(feishu.url) as client:
             await client.ack(await client.receive())
             assert await push.wait(5)
     assert [attempt.ending for attempt in push.attempts] == ["unreachable", "acked"]
 
 
-async def test_pushing_on_connect_can_be_switched_off(connected: Any, until: Any) -> None:
+async def test_pushing_on_connect_can_be_switched_off(connected: Any) -> None:
     async with LocalFeishu(push_on_connect=False) as feishu:
         push = feishu.push(sample(TYPE))
-        await until(lambda: len(push.attempts) == 1)
+        await eventually(lambda: len(push.attempts) == 1)
         async with connected(feishu.url) as client:
             await client.ping()
             pong = await client.receive()
@@ -137,17 +138,17 @@ async def test_what_was_in_flight_on_a_cut_connection_comes_again_on_the_next(
     assert [attempt.ending for attempt in push.attempts] == ["cut", "acked"]
 
 
-async def test_each_event_goes_to_one_of_the_connections(connected: Any, until: Any) -> None:
+async def test_each_event_goes_to_one_of_the_connections(connected: Any) -> None:
     async with (
         LocalFeishu() as feishu,
         connected(feishu.url) as first,
         connected(feishu.url) as second,
     ):
         readers = [asyncio.create_task(each.ack_all()) for each in (first, second)]
-        await until(lambda: len(feishu.connections) == 2)
+        await eventually(lambda: len(feishu.connections) == 2)
         for _ in range(100):
             feishu.push(sample(TYPE))
-        await until(lambda: feishu.stats["acked"] == 100)
+        await eventually(lambda: feishu.stats["acked"] == 100)
         shares = [each.pushes for each in feishu.connections.values()]
         for reader in readers:
             reader.cancel()
@@ -211,15 +212,13 @@ async def test_a_clean_close_says_bye(connected: Any) -> None:
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1000, "bye")
 
 
-async def test_a_frozen_connection_stays_open_and_answers_nothing(
-    connected: Any, until: Any
-) -> None:
+async def test_a_frozen_connection_stays_open_and_answers_nothing(connected: Any) -> None:
     async with LocalFeishu() as feishu, connected(feishu.url) as client:
-        await until(lambda: len(feishu.connections) == 1)
+        await eventually(lambda: len(feishu.connections) == 1)
         feishu.faults.freeze(seconds=0.3)
         push = feishu.push(sample(TYPE))
         await client.ping()
-        await until(lambda: len(push.attempts) == 1)
+        await eventually(lambda: len(push.attempts) == 1)
         with pytest.raises(ConnectionClosed):
             await client.receive()
     assert feishu.stats["pings"] == 0
@@ -264,18 +263,18 @@ async def test_duplicates_have_the_same_event_id_and_different_message_ids(
     assert len({each["message_id"] for each in headers}) == 3
 
 
-async def test_garbage_is_sent_as_given(connected: Any, until: Any) -> None:
+async def test_garbage_is_sent_as_given(connected: Any) -> None:
     async with LocalFeishu() as feishu, connected(feishu.url) as client:
-        await until(lambda: len(feishu.connections) == 1)
+        await eventually(lambda: len(feishu.connections) == 1)
         feishu.faults.send_raw(data=b"\x00garbage")
         assert await client.ws.recv() == b"\x00garbage"
 
 
-async def test_a_delayed_push_arrives_after_a_later_pong(connected: Any, until: Any) -> None:
+async def test_a_delayed_push_arrives_after_a_later_pong(connected: Any) -> None:
     async with LocalFeishu() as feishu, connected(feishu.url) as client:
         feishu.faults.delay(seconds=0.2, times=1)
         push = feishu.push(sample(TYPE))
-        await until(lambda: bool(push.attempts))
+        await eventually(lambda: bool(push.attempts))
         await client.ping()
         methods = [(await client.receive()).method for _ in range(2)]
     assert methods == [frames.CONTROL, frames.DATA]

@@ -21,6 +21,7 @@ from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
 from bridge.text_dialect import TextDialect
 from handlers.samples import sample
 from tests.bridge.stand_ins import Receiver
+from tests.waiting import eventually
 
 PATIENCE = 5.0
 V1, V2 = "approval_instance", "im.message.receive_v1"
@@ -72,20 +73,20 @@ async def test_an_event_in_text_is_delivered_with_an_envelope_that_the_bridge_re
     assert feishu.stats["unexpected_acks"] == 0
 
 
-async def test_pings_are_answered_and_the_next_ones_are_text(until: Any) -> None:
+async def test_pings_are_answered_and_the_next_ones_are_text() -> None:
     async with LocalFeishu(text_dialect=True) as feishu, bridging(feishu) as bridge:
         heartbeat = bridge.connection.protocol.heartbeat
-        await until(lambda: heartbeat.total == 1)
+        await eventually(lambda: heartbeat.total == 1)
         assert feishu.stats["ignored"] == 1, "Feishu's own ping means nothing here"
         assert isinstance(bridge.connection.protocol.ping(0.0), str)
 
 
-async def test_with_the_right_token_events_come_and_with_none_they_do_not(until: Any) -> None:
+async def test_with_the_right_token_events_come_and_with_none_they_do_not() -> None:
     async with LocalFeishu(text_dialect=True, text_token="t-1") as feishu:
         async with bridging(feishu) as bridge:
             push = feishu.push(sample(V2, event_id="e1"))
-            await until(lambda: bridge.connection.protocol.last_pong is not None)
-            await until(lambda: bool(push.attempts))
+            await eventually(lambda: bridge.connection.protocol.last_pong is not None)
+            await eventually(lambda: bool(push.attempts))
             assert push.attempts[0].ending == "unreachable"
         async with bridging(feishu, token="t-1") as bridge:
             assert header((await bridge.next()).payload).event_id == "e1"
