@@ -1,7 +1,4 @@
-"""Puts an intake together: Redis clients, reader, guard, spans. The same for every kind of worker.
-
-It starts nothing, and what runs the events is given to it.
-"""
+"""Puts the parts of one worker together, whatever its pool is."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING
 
 import redis
@@ -21,46 +19,87 @@ from bridge.redis_client import sync_client
 from bridge.streams import Keys
 from bridge.topology import parse
 from workers import poison
+from workers.batches import Batches
 from workers.beginning import Beginning, moment
 from workers.bridges import Bridges
 from workers.business import BusinessKeys
+from workers.claimer import Claimer
 from workers.claims import Run
 from workers.consumer import Consumer
 from workers.group_watch import GroupWatch
 from workers.guard import Guard
+from workers.handover import HandOver
+from workers.held import Held
 from workers.intake import Intake
+from workers.keeper import Keeper
+from workers.limits import Limits
 from workers.mending import StreamMending
 from workers.ordering import Ordering
+from workers.outages import Outages
 from workers.pending_list import PendingList
 from workers.reader import StreamReader
 from workers.redis_clock import RedisClock
 from workers.selection import Selection, Share
+from workers.settler import Settler
 from workers.spans import IntakeSpans
 from workers.spoilt import SpoiltKeys
+from workers.stalls import Stalls
 from workers.unhandled import Unhandled
+from workers.waiting import Waiting
 
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
     from handlers.registry import Registry
-    from workers.handover import HandOver
+    from workers.port import Port
     from workers.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """An intake that has not started, and what its pool needs besides."""
+    """The parts of one worker that its owner deals with."""
 
     intake: Intake
-    trace: Callable[[Run], str]
-    """Gives the traceparent of an event."""
-    isolate: Callable[[Run], int]
-    """See `poison.isolate`; it waits for Redis."""
+    dispatcher: HandOver
+    waiting: Waiting
+    held: Held
+    claimer: Claimer
+    settler: Settler
+    stalls: Stalls
+    spans: IntakeSpans
+    isolation: poison.Isolation
     clients: tuple[redis.Redis, ...]
 
+    def start(self, begun: Callable[[], None]) -> None:
+        """Take up the streams; see `Intake.start`."""
+        self.intake.start(begun, self.dispatcher.relieve)
+
+    def abandon(self, most: float) -> None:
+        """Give back all that has not ended, in so many seconds; the process ends next. Callable
+        from any thread."""
+        self.dispatcher.abandon()
+        self.intake.abandon(most)
+
     def close(self) -> None:
-        """Close the connections to Redis, when the intake is closed."""
+        """Settle what ended, leave the groups, export the spans, close the connections."""
+        self.intake.close()
+        self.spans.close()
+        self.isolation.close()
         for client in self.clients:
             client.close()
+
+    def counts(self) -> dict[str, int]:
+        """What operators ask for."""
+        return {
+            "held": len(self.held),
+            "parked": self.waiting.limits.parked,
+            "requests": self.dispatcher.requests,
+            "settled": self.settler.settled,
+            "duplicates": self.claimer.duplicates,
+            "skipped": self.claimer.skipped,
+            "stalled": self.stalls.count,
+            "spans_lost": self.spans.lost + telemetry.spans_lost(),
+            "unhandled": self.claimer.unhandled,
+        }
 
 
 def consumer_name(worker: str) -> str:
@@ -85,19 +124,19 @@ def assemble(
     registry: Registry,
     routing: Routing,
     share: Share,
-    pool: HandOver,
+    port: Port,
     name: str,
     died: Callable[[], None],
     started: int | None,
 ) -> Assembly:
-    """Make the intake of one worker.
+    """Put one worker together; nothing is started.
 
     Args:
-        settings: of the worker.
+        settings: its settings.
         registry: its handlers.
-        routing: their routes.
-        share: what it reads.
-        pool: takes what was claimed.
+        routing: the routes of these.
+        share: which of the events it reads.
+        port: the pool that runs them.
         name: see `consumer_name`.
         died: see `Intake`.
         started: see `started`.
@@ -136,27 +175,43 @@ def assemble(
         for each in (client, once):
             each.connection_pool.disconnect(inuse_connections=False)
 
-    watch = GroupWatch(settings.group)
-    bridges = Bridges(once, keys, str(parse(settings.redis_url)))
     unhandled = Unhandled(
         registry, reader.sightings, reader.look, settings.group, settings.unhandled_after
     )
+    watch = GroupWatch(settings.group)
+    bridges = Bridges(once, keys, str(parse(settings.redis_url)))
+    selection = Selection(
+        reader, keys, settings.group, registry, routing, share, unhandled, watch, bridges
+    )
+    lease, complete = settings.event_lease, Event()
+    pending = PendingList(consumer, lease)
+    waiting = waiting_for(routing, port)
+    held = Held(waiting)
+    outages = Outages(reader, disconnect, complete)
+    settler = Settler(guard, held, outages, spans, waiting, port.ring, complete)
+    claimer = Claimer(guard, pending, held, waiting, settler, unhandled, spans, lease, port.ring)
+    keeper = Keeper(reader, pending, guard, clock, held, waiting, outages, claimer, lease)
     intake = Intake(
-        reader,
-        PendingList(consumer, settings.event_lease),
-        guard,
-        clock,
-        Selection(
-            reader, keys, settings.group, registry, routing, share, unhandled, watch, bridges
-        ).streams,
-        settings.event_lease,
-        pool.waiting,
-        pool.ring,
-        spans,
-        died,
-        disconnect,
-        unhandled,
-        pool.relieve,
+        selection.streams, reader, pending, claimer, waiting, held, keeper, settler, outages, died
     )
     isolate = partial(poison.isolate, client, keys, settings.group)
-    return Assembly(intake, spans.context, isolate, (client, once))
+    isolation = poison.Isolation(isolate, port.ring)
+    dispatcher = HandOver(routing, port, waiting, held, settler, spans.context, isolation)
+    return Assembly(
+        intake, dispatcher, waiting, held, claimer, settler, consumer.stalls, spans, isolation,
+        (client, once),
+    )  # fmt: skip
+
+
+def waiting_for(routing: Routing, port: Port) -> Waiting:
+    """Where claimed events wait for a pool."""
+
+    def most(run: Run) -> int:
+        return routing.max_attempts_of(routing.task_of(run.pending.entry.event_type))
+
+    return Waiting(
+        Limits(routing.task_of, routing.concurrency_of, port.bucket_of),
+        Batches(routing.task_of, routing.batch_of),
+        lambda run: poison.is_suspect(run, most(run), shares_process=port.shares_process),
+        lambda run: poison.patience(run, most(run)),
+    )

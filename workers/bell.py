@@ -7,36 +7,35 @@ to a second later, and so does a timer of no delay (kombu 5.7).
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 
 class Bell:
-    """Rings once for any number of calls between two answers.
+    """Rings once for any number of calls between two answers."""
 
-    Args:
-        answer: called by the loop.
-    """
-
-    def __init__(self, answer: Callable[[], None]) -> None:
-        self._answer = answer
+    def __init__(self) -> None:
+        self.answer: Callable[[], None] = lambda: None
+        """Called by the loop."""
+        self.rung_at: float | None = None
+        """Monotonic seconds of a ring that was not answered yet."""
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
-        self._rung = False
 
     def hang(self, hub: Any) -> None:
         """Have this hub answer; a hub that was reset has forgotten its bells."""
         hub.add_reader(self._reader, self._heard)
-        self._rung = False
+        self.rung_at = None
         self.ring()
 
     def ring(self) -> None:
         """Have the loop call `answer` soon."""
-        if self._rung:
+        if self.rung_at is not None:
             return
-        self._rung = True
+        self.rung_at = time.monotonic()
         # A full pipe rings already.
         with suppress(BlockingIOError):
             os.write(self._writer, b"!")
@@ -45,5 +44,5 @@ class Bell:
         with suppress(BlockingIOError):
             os.read(self._reader, 4096)
         # Before the answer: what comes up while it works must ring again.
-        self._rung = False
-        self._answer()
+        self.rung_at = None
+        self.answer()

@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING, Any
 from celery import bootsteps, signals
 from celery.worker import state
 
-from bridge import telemetry
 from bridge.errors import EXIT_SETTINGS, EXIT_TASK
 from bridge.signals import GIVING_BACK
 from handlers.loggers import get_logger
 from handlers.registry import registry
 from workers import watch
-from workers.assembly import assemble, consumer_name, started
+from workers.assembly import Assembly, assemble, consumer_name, started
 from workers.celery_port import CeleryPort
-from workers.handover import HandOver
 from workers.selection import Share
 from workers.stray import Unread
 
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
-    from workers.intake import Intake
     from workers.routing import Routing
 
 log = get_logger("workers.bootstep")
@@ -45,10 +42,9 @@ class IntakeStep(bootsteps.StartStopStep):
 
     def __init__(self, consumer: Any, **_: Any) -> None:
         self._consumer = consumer
+        self._name = consumer_name(consumer.hostname)
         self._port = CeleryPort(consumer)
-        self._pool = HandOver(self.routing, self._port)
-        self._intake: Intake | None = None
-        self._name = ""
+        self._worker: Assembly | None = None
         self._unread = Unread()
 
     def start(self, consumer: Any) -> None:
@@ -57,69 +53,50 @@ class IntakeStep(bootsteps.StartStopStep):
             log.critical("worker.refused", reason=_unfit(consumer))
             raise SystemExit(EXIT_SETTINGS)
         self._consumer = consumer
-        if self._intake is None:
-            self._intake = self._make_intake(consumer)
+        if self._worker is None:
+            self._worker = self._assemble()
             signals.worker_shutdown.connect(self._close, weak=False)
             # Celery's loop looks at its orders when it wakes.
             signals.worker_shutting_down.connect(self._wake, weak=False)
         self._port.resume(consumer)
-        self._intake.slots = self._port.slots
-        self._intake.start(self._tell_started)
-        self._pool.resume()
+        self._worker.held.slots = self._port.slots
+        self._worker.start(self._tell_started)
+        self._worker.dispatcher.resume()
         # Celery cancels it when it makes the consumer anew.
         consumer.timer.call_repeatedly(LOOK, self._look)
 
     def stop(self, consumer: Any) -> None:
         """The consumer goes: for good at shutdown, for a moment when the broker was lost."""
-        if self._intake is None:
+        if self._worker is None:
             return
-        self._pool.recall()
+        self._worker.dispatcher.recall()
         if consumer.controller.blueprint.state != bootsteps.RUN:
-            self._intake.stop()
+            self._worker.intake.stop()
 
     def abandon(self) -> None:
         """Give back all that has not ended; the process ends next. Callable from any thread."""
-        if self._intake is not None:
-            self._pool.abandon()
-            self._intake.abandon(GIVING_BACK)
+        if self._worker is not None:
+            self._worker.abandon(GIVING_BACK)
 
     def info(self, consumer: Any) -> dict[str, Any]:
         """For `celery inspect stats`."""
-        intake = self._intake
-        if intake is None:
+        if self._worker is None:
             return {}
-        return {
-            "streams": {
-                "held": intake.held,
-                "parked": self._pool.waiting.limits.parked,
-                "requests": self._pool.requests,
-                "settled": intake.settled,
-                "duplicates": intake.duplicates,
-                "skipped": intake.skipped,
-                "overruns": watch.here().counts.overruns,
-                "blocked": watch.here().counts.blocked,
-                "stalled": intake.stalled,
-                "spans_lost": intake.spans_lost + telemetry.spans_lost(),
-                "unhandled": intake.unhandled,
-            }
-        }
+        watched = watch.here().counts
+        counts = {"overruns": watched.overruns, "blocked": watched.blocked}
+        return {"streams": {**self._worker.counts(), **counts}}
 
-    def _make_intake(self, consumer: Any) -> Intake:
-        settings = self.settings
-        self._name = consumer_name(consumer.hostname)
-        share = Share(self._queues, self._consumes)
-        made = assemble(
-            settings,
+    def _assemble(self) -> Assembly:
+        return assemble(
+            self.settings,
             registry,
             self.routing,
-            share,
-            self._pool,
+            Share(self._queues, self._consumes),
+            self._port,
             self._name,
             self._died,
-            started(settings),
+            started(self.settings),
         )
-        self._pool.begin(made.intake, made.trace, made.isolate)
-        return made.intake
 
     def _tell_started(self) -> None:
         log.info(
@@ -143,14 +120,14 @@ class IntakeStep(bootsteps.StartStopStep):
 
     def _died(self) -> None:
         state.should_stop = EXIT_TASK
-        self._pool.ring()
+        self._port.ring()
 
     def _wake(self, **_: Any) -> None:
-        self._pool.ring()
+        self._port.ring()
 
     def _close(self, **_: Any) -> None:
-        if self._intake is not None:
-            self._intake.close()
+        if self._worker is not None:
+            self._worker.close()
 
 
 def _unfit(consumer: Any) -> str:

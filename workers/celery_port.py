@@ -32,7 +32,7 @@ class CeleryPort:
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._bell: Bell
+        self._bell = Bell()
 
     def resume(self, consumer: Any) -> None:
         """Go on with a consumer that was made, or made anew."""
@@ -102,12 +102,17 @@ class CeleryPort:
         return call
 
     def listen(self, answer: Callable[[], None]) -> None:
-        """Have Celery's loop answer the rings, once there is one; see `resume`."""
-        self._bell = Bell(answer)
+        """Have Celery's loop call `answer` soon after each ring."""
+        self._bell.answer = answer
 
     def ring(self) -> None:
         """Callable from any thread."""
         self._bell.ring()
+
+    @property
+    def rung_at(self) -> float | None:
+        """See `Bell`."""
+        return self._bell.rung_at
 
 
 def _hear_last_words(request_id: str, results: Results) -> None:

@@ -73,5 +73,3 @@ class Settlement(Struct, frozen=True, gc=False):
 
     run: Run
     outcome: Outcome
-    returned: bool = False
-    """The handlers never started: the attempt does not count."""

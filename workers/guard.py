@@ -370,7 +370,5 @@ def _is_plain(settlement: Settlement) -> bool:
 
 
 def _verdict(settlement: Settlement) -> str:
-    if settlement.returned:
-        return "return"
     verdict = settlement.outcome.verdict
     return "crash" if verdict == "retry" and settlement.outcome.crashed else verdict

@@ -1,7 +1,7 @@
 """Hands claimed events to a pool as it has room, and takes back what the pool forgets.
 
 What waits takes turns: the events of each limited task, and all others. A suspect of killing its
-process has the pool to itself. It reads no stream, settles nothing, and knows no Celery.
+process has the pool to itself.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import RedisError
+
 from handlers.loggers import get_logger
 from workers import poison
 from workers.alarm import Alarm
-from workers.batches import Batches
 from workers.bundles import Bundles
 from workers.crashes import crashed
-from workers.limits import LOOK, Limits
-from workers.outcomes import Outcome
+from workers.limits import LOOK
 from workers.relief import PATIENCE, Relief
-from workers.solitude import Solitude
-from workers.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from workers.claims import Run
-    from workers.intake import Intake
+    from workers.held import Held
+    from workers.outcomes import Outcome
     from workers.port import Port, Request, Trace
     from workers.routing import Routing
+    from workers.settler import Settler
+    from workers.waiting import Waiting
 
 log = get_logger("workers.handover")
 
@@ -49,52 +50,44 @@ LEFT = f"it goes on in a thread; end this process: in {LEAVING:g} s others may r
 
 
 class HandOver:
-    """Between the events that wait and one pool; all but `ring` belongs to the port's loop.
+    """Between the events that wait and one pool; belongs to the port's loop.
 
     Args:
-        routing: of this worker.
+        routing: tells the task of an event, and its limits.
         port: of the pool.
+        waiting: what was claimed for it.
+        held: tells which claims are still ours, and how much more to claim.
+        settler: is told how attempts end.
+        trace: gives the traceparent of an event.
+        isolate: notes that an event runs alone; see `poison.Isolation`.
     """
 
-    def __init__(self, routing: Routing, port: Port) -> None:
-        self._port = port
+    def __init__(
+        self,
+        routing: Routing,
+        port: Port,
+        waiting: Waiting,
+        held: Held,
+        settler: Settler,
+        trace: Trace,
+        isolate: Callable[[Run], int | None],
+    ) -> None:
         self._routing = routing
-        port.listen(self.hand_over)
+        self._port = port
+        self._waiting = waiting
+        self._held = held
+        self._settler = settler
+        self._trace = trace
+        self._isolate = isolate
         self._requests: dict[Request, float] = {}
         # Who takes out what waits: the port's loop, or `relieve`.
         self._picking = threading.Lock()
         self._given = self._ended = 0
-        self._rung: float | None = None
         self._relief = Relief()
         self._bundles = Bundles()
         self._alarm = Alarm(port, self.hand_over)
         self._turn = 0
-        self._intake: Intake | None = None
-        self._trace: Trace
-        self._solitude: Solitude
-        limits = Limits(routing.task_of, routing.concurrency_of, port.bucket_of)
-        batches = Batches(routing.task_of, routing.batch_of)
-        self.waiting = Waiting(limits, batches, self._is_suspect, self._patience)
-        """Where the intake puts what it claimed."""
-
-    def begin(self, intake: Intake, trace: Trace, isolate: Callable[[Run], int | None]) -> None:
-        """Take over what waits for the pool from now on.
-
-        Args:
-            intake: is told how attempts end.
-            trace: gives the traceparent of an event.
-            isolate: notes that an event runs alone; see `poison.isolate`. None: it is being noted,
-                and a ring will tell when to ask again.
-        """
-        self._intake, self._trace = intake, trace
-        self._solitude = Solitude(
-            self.waiting.suspects,
-            self._beside,
-            lambda run: self._max_attempts(self._task_of(run)),
-            isolate,
-            lambda run: self._hand(self._task_of(run), [run]),
-            self._end,
-        )
+        port.listen(self.hand_over)
 
     @property
     def requests(self) -> int:
@@ -110,32 +103,26 @@ class HandOver:
     def resume(self) -> None:
         """Go on with a port that may have forgotten our alarm."""
         self._alarm.forget()
-        self.ring()
-
-    def ring(self) -> None:
-        """Hand over soon; callable from any thread."""
-        if self._rung is None:
-            self._rung = time.monotonic()
         self._port.ring()
 
     def recall(self) -> None:
         """Take back what the pool gives up: it forgets that, and does not say so."""
         for request in [each for each in list(self._requests) if each.forget()]:
             self._forget(request)
-            if request.is_running and self._intake is not None:
-                self._intake.give_back(request.runs, LEAVING)
+            if request.is_running:
+                self._settler.give_back(request.runs, LEAVING)
                 log.warning("handler.left", event_id=_event_id(request.runs[0]),
                             events=len(request.runs), hint=LEFT)  # fmt: skip
             else:
-                self.waiting.put_back(request.runs)
+                self._waiting.put_back(request.runs)
 
     def relieve(self) -> None:
         """Give back what waits for a pool that makes no headway; called by one thread."""
-        intake, now = self._intake, time.monotonic()
-        if intake is None or not self._port.is_open:
+        now, rung_at = time.monotonic(), self._port.rung_at
+        if not self._port.is_open:
             return
-        deaf = self._rung is not None and now - self._rung > PATIENCE
-        has_room = self._free() > 0 and not self.waiting.suspects.reserved
+        deaf = rung_at is not None and now - rung_at > PATIENCE
+        has_room = self._free() > 0 and not self._waiting.suspects.reserved
         self._relief.look(self._ended, deaf=deaf, has_room=has_room)
         taken_back = [
             request
@@ -148,19 +135,19 @@ class HandOver:
         runs += self._waiting_in_vain(now, deaf=deaf)
         if runs:
             self._relief.begin(self._ended, taken_back, deaf=deaf)
-            intake.give_back(runs)
+            self._settler.give_back(runs)
             log.debug("events.given_back", count=len(runs), reason="the pool makes no headway")
-        if intake.paused != self._relief.is_on:
-            intake.paused = self._relief.is_on
+        if self._held.paused != self._relief.is_on:
+            self._held.paused = self._relief.is_on
 
     def _waiting_in_vain(self, now: float, *, deaf: bool) -> list[Run]:
         still = self._relief.stands_still(
-            self._given + self._ended, now, waits=bool(self.waiting.ready)
+            self._given + self._ended, now, waits=bool(self._waiting.ready)
         )
         with self._picking:
             if deaf:
-                return self.waiting.drain()
-            return self.waiting.drain_ready() if still else []
+                return self._waiting.drain()
+            return self._waiting.drain_ready() if still else []
 
     def abandon(self) -> None:
         """What any request says from now on goes unheard; callable from any thread."""
@@ -169,24 +156,51 @@ class HandOver:
 
     def hand_over(self) -> None:
         """Give the pool as much as it takes now."""
-        self._rung = None
-        intake = self._intake
-        if intake is None or not self._port.is_open:
+        if not self._port.is_open:
             return
-        intake.slots = self._port.slots
-        self._solitude.hand_over(others=bool(self.waiting.ready) or self._wait() == 0.0)
-        if not self.waiting.suspects.reserved:
+        self._held.slots = self._port.slots
+        self._hand_suspects()
+        if not self._waiting.suspects.reserved:
             while self._hand_next():
                 continue
-        intake.give_back(self.waiting.excess(), LOOK)
+        self._settler.give_back(self._waiting.excess(), LOOK)
         self._alarm.set(self._next_look())
+
+    def _hand_suspects(self) -> None:
+        """Hand over suspects whose turn it is, when nothing is in the pool that a crash would hit,
+        or nothing but what hangs there."""
+        suspects = self._waiting.suspects
+        others = bool(self._waiting.ready) or self._wait() == 0.0
+        while run := suspects.take(self._beside(), others=others):
+            if self._beside():
+                self._hand(self._task_of(run), [run])
+                continue
+            before = self._ran_alone(run)
+            if before is None:
+                suspects.put_back(run)
+                return
+            outcome = poison.verdict(run, self._max_attempts(self._task_of(run)), before)
+            if outcome:
+                self._settler.end(run, outcome)
+                continue
+            log.info("suspect.runs_alone", event_id=_event_id(run), attempt=run.attempt,
+                     crashes=run.crashes)  # fmt: skip
+            self._hand(self._task_of(run), [run])
+
+    def _ran_alone(self, run: Run) -> int | None:
+        """In which attempt it ran alone last, as far as Redis has said so."""
+        try:
+            return self._isolate(run)
+        except RedisError as error:
+            log.warning("suspect.waits", event_id=_event_id(run), error=str(error))
+            return None
 
     def _hand_next(self) -> bool:
         """Hand a request over. Who waits takes turns, so that no task fills the pool alone."""
         turns: list[Callable[[], bool]] = [
             self._hand_ready,
-            *(partial(self._hand_parked, task) for task in self.waiting.limits.tasks()),
-            *(partial(self._hand_batch, task) for task in self.waiting.batches.tasks()),
+            *(partial(self._hand_parked, task) for task in self._waiting.limits.tasks()),
+            *(partial(self._hand_batch, task) for task in self._waiting.batches.tasks()),
         ]
         for _ in turns:
             self._turn += 1
@@ -196,15 +210,15 @@ class HandOver:
 
     def _next_look(self) -> float | None:
         """Seconds until something may start that nothing rings for; None: no such thing."""
-        suspects = self.waiting.suspects.wait()
-        if self.waiting.suspects.reserved:
+        suspects = self._waiting.suspects.wait()
+        if self._waiting.suspects.reserved:
             return min(LOOK, suspects or 0.0)
         waits = (suspects, self._wait() if self._free() > 0 else None)
         return min((max(0.0, wait) for wait in waits if wait is not None), default=None)
 
     def _wait(self) -> float | None:
         """Seconds until a limit or a batch may let more through; None: not by time alone."""
-        limits, batches = self.waiting.limits, self.waiting.batches
+        limits, batches = self._waiting.limits, self._waiting.batches
         waits = [limits.wait()]
         for task in batches.tasks():
             delay = limits.delay(task)
@@ -217,13 +231,13 @@ class HandOver:
     def _hand_ready(self) -> bool:
         free = self._free()
         with self._picking:
-            if free <= 0 or not self.waiting.ready:
+            if free <= 0 or not self._waiting.ready:
                 return False
-            run = self.waiting.ready.popleft()
+            run = self._waiting.ready.popleft()
             task = self._task_of(run)
-            if self.waiting.limits.limited(task):
+            if self._waiting.limits.limited(task):
                 # An operator has set a rate since it was claimed.
-                self.waiting.limits.park([run])
+                self._waiting.limits.park([run])
                 return True
             bundle = self._next_bundle(task, run, free)
         self._hand(task, bundle)
@@ -231,17 +245,17 @@ class HandOver:
 
     def _hand_parked(self, task: str) -> bool:
         with self._picking:
-            run = self.waiting.limits.take(task) if self._free() > 0 else None
+            run = self._waiting.limits.take(task) if self._free() > 0 else None
         if run is None:
             return False
         self._hand(task, [run])
         return True
 
     def _hand_batch(self, task: str) -> bool:
-        batches = self.waiting.batches
+        batches = self._waiting.batches
         with self._picking:
             ready = self._free() > 0 and batches.is_ready(task)
-            if not ready or not self.waiting.limits.admit(task):
+            if not ready or not self._waiting.limits.admit(task):
                 return False
             runs = batches.take(task)
         revoked = self._port.revoked
@@ -253,7 +267,7 @@ class HandOver:
         return True
 
     def _next_bundle(self, task: str, first: Run, free: int) -> list[Run]:
-        ready, runs = self.waiting.ready, [first]
+        ready, runs = self._waiting.ready, [first]
         # What failed once travels alone: it may be what kills the process.
         if first.attempt > 1 or not self._bundled(task):
             return runs
@@ -276,18 +290,9 @@ class HandOver:
         Among processes of their own, those that it would wait behind: what dies with the worker
         before it began must not be taken for what ran alone.
         """
-        if self._intake is None:
-            return 0
         if self._port.shares_process:
-            return len(self._requests) + self._intake.unsettled
+            return len(self._requests) + self._settler.unsettled
         return len(self._requests) if len(self._requests) >= self._port.slots else 0
-
-    def _is_suspect(self, run: Run) -> bool:
-        most = self._max_attempts(self._task_of(run))
-        return poison.is_suspect(run, most, shares_process=self._port.shares_process)
-
-    def _patience(self, run: Run) -> float:
-        return poison.patience(run, self._max_attempts(self._task_of(run)))
 
     def _max_attempts(self, task: str) -> int:
         return self._routing.max_attempts_of(task)
@@ -305,46 +310,39 @@ class HandOver:
             # Whatever the pool or a signal receiver raises: no event may be held for ever.
             log.exception("request.refused", task=task, events=len(runs))
             for run in runs:
-                self._end(run, crashed(run, REFUSALS, repr(error)))
+                self._settler.end(run, crashed(run, REFUSALS, repr(error)))
             return
         self._requests[request] = time.monotonic()
         self._given += 1
-        self.waiting.limits.began(task, request)
+        self._waiting.limits.began(task, request)
         if self._routing.batch_of(task):
-            self.waiting.batches.began(request, len(runs))
+            self._waiting.batches.began(request, len(runs))
         # In that order, for a thread of the pool may end it at any moment.
         if request.ended:
             self._forget(request)
 
     def _forget(self, request: Request) -> None:
         self._requests.pop(request, None)
-        self.waiting.limits.ended(request.task_name, request)
-        self.waiting.batches.ended(request)
+        self._waiting.limits.ended(request.task_name, request)
+        self._waiting.batches.ended(request)
 
     def _still_ours(self, runs: list[Run]) -> list[Run]:
-        intake = self._intake
-        if intake is None:
-            return runs
-        doubtful = [run for run in runs if not intake.ours(run)]
+        doubtful = [run for run in runs if not self._held.ours(run)]
         if not doubtful:
             return runs
         # If another worker has taken one over, the settlement will say so.
-        intake.give_back(doubtful)
+        self._settler.give_back(doubtful)
         return [run for run in runs if run not in doubtful]
 
     def _finish(self, request: Request, outcomes: Sequence[Outcome], longest: float) -> None:
         self._bundles.ran(request.task_name, longest)
         for run, outcome in zip(request.runs, outcomes, strict=False):
-            self._end(run, outcome)
+            self._settler.end(run, outcome)
         self._ended += 1
         # Not before, or a suspect could start while nobody counts what just ended.
         self._forget(request)
-        self.waiting.put_back(request.runs[len(outcomes) :])
-        self.ring()
-
-    def _end(self, run: Run, outcome: Outcome) -> None:
-        if self._intake is not None:
-            self._intake.end(run, outcome)
+        self._waiting.put_back(request.runs[len(outcomes) :])
+        self._port.ring()
 
 
 def _event_id(run: Run) -> str:

@@ -48,10 +48,19 @@ class Held:
         self._room = threading.Condition()
         self.any_settled = threading.Event()
         """Set whenever there may be room again; cleared by who waits for it."""
-        self.paused = False
-        """Nothing more is to be claimed for now."""
+        self._paused = False
         self.slots = 1
         """Of the pool: events that it runs at once."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing more is to be claimed for now."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._paused = paused
+        self.stop_waiting()
 
     def __len__(self) -> int:
         return len(self._claims)

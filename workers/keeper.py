@@ -1,14 +1,14 @@
 """Keeps what is held, and finds what waits elsewhere: for its retry, or with a dead worker.
 
 Five things by the clock: renew the claims that are held, take over entries that nobody renews,
-bring retries that are due, say that this worker is there, tell what stands still. It claims nothing
-by itself: what it found it gives to the intake.
+bring retries that are due, say that this worker is there, tell what stands still.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bridge.boottime import boottime
@@ -16,6 +16,7 @@ from workers.held import place
 from workers.presence import BEAT
 
 if TYPE_CHECKING:
+    from workers.claimer import Claimer
     from workers.claims import Pending
     from workers.consumer import Caps
     from workers.guard import Guard
@@ -26,14 +27,20 @@ if TYPE_CHECKING:
     from workers.redis_clock import RedisClock
     from workers.waiting import Waiting
 
-DUE_PERIOD = 0.25
-"""Seconds between looks for retries that are due."""
-
 FETCH_DELAY = 0.02
 """Seconds between two of them at least, however many are due."""
 
-SWEEP_PERIOD = 60.0
-"""Seconds between looks for consumers whose workers are gone."""
+
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """How often a worker looks, in seconds."""
+
+    due: float = 0.25
+    """For retries that are due."""
+    beat: float = BEAT
+    """Between two signs of life."""
+    sweep: float = 60.0
+    """For consumers whose workers are gone."""
 
 
 class Keeper:
@@ -47,8 +54,8 @@ class Keeper:
         held: what is renewed, and how much more there is room for.
         waiting: caps what is taken of a stream.
         outages: of this worker.
+        claimer: claims what was found.
         event_lease: seconds; a third of it is the period of renewal.
-        accept: claims what was found, as far as it is not held already.
     """
 
     def __init__(
@@ -60,9 +67,9 @@ class Keeper:
         held: Held,
         waiting: Waiting,
         outages: Outages,
+        claimer: Claimer,
         event_lease: float,
-        accept: Callable[[Iterable[Pending]], None],
-        relieve: Callable[[], None],
+        periods: Periods = Periods(),
     ) -> None:
         self._reader = reader
         self._pending = pending
@@ -71,22 +78,26 @@ class Keeper:
         self._held = held
         self._waiting = waiting
         self._outages = outages
+        self._claimer = claimer
         self._event_lease = event_lease
-        self._accept = accept
-        self._relieve = relieve
+        self._periods = periods
         self._early: dict[tuple[str, str], Pending] = {}
         self._fetching = threading.Lock()
         self._calm_at = 0.0
         self._stopping = threading.Event()
         self._closing = threading.Event()
 
-    def keep(self) -> None:
-        """Renew and look for more, until closed."""
+    def keep(self, relieve: Callable[[], None]) -> None:
+        """Renew and look for more, until closed.
+
+        Args:
+            relieve: called several times a second; what waits in vain for the pool is given back.
+        """
         renewed, looked, beaten, swept = 0.0, 0.0, 0.0, boottime()
         while not self._closing.is_set():
             self._held.any_settled.clear()
             more = False
-            self._relieve()
+            relieve()
             with self._outages.ride_out("keep"):
                 now = boottime()
                 if not self._clock.look():
@@ -96,20 +107,20 @@ class Keeper:
                 if now - renewed >= self._event_lease / 3:
                     self._renew()
                     renewed = now
-                if now - beaten >= BEAT:
+                if now - beaten >= self._periods.beat:
                     self._reader.beat()
                     beaten = now
                 if now - looked >= self._event_lease / 3:
                     more = self._fetch(self._pending.take_over) or self._pending.unfinished
                     looked = looked if more else now
-                more = self._fetch(self._pending.due) or more
-                if now - swept >= SWEEP_PERIOD:
+                more = self.fetch_due() or more
+                if now - swept >= self._periods.sweep:
                     swept = now
                     self._reader.sweep()
                     self._reader.tell_stalls()
             self._closing.wait(FETCH_DELAY)
             # What there was no room for is taken as soon as there is some.
-            (self._held.any_settled if more else self._closing).wait(DUE_PERIOD)
+            (self._held.any_settled if more else self._closing).wait(self._periods.due)
 
     def stop(self) -> None:
         """Look for no more; what is held is renewed until `close`."""
@@ -137,9 +148,9 @@ class Keeper:
         self._held.prolong(lost, 0.0)
         self._pending.renew(run.pending for run in ours)
 
-    def next_in_line(self) -> None:
-        """Take what has just become due: the next of a line waits for nothing else."""
-        self._fetch(self._pending.due)
+    def fetch_due(self) -> bool:
+        """Claim what has become due, as the next of a line does; True if there may be more."""
+        return self._fetch(self._pending.due)
 
     def _fetch(self, source: Callable[[int, Caps], list[Pending]]) -> bool:
         """Claim what a source has for us; True if it may have more."""
@@ -155,5 +166,5 @@ class Keeper:
             items = self._early | {place(item): item for item in found}
             # A retry may be due before it was seen that the last attempt is settled.
             self._early = {where: item for where, item in items.items() if item in self._held}
-            self._accept(items.values())
+            self._claimer.claim(items.values())
         return bool(found)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -105,8 +106,8 @@ class LoopPort:
         self._context = contextvars.copy_context()
         self._tasks: set[asyncio.Task[None]] = set()
         self._buckets: dict[tuple[str, float], Bucket] = {}
-        self._answer: Callable[[], None]
-        self._rung = False
+        self._answer: Callable[[], None] = lambda: None
+        self.rung_at: float | None = None
         self.slots = self.depth = concurrency
         self.is_open = True
 
@@ -144,13 +145,13 @@ class LoopPort:
 
     def ring(self) -> None:
         """Rings once for any number of calls between two answers."""
-        if self._rung:
+        if self.rung_at is not None:
             return
-        self._rung = True
+        self.rung_at = time.monotonic()
         try:
             self._loop.call_soon_threadsafe(self._heard, context=self._context)
         except RuntimeError:
-            # The loop is closed, and nobody told us. For good: the flag stays.
+            # The loop is closed, and nobody told us. For good: the mark stays.
             self._deserted()
 
     def close(self) -> None:
@@ -174,7 +175,7 @@ class LoopPort:
 
     def _heard(self) -> None:
         # Before the answer: what comes up while it works must ring again.
-        self._rung = False
+        self.rung_at = None
         self._answer()
 
     async def _run(self, request: LoopRequest, items: Sequence[Item], finish: Finish) -> None:

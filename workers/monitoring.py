@@ -35,8 +35,8 @@ def ending(outcomes: Sequence[Outcome], seconds: float) -> tuple[str, dict[str, 
         told = f"{dead[0].reason}: {dead[0].error}"
         return "task-failed", {"exception": told, "traceback": ""}
     again = [each for each in outcomes if each.verdict == "retry"]
-    if not again:
-        return "task-succeeded", {"result": "done", "runtime": seconds}
-    if all(each.returned for each in again):
+    if again:
+        return "task-retried", {"exception": again[0].error, "traceback": ""}
+    if any(each.returned for each in outcomes):
         return "task-rejected", {"requeue": True}
-    return "task-retried", {"exception": again[0].error, "traceback": ""}
+    return "task-succeeded", {"result": "done", "runtime": seconds}

@@ -38,16 +38,22 @@ class Outages:
         reader: makes groups anew that Redis has lost, and leaves out streams that are none.
         disconnect: closes the connections to Redis that nobody is using.
         complete: ends the pauses, for nothing remains to be asked but the last settlements.
+        pause: seconds after a failure.
     """
 
     def __init__(
-        self, reader: StreamReader, disconnect: Callable[[], None], complete: threading.Event
+        self,
+        reader: StreamReader,
+        disconnect: Callable[[], None],
+        complete: threading.Event,
+        pause: float = PAUSE,
     ) -> None:
         self._reader = reader
         self._disconnect = disconnect
         self._complete = complete
+        self._pause = pause
         self._denials = Denials()
-        self._health = Health(CALM * PAUSE)
+        self._health = Health(CALM * pause)
         self.in_doubt = threading.Event()
         """An answer was lost, and has left entries with us that nothing will give again."""
 
@@ -91,7 +97,7 @@ class Outages:
             # Their way may be gone for all connections alike, and each would time out by itself.
             self._disconnect()
         # Not the intake's stop: while the last handlers end, settling must not ask without a pause.
-        self._complete.wait(PAUSE)
+        self._complete.wait(self._pause)
 
 
 def _lacks_groups(error: Exception) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Verdict = Literal["done", "retry", "dead"]
+Verdict = Literal["done", "retry", "dead", "return"]
 
 
 LOOK_AGAIN = 2.0
@@ -77,7 +77,10 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """A retry comes before a dead letter: other handlers may still succeed."""
+        """A retry comes before a dead letter: other handlers may still succeed. `return` undoes the
+        claim."""
+        if self.returned:
+            return "return"
         if self.retry_after is not None:
             return "retry"
         return "dead" if self.failed else "done"

@@ -3,12 +3,13 @@
 A prefork child runs one suspect at a time, and the pool says which child died. In the pools that
 share a process, whatever the worker held when it died counts a crash: the poison and its innocent
 neighbours alike. What counts too many runs alone, with a note of that in its state; only what dies
-alone, after as many attempts as it may have, is given up. It runs nothing itself; whose turn it is,
-`suspects.py` says.
+alone, after as many attempts as it may have, is given up. Whose turn it is, `suspects.py` says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from redis import Redis
@@ -62,6 +63,39 @@ def isolate(redis: Redis, keys: Keys, group: str, run: Run) -> int:
     (answer,) = run_all(redis, [Call(load("isolate"), (state,), (run.token, run.attempt))])
     # A state that somebody has spoilt meanwhile says no more whose the event is; settling tells.
     return -1 if isinstance(answer, Exception) else int(answer)
+
+
+class Isolation:
+    """Calls `isolate` in a thread of its own: a loop of the worker must not wait for Redis.
+
+    Args:
+        ask: `isolate` of one worker.
+        ring: called from the thread when there is an answer.
+    """
+
+    def __init__(self, ask: Callable[[Run], int], ring: Callable[[], None]) -> None:
+        self._ask = ask
+        self._ring = ring
+        self._thread = ThreadPoolExecutor(1, "flybridge-suspects")
+        self._answers: dict[str, Future[int]] = {}
+
+    def __call__(self, run: Run) -> int | None:
+        """What `isolate` says; None: that is not known yet, and a ring will tell when it is.
+
+        Raises:
+            redis.RedisError: see `isolate`.
+        """
+        answer = self._answers.get(run.token)
+        if answer is None:
+            answer = self._answers[run.token] = self._thread.submit(self._ask, run)
+            answer.add_done_callback(lambda _: self._ring())
+        if not answer.done():
+            return None
+        return self._answers.pop(run.token).result()
+
+    def close(self) -> None:
+        """Let the thread end; it is not waited for."""
+        self._thread.shutdown(wait=False)
 
 
 def verdict(run: Run, max_attempts: int, before: int) -> Outcome | None:

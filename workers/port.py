@@ -101,7 +101,11 @@ class Port(Protocol):
         """Have the loop call `answer` later."""
 
     def listen(self, answer: Callable[[], None]) -> None:
-        """Have the loop call `answer` soon after each `ring`; told once, before the first."""
+        """Have the loop call `answer` soon after each `ring` from now on."""
 
     def ring(self) -> None:
         """Callable from any thread; many rings may be one call."""
+
+    @property
+    def rung_at(self) -> float | None:
+        """Monotonic seconds of the first ring that the loop has not answered; None: of none."""

@@ -206,11 +206,6 @@ class StreamReader:
             )
         self._presence.withdraw()
 
-    @property
-    def stalled(self) -> int:
-        """Lines and business keys that this worker has seen stand still of late."""
-        return self._consumer.stalls.count
-
     def tell_stalls(self) -> None:
         """Tell of lines and business keys that stand still; see `workers.stalls`."""
         self._consumer.stalls.look()

@@ -1,7 +1,4 @@
-"""Settles what ended: gathers the outcomes of attempts, and has the guard record them in bulk.
-
-It decides no outcome, and claims nothing.
-"""
+"""Settles what ended: gathers the outcomes of attempts, and has the guard record them in bulk."""
 
 from __future__ import annotations
 
@@ -14,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from handlers.loggers import get_logger
 from workers.burials import Burials
-from workers.claims import Settlement
-from workers.guard import Guard
+from workers.claims import Run, Settlement
 from workers.outcomes import UNHANDLED, Outcome
 
 if TYPE_CHECKING:
+    from workers.guard import Guard
     from workers.held import Held
     from workers.outages import Outages
     from workers.spans import IntakeSpans
+    from workers.waiting import Waiting
 
 log = get_logger("workers.intake")
 
@@ -48,8 +46,8 @@ class Settler:
         held: forgets what is settled.
         outages: of this worker.
         spans: of this worker.
-        settled: called when some are off the books.
-        next_in_line: takes what may run now that the first of its line is settled.
+        waiting: may hold suspects, which wait for the settlement of what ran beside them.
+        wake: called when such a one may start.
         complete: set by `close`.
     """
 
@@ -59,16 +57,16 @@ class Settler:
         held: Held,
         outages: Outages,
         spans: IntakeSpans,
-        settled: Callable[[], None],
-        next_in_line: Callable[[], None],
+        waiting: Waiting,
+        wake: Callable[[], None],
         complete: threading.Event,
     ) -> None:
         self._guard = guard
         self._held = held
         self._outages = outages
         self._spans = spans
-        self._on_settled = settled
-        self._next_in_line = next_in_line
+        self._suspects = waiting.suspects
+        self._wake = wake
         self._complete = complete
         self._burials = Burials(guard.dead_letters)
         self._ended: deque[Settlement] = deque()
@@ -85,6 +83,20 @@ class Settler:
         """Attempts that ended, of which Redis does not know yet."""
         return len(self._ended) + self._settling
 
+    @property
+    def is_complete(self) -> bool:
+        """It was closed, and all that ended is settled."""
+        return self._complete.is_set() and not self._ended
+
+    def end(self, run: Run, outcome: Outcome) -> None:
+        """An attempt has ended; callable from any thread."""
+        self.add([Settlement(run, outcome)])
+
+    def give_back(self, runs: Iterable[Run], after: float = 0.0) -> None:
+        """Leave events whose handlers never started to any worker, in so many seconds."""
+        returned = Outcome(retry_after=after, returned=True)
+        self.add([Settlement(run, returned) for run in runs])
+
     def add(self, settlements: Iterable[Settlement]) -> None:
         """Attempts have ended; callable from any thread."""
         ended = list(settlements)
@@ -100,7 +112,7 @@ class Settler:
         self._any_ended.set()
 
     def close(self, cut_off: Outcome = CUT_OFF) -> None:
-        """Nothing ends from now on: `settle` returns when all is settled.
+        """Nothing ends from now on.
 
         Args:
             cut_off: how what is still held has ended.
@@ -110,23 +122,26 @@ class Settler:
         self._hurry.set()
         self._any_ended.set()
 
-    def settle(self) -> None:
-        """Settle whatever ends, until closed."""
-        while not (self._complete.is_set() and not self._ended):
-            self._any_ended.wait()
-            if self._hurry.wait(DELAY):
-                self._complete.wait(SHORT_DELAY)
-            self._any_ended.clear()
-            self._hurry.clear()
-            self._settling = len(self._ended)
-            self._settle([self._ended.popleft() for _ in range(self._settling)])
-            if self._lines_moved.is_set():
-                self._lines_moved.clear()
-                with self._outages.ride_out("line"):
-                    self._next_in_line()
-        # Only now: what was being recorded when the end came was not cut off.
-        end = self._cut_off
-        self._settle([Settlement(run, end, end.returned) for run in self._held.runs()])
+    def settle_next(self) -> bool:
+        """Wait until attempts have ended, and settle them.
+
+        Returns:
+            True if the first of a line has gone, so that the next may be due.
+        """
+        self._any_ended.wait()
+        if self._hurry.wait(DELAY):
+            self._complete.wait(SHORT_DELAY)
+        self._any_ended.clear()
+        self._hurry.clear()
+        self._settling = len(self._ended)
+        self._settle([self._ended.popleft() for _ in range(self._settling)])
+        moved = self._lines_moved.is_set()
+        self._lines_moved.clear()
+        return moved
+
+    def settle_held(self) -> None:
+        """Settle what is held when all that ended is settled: it was cut off."""
+        self._settle([Settlement(run, self._cut_off) for run in self._held.runs()])
 
     def _settle(self, batch: list[Settlement]) -> None:
         while batch:
@@ -148,7 +163,8 @@ class Settler:
         self._held.remove([each.run for each in batch])
         if any(each.run.pending.line for each in batch):
             self._lines_moved.set()
-        self._on_settled()
+        if self._suspects.reserved or self._suspects.waiting:
+            self._wake()
 
     def _tell(self, batch: list[Settlement], recorded: Sequence[bool | None]) -> None:
         debugging = logging.getLogger().isEnabledFor(logging.DEBUG)
@@ -191,7 +207,7 @@ def _log_settled(settlement: Settlement, *, recorded: bool) -> None:
         event_id=entry.event_id,
         event_type=entry.event_type,
         attempt=settlement.run.attempt,
-        verdict="return" if settlement.returned else outcome.verdict,
+        verdict=outcome.verdict,
         finished=list(outcome.finished),
         recorded=recorded,
     )

@@ -17,9 +17,7 @@ from bridge.signals import GIVING_BACK
 from handlers.loggers import get_logger
 from handlers.threads import HandlerThreads
 from workers import batch_runner
-from workers.assembly import Assembly, assemble, consumer_name
-from workers.handover import HandOver
-from workers.isolation import Isolation
+from workers.assembly import assemble, consumer_name
 from workers.loop_port import LoopPort
 from workers.selection import Share
 from workers.spans import handler_spans
@@ -59,7 +57,6 @@ class Shift:
         started: int | None,
     ) -> None:
         self._settings = settings
-        self._started = started
         self._registry = registry
         self._following = following
         self._loop = asyncio.get_running_loop()
@@ -67,33 +64,26 @@ class Shift:
         self._failed = False
         self._over = False
         self._to_end = asyncio.Event()
-        # For what waits for Redis: notes on suspects, and the end.
-        self._blocking = ThreadPoolExecutor(2, "flybridge-inline")
+        # For the end, which waits for Redis.
+        self._blocking = ThreadPoolExecutor(1, "flybridge-inline")
         self._threads = HandlerThreads()
         self._port = LoopPort(self._process, following.routing, concurrency, self._deserted)
-        self._pool = HandOver(following.routing, self._port)
         self._name = consumer_name(f"inline@{platform.node()}")
-        self._made = self._assemble()
-        self._intake = self._made.intake
-        self._intake.slots = concurrency
-        isolate = Isolation(self._made.isolate, self._port.ring, self._blocking)
-        self._pool.begin(self._intake, self._made.trace, isolate)
-        self._intake.start(self._tell_started)
+        self._worker = assemble(
+            settings,
+            registry,
+            following.routing,
+            Share(self._queues, lambda _: True),
+            self._port,
+            self._name,
+            self._died,
+            started,
+        )
+        self._worker.held.slots = concurrency
+        self._worker.start(self._tell_started)
         self.task = asyncio.create_task(self._serve(), name="inline worker")
         """Ends with the shift; its exception is why that ended by itself."""
         self.task.add_done_callback(_heed)
-
-    def _assemble(self) -> Assembly:
-        return assemble(
-            self._settings,
-            self._registry,
-            self._following.routing,
-            Share(self._queues, lambda _: True),
-            self._pool,
-            self._name,
-            self._died,
-            self._started,
-        )
 
     def _tell_started(self) -> None:
         log.info(
@@ -122,12 +112,11 @@ class Shift:
 
     def in_work(self) -> dict[str, Any]:
         """See `HandOver.in_work`."""
-        return self._pool.in_work()
+        return self._worker.dispatcher.in_work()
 
     def abandon(self) -> None:
         """Give back all that has not ended; the process ends next. Callable from any thread."""
-        self._pool.abandon()
-        self._intake.abandon(GIVING_BACK)
+        self._worker.abandon(GIVING_BACK)
 
     async def _serve(self) -> None:
         try:
@@ -136,17 +125,16 @@ class Shift:
             # The loop ends, and so does what runs on it.
             self._grace = 0.0
         self._port.close()
-        stopped = self._in_thread(self._intake.stop)
+        stopped = self._in_thread(self._worker.intake.stop)
         await self._port.wait_for_all(self._grace)
         await _surely(stopped)
         # Who has not ended by now is given back, when the intake closes.
-        self._pool.recall()
-        await _surely(self._in_thread(self._intake.close))
-        await _surely(self._in_thread(self._made.close))
+        self._worker.dispatcher.recall()
+        await _surely(self._in_thread(self._worker.close))
         self._threads.shutdown()
         self._blocking.shutdown(wait=False)
         self._over = True
-        log.info("inline.stopped", settled=self._intake.settled)
+        log.info("inline.stopped", settled=self._worker.settler.settled)
         if self._failed:
             raise TaskFailed(
                 "The inline worker ended by a mistake of ours; the log says which. Start it again."
@@ -171,9 +159,8 @@ class Shift:
 
     def _abandon(self) -> None:
         log.error("inline.deserted", hint="await stop() before you close the event loop")
-        self._intake.stop()
-        self._intake.close()
-        self._made.close()
+        self._worker.intake.stop()
+        self._worker.close()
 
 
 async def _surely(done: asyncio.Future[None]) -> None:

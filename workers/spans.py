@@ -107,7 +107,7 @@ class IntakeSpans:
             if tracing is None:
                 continue
             outcome = settlement.outcome
-            verdict = {semconv.VERDICT: "return" if settlement.returned else outcome.verdict}
+            verdict = {semconv.VERDICT: outcome.verdict}
             self._add(
                 semconv.SPAN_SETTLE,
                 _child(tracing.process),

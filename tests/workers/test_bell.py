@@ -25,7 +25,8 @@ def heard() -> list[str]:
 
 @pytest.fixture
 def bell(hub: Hub, heard: list[str]) -> Bell:
-    bell = Bell(lambda: heard.append("answer"))
+    bell = Bell()
+    bell.answer = lambda: heard.append("answer")
     bell.hang(hub)
     hub.run_once()
     heard.clear()
@@ -33,7 +34,9 @@ def bell(hub: Hub, heard: list[str]) -> Bell:
 
 
 def test_hanging_it_rings_it_for_what_came_before(hub, heard):
-    Bell(lambda: heard.append("answer")).hang(hub)
+    bell = Bell()
+    bell.answer = lambda: heard.append("answer")
+    bell.hang(hub)
     hub.run_once()
     assert heard == ["answer"]
 
@@ -69,7 +72,8 @@ def test_a_ring_during_the_answer_is_answered_too(hub):
         if len(answers) < 3:
             bell.ring()
 
-    bell = Bell(answer)
+    bell = Bell()
+    bell.answer = answer
     bell.hang(hub)
     for _ in range(3):
         hub.run_once()

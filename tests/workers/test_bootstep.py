@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from bridge.errors import EXIT_SETTINGS
 from handlers import Registry
 from workers import watch
+from workers.assembly import Assembly
 from workers.bootstep import IntakeStep
 from workers.routing import Routing
 
@@ -20,6 +21,7 @@ from workers.routing import Routing
 def consumer() -> Any:
     return SimpleNamespace(
         controller=SimpleNamespace(blueprint=SimpleNamespace(state=bootsteps.RUN)),
+        hostname="w",
         hub=None,
         pool=object(),
     )
@@ -35,19 +37,17 @@ def step(consumer: Any, calls: list[str]) -> Any:
     """A step with an intake and a pool that are played."""
     routing = Routing.of(Registry())
     step: Any = type("Step", (IntakeStep,), {"routing": routing, "settings": None})(consumer)
-    step._intake = SimpleNamespace(
-        stop=lambda: calls.append("stop"),
-        held=5,
-        settled=7,
-        duplicates=1,
-        skipped=4,
-        stalled=8,
-        spans_lost=2,
-        unhandled=6,
-    )
-    limits = SimpleNamespace(parked=2)
-    step._pool = SimpleNamespace(
-        recall=lambda: calls.append("recall"), requests=3, waiting=SimpleNamespace(limits=limits)
+    step._worker = Assembly(
+        intake=SimpleNamespace(stop=lambda: calls.append("stop")),  # type: ignore[arg-type]
+        dispatcher=SimpleNamespace(recall=lambda: calls.append("recall"), requests=3),  # type: ignore[arg-type]
+        waiting=SimpleNamespace(limits=SimpleNamespace(parked=2)),  # type: ignore[arg-type]
+        held=range(5),  # type: ignore[arg-type]
+        claimer=SimpleNamespace(duplicates=1, skipped=4, unhandled=6),  # type: ignore[arg-type]
+        settler=SimpleNamespace(settled=7),  # type: ignore[arg-type]
+        stalls=SimpleNamespace(count=8),  # type: ignore[arg-type]
+        spans=SimpleNamespace(lost=2),  # type: ignore[arg-type]
+        isolation=None,  # type: ignore[arg-type]
+        clients=(),
     )
     return step
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from types import SimpleNamespace
 
@@ -206,8 +207,9 @@ class World:
                     Outcome(failed=(Failure("act", "rejected", "no"),))]  # fmt: skip
         weights = (6, 1, 1, 1, 1)
         settlements = [
-            Settlement(run, *random.choices(outcomes, weights), returned=random.random() < 0.1)
+            Settlement(run, replace(outcome, returned=random.random() < 0.1))
             for run in random.sample(self.runs, min(4, len(self.runs)))
+            for outcome in random.choices(outcomes, weights)
         ]
         return random.choice(self.guards).settle(settlements)
 

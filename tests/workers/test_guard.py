@@ -190,7 +190,7 @@ def test_the_mark_of_an_end_outlives_the_entry(redis, keys, pending, outcome):
 
 
 def test_an_event_given_back_has_not_been_attempted(guard, other_guard, pending):
-    guard.settle([Settlement(claim(guard, pending), Outcome(retry_after=0), returned=True)])
+    guard.settle([Settlement(claim(guard, pending), Outcome(retry_after=0, returned=True))])
     assert claim(other_guard, pending).attempt == 1
 
 
@@ -376,7 +376,7 @@ def test_what_was_given_back_counts_for_no_handler(guard, pending):
     guard.settle([Settlement(claim(guard, pending), later(Later("A", 1, 0)))])
     for _ in range(3):
         run = claim(guard, pending)
-        guard.settle([Settlement(run, Outcome(retry_after=0.0), returned=True)])
+        guard.settle([Settlement(run, Outcome(retry_after=0.0, returned=True))])
     assert (run.tries["A"].made, run.attempt) == (1, 2)
 
 

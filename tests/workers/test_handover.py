@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bridge.streams import Entry
 from handlers import Registry
+from workers.assembly import waiting_for
 from workers.bundles import SPAN
 from workers.celery_port import CeleryPort
 from workers.claims import Pending, Run
@@ -56,6 +57,8 @@ class Request:
 
 
 class Intake:
+    """What is held, and what settles it."""
+
     slots = 1
     paused = False
 
@@ -113,8 +116,11 @@ class Stage:
             task_buckets=dict.fromkeys(routing.routes),
         )
         self.port = CeleryPort(self.consumer)
-        self.pool = HandOver(routing, self.port)
-        self.pool.begin(self.intake, lambda run: "", self.isolate)  # type: ignore[arg-type]
+        self.waiting = waiting_for(routing, self.port)
+        played: Any = self.intake
+        self.pool = HandOver(
+            routing, self.port, self.waiting, played, played, lambda run: "", self.isolate
+        )
 
     def call_after(self, seconds: float, ring: Callable[[], None]) -> Alarm:
         self.alarms.append(Alarm(seconds, ring))
@@ -145,7 +151,7 @@ class Stage:
 
     def hand_over(self, *runs: Run) -> list[list[str]]:
         """What the pool gets when these are ready: the tokens of each request."""
-        self.pool.waiting.add(runs)
+        self.waiting.add(runs)
         before = len(self.requests)
         self.pool.hand_over()
         return [[each.token for each in request.runs] for request in self.requests[before:]]
@@ -203,7 +209,7 @@ def test_events_that_a_request_did_not_come_to_are_handed_over_again(quick):
     begun, *rest = [each.token for each in first.runs]
     first.finish([DONE], 2 * SPAN)
     assert quick.intake.ends == [(begun, DONE)]
-    assert sorted(each.token for each in quick.pool.waiting.ready) == rest
+    assert sorted(each.token for each in quick.waiting.ready) == rest
     assert quick.hand_over()[0][0] in rest
 
 
@@ -251,12 +257,12 @@ def test_a_limited_task_gets_its_turn_however_many_others_wait(stage):
 
 def test_a_rate_that_an_operator_sets_counts_for_what_is_claimed_already(stage):
     stage.intake.slots = 1
-    stage.pool.waiting.add([run(f"ev{n}") for n in range(3)])
+    stage.waiting.add([run(f"ev{n}") for n in range(3)])
     stage.consumer.task_buckets[f"feishu.{IM}"] = TokenBucket(10)
     assert sorted(stage.hand_over(run("free", CONTACT))) == [["ev0"], ["free"]]
     (alarm,) = stage.alarms
     assert 0 < alarm.seconds <= 0.1
-    assert stage.pool.waiting.limits.parked == 2
+    assert stage.waiting.limits.parked == 2
     stage.consumer.task_buckets[f"feishu.{IM}"] = None
     alarm.ring()
     assert [each.token for request in stage.requests[2:] for each in request.runs] == ["ev1", "ev2"]
@@ -322,7 +328,7 @@ def test_others_go_on_while_a_suspect_waits_for_one_that_hangs(stage, monkeypatc
     suspect = run("suspect", attempt=3, crashes=2)
     assert stage.hand_over(suspect, run("other")) == []
     later = time.monotonic() + DRAIN + 1
-    monkeypatch.setattr(stage.pool.waiting.suspects, "_clock", lambda: later)
+    monkeypatch.setattr(stage.waiting.suspects, "_clock", lambda: later)
     assert stage.hand_over() == [["other"]]
     stage.requests[1].finish([DONE], 0.1)
     stage.requests[0].finish([DONE], 0.1)
@@ -336,7 +342,7 @@ def test_others_join_a_slow_suspect_that_has_attempts_left(stage, monkeypatch):
         ["suspect"]
     ]
     later = time.monotonic() + SLOW + 1
-    monkeypatch.setattr(stage.pool.waiting.suspects, "_clock", lambda: later)
+    monkeypatch.setattr(stage.waiting.suspects, "_clock", lambda: later)
     assert stage.hand_over() == [["other"]]
     for request in stage.requests[:2]:
         request.finish([DONE], 0.1)
@@ -350,7 +356,7 @@ def test_suspects_beyond_measure_are_given_back(stage):
     stage.hand_over(run("a"))
     stage.hand_over(*(run(f"ev{n}", attempt=3, crashes=2) for n in range(SUSPECTS + 3)))
     assert len(stage.intake.given_back) == 3
-    assert stage.pool.waiting.uncounted == SUSPECTS
+    assert stage.waiting.uncounted == SUSPECTS
 
 
 def test_in_prefork_what_crashed_before_waits_for_nobody(stage):
@@ -471,7 +477,7 @@ def test_what_celery_forgets_is_handed_over_again(stage):
     for request in stage.requests[2:]:
         request.waits = True
     stage.pool.recall()
-    assert sorted(each.token for each in stage.pool.waiting.ready) == ["ev2", "ev3"]
+    assert sorted(each.token for each in stage.waiting.ready) == ["ev2", "ev3"]
     assert sorted(stage.hand_over()) == [["ev2"], ["ev3"]]
 
 
@@ -487,6 +493,6 @@ def test_a_hub_made_anew_hangs_the_bell_again(stage):
     stage.consumer.pool._pool = SimpleNamespace(_result_handler=messages)
     stage.port.resume(stage.consumer)
     stage.pool.resume()
-    stage.pool.waiting.add([run("ev1")])
+    stage.waiting.add([run("ev1")])
     bells[0]()
     assert [each.token for each in stage.requests[0].runs] == ["ev1"]

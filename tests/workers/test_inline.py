@@ -274,7 +274,7 @@ async def test_routes_follow_a_registry_that_changes(stage):
     async with stage.worker() as worker:
         stage.registry.unregister("free")
         stage.registry.register(count, MESSAGE, name="narrow", concurrency=1)
-        routing = worker._shift._pool._routing
+        routing = worker._shift._worker.dispatcher._routing
         await eventually(lambda: routing.concurrency_of(f"feishu.{MESSAGE}") == 1)
         stage.publish("a", "b", "c")
         await eventually(lambda: stage.done("a", "b", "c"))

@@ -27,11 +27,16 @@ from bridge.streams import Entry
 from handlers.registry import Registry
 from tests.waiting import until
 from workers.batches import Batches
+from workers.claimer import Claimer
 from workers.claims import Busy, Duplicate, Pending, Queued, Run, Settlement
 from workers.coverage import Sighting
+from workers.held import Held
 from workers.intake import BLOCK, PAUSED_BLOCK, Intake
+from workers.keeper import Keeper, Periods
 from workers.limits import Limits
+from workers.outages import Outages
 from workers.outcomes import Outcome
+from workers.settler import Settler
 from workers.spans import IntakeSpans
 from workers.unhandled import Unhandled
 from workers.waiting import Waiting
@@ -180,10 +185,14 @@ class Guard:
         return {each.run.pending.entry.event_id: each for each in list(self.settlements)}
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.keeper.DUE_PERIOD", DUE_PERIOD)
-    monkeypatch.setattr("workers.outages.PAUSE", DUE_PERIOD)
+@pytest.fixture
+def event_lease() -> float:
+    return 0.15
+
+
+@pytest.fixture
+def periods() -> Periods:
+    return Periods(due=DUE_PERIOD)
 
 
 @pytest.fixture
@@ -238,6 +247,20 @@ def clock() -> Clock:
     return Clock()
 
 
+class Worker:
+    """The parts of a worker that has begun; Redis is played."""
+
+    def __init__(self, intake: Intake, held: Held, claimer: Claimer, settler: Settler) -> None:
+        self.held, self.claimer, self.settler = held, claimer, settler
+        self.intake = intake
+
+    def stop(self) -> None:
+        self.intake.stop()
+
+    def close(self) -> None:
+        self.intake.close()
+
+
 @pytest.fixture
 def intake(
     reader: Reader,
@@ -248,7 +271,9 @@ def intake(
     table: Registry,
     failures: deque[Exception],
     steps: list[str],
-) -> Iterator[Intake]:
+    event_lease: float,
+    periods: Periods,
+) -> Iterator[Worker]:
     def streams() -> list[str]:
         steps.append("subscribed")
         return [STREAM]
@@ -258,23 +283,30 @@ def intake(
             raise failures.popleft()
         return []
 
-    intake = Intake(
-        reader,  # type: ignore[arg-type]
-        reader,  # type: ignore[arg-type]
-        guard,  # type: ignore[arg-type]
-        clock,  # type: ignore[arg-type]
-        streams,
-        0.15,
-        waiting,
-        lambda: calls.append("wake"),
-        IntakeSpans(None, Resource.create(), "workers"),
-        lambda: calls.append("died"),
-        lambda: calls.append("disconnect"),
-        Unhandled(table, list, look, "workers", after=0.0),
+    redis: Any = reader
+    guards: Any = guard
+    clocks: Any = clock
+    complete = threading.Event()
+    spans = IntakeSpans(None, Resource.create(), "workers")
+    unhandled = Unhandled(table, list, look, "workers", after=0.0)
+
+    def wake() -> None:
+        calls.append("wake")
+
+    held = Held(waiting)
+    outages = Outages(redis, lambda: calls.append("disconnect"), complete, DUE_PERIOD)
+    settler = Settler(guards, held, outages, spans, waiting, wake, complete)
+    claimer = Claimer(guards, redis, held, waiting, settler, unhandled, spans, event_lease, wake)
+    keeper = Keeper(
+        redis, redis, guards, clocks, held, waiting, outages, claimer, event_lease, periods
     )
-    intake.slots = 4
-    intake.start(lambda: steps.append("begun"))
-    yield intake
+    intake = Intake(
+        streams, redis, redis, claimer, waiting, held, keeper, settler, outages,
+        lambda: calls.append("died"),
+    )  # fmt: skip
+    held.slots = 4
+    intake.start(lambda: steps.append("begun"), lambda: None)
+    yield Worker(intake, held, claimer, settler)
     intake.stop()
     intake.close()
 
@@ -290,8 +322,8 @@ def test_what_this_worker_has_no_handler_for_does_not_reach_the_pool(
     reader.new.append([item("ev1")])
     until(lambda: guard.settled())
     (failure,) = guard.settled()["ev1"].outcome.failed
-    assert (failure.reason, guard.settled()["ev1"].returned) == ("unhandled", False)
-    assert (ready(waiting), intake.unhandled) == ([], 1)
+    assert (failure.reason, guard.settled()["ev1"].outcome.returned) == ("unhandled", False)
+    assert (ready(waiting), intake.claimer.unhandled) == ([], 1)
 
 
 def test_what_nobody_can_say_the_handlers_of_is_not_claimed_until_somebody_can(
@@ -303,7 +335,7 @@ def test_what_nobody_can_say_the_handlers_of_is_not_claimed_until_somebody_can(
     reader.new.append([item("ev1")])
     until(lambda: guard.settled())
     assert guard.claimed == ["ev1"]
-    until(lambda: intake.held == 0)
+    until(lambda: len(intake.held) == 0)
 
 
 def test_it_has_begun_when_its_group_knows_what_it_handles(intake, steps, reader):
@@ -316,16 +348,16 @@ def test_what_is_read_is_claimed_and_the_pool_is_woken(intake, waiting, reader, 
     reader.new.append([item("ev1"), item("ev2")])
     until(lambda: ready(waiting) == ["ev1", "ev2"])
     assert calls == ["wake"]
-    assert intake.held == 2
+    assert len(intake.held) == 2
 
 
 def test_what_has_ended_is_settled_and_held_no_more(intake, waiting, reader, guard):
     reader.new.append([item("ev1")])
     until(lambda: waiting.ready)
-    intake.end(waiting.ready.popleft(), DONE)
-    until(lambda: intake.held == 0)
+    intake.settler.end(waiting.ready.popleft(), DONE)
+    until(lambda: len(intake.held) == 0)
     assert guard.settlements == [Settlement(run("ev1"), DONE)]
-    assert intake.settled == 1
+    assert intake.settler.settled == 1
 
 
 def in_line(event_id: str) -> Pending:
@@ -357,7 +389,7 @@ def test_the_next_in_line_is_fetched_as_soon_as_the_first_is_settled(
     reader.new_ordered.append([in_line("ev1")])
     until(lambda: waiting.ready)
     due_at_once(reader, "ev2")
-    intake.end(waiting.ready.popleft(), DONE)
+    intake.settler.end(waiting.ready.popleft(), DONE)
     until(lambda: ready(waiting) == ["ev2"])
 
 
@@ -372,7 +404,7 @@ def test_who_is_queued_is_neither_held_nor_postponed(intake, waiting, reader, gu
     guard.answers = {"behind": Queued(in_line("behind"))}
     reader.new.append([in_line("behind"), item("ev1")])
     until(lambda: ready(waiting) == ["ev1"])
-    assert intake.held == 1
+    assert len(intake.held) == 1
     assert not reader.called("postpone")
     assert not reader.called("acknowledge")
 
@@ -381,18 +413,19 @@ def test_handlers_that_are_skipped_are_counted(intake, waiting, reader, guard):
     guard.answers = {"ev1": replace(run("ev1"), skipped=2)}
     reader.new.append([item("ev1")])
     until(lambda: waiting.ready)
-    assert intake.skipped == 2
+    assert intake.claimer.skipped == 2
 
 
-def test_a_worker_that_is_full_reads_no_more(intake, waiting, reader):
+def test_a_worker_that_is_full_reads_no_more(intake, waiting, reader, monkeypatch):
+    monkeypatch.setattr("workers.held.GATHER", 5.0)  # on a slow machine the two end far apart
     reader.new.append([item(f"ev{number}") for number in range(4)])
-    until(lambda: intake.held == 4)
+    until(lambda: len(intake.held) == 4)
     reads = len(reader.called("read"))
     reader.new.append([item("more")])
-    intake.end(waiting.ready.popleft(), DONE)
-    until(lambda: intake.held == 3)
+    intake.settler.end(waiting.ready.popleft(), DONE)
+    until(lambda: len(intake.held) == 3)
     assert len(reader.called("read")) == reads
-    intake.end(waiting.ready.popleft(), DONE)
+    intake.settler.end(waiting.ready.popleft(), DONE)
     until(lambda: "more" in ready(waiting))
     assert reader.called("read")[reads] == 2
 
@@ -404,7 +437,7 @@ def test_duplicates_are_acknowledged_and_busy_ones_left_for_later(intake, waitin
     assert reader.called("acknowledge") == [["old"]]
     assert reader.called("postpone") == [("busy", 0.7)]
     assert ready(waiting) == ["ev1"]
-    assert intake.duplicates == 1
+    assert intake.claimer.duplicates == 1
 
 
 def test_nothing_is_taken_over_and_no_retry_begun_just_after_redis_clock_went_ahead(
@@ -424,10 +457,9 @@ def test_nothing_is_taken_over_and_no_retry_begun_just_after_redis_clock_went_ah
     until(lambda: len(ready(waiting)) == 3)
 
 
-def test_a_worker_that_is_full_still_says_that_it_is_there(intake, waiting, reader, monkeypatch):
-    monkeypatch.setattr("workers.keeper.BEAT", 0.0)
+@pytest.mark.parametrize("periods", [Periods(due=DUE_PERIOD, beat=0.0)])
+def test_a_worker_that_is_full_still_says_that_it_is_there(intake, waiting, reader):
     reader.new.append([item(f"ev{number}") for number in range(4)])
-    intake.start()
     until(lambda: len(ready(waiting)) == 4)
     reader.calls.clear()
     until(lambda: len(reader.called("beat")) > 2)
@@ -439,7 +471,7 @@ def test_a_worker_that_is_full_still_says_that_it_is_there(intake, waiting, read
 
 def test_what_is_held_is_renewed_unless_another_worker_took_it(intake, reader, guard):
     reader.new.append([item("ours"), item("lost")])
-    until(lambda: intake.held == 2)
+    until(lambda: len(intake.held) == 2)
     guard.taken = {"token-lost"}
     reader.calls.clear()
     until(lambda: len(reader.called("renew")) >= 3)
@@ -454,23 +486,22 @@ def test_events_of_dead_workers_and_due_retries_are_claimed_too(intake, waiting,
 
 def test_a_worker_full_of_new_events_has_room_for_some_retries(intake, reader):
     reader.new.append([item(f"ev{number}") for number in range(4)])
-    until(lambda: intake.held == 4)
+    until(lambda: len(intake.held) == 4)
     reader.calls.clear()
     until(lambda: reader.called("due"))
     assert reader.called("due")[-1] == 2
     reader.retries = [item("retry1"), item("retry2")]
-    until(lambda: intake.held == 6)
+    until(lambda: len(intake.held) == 6)
     reader.calls.clear()
     until(lambda: len(reader.called("renew")) >= 2)
     assert not reader.called("due")
 
 
+@pytest.mark.parametrize(("event_lease", "periods"), [(3.0, Periods(due=1.0))])
 @pytest.mark.parametrize("source", ["due", "take_over"])
 def test_what_waited_for_long_is_taken_as_fast_as_it_ends(
     intake, waiting, reader, monkeypatch, source
 ):
-    monkeypatch.setattr("workers.keeper.DUE_PERIOD", 1.0)
-    monkeypatch.setattr(intake._keeper, "_event_lease", 3.0)
     old = [item(f"ev{number}") for number in range(200)]
 
     def take(room: int, caps: Mapping[str, int]) -> list[Pending]:
@@ -479,8 +510,8 @@ def test_what_waited_for_long_is_taken_as_fast_as_it_ends(
 
     def work() -> bool:
         while waiting.ready:
-            intake.end(waiting.ready.popleft(), DONE)
-        return intake.settled == 200
+            intake.settler.end(waiting.ready.popleft(), DONE)
+        return intake.settler.settled == 200
 
     monkeypatch.setattr(reader, source, take)
     until(work)
@@ -502,12 +533,12 @@ def test_a_retry_that_is_due_before_its_last_attempt_is_off_the_books_is_not_for
         return recorded
 
     monkeypatch.setattr(guard, "settle", late)
-    intake.end(waiting.ready.popleft(), Outcome(retry_after=0.0))
+    intake.settler.end(waiting.ready.popleft(), Outcome(retry_after=0.0))
     until(lambda: guard.claimed == ["ev1", "ev1"])
 
 
+@pytest.mark.parametrize("event_lease", [3.0])
 def test_a_renewal_that_failed_is_repeated_soon(intake, reader, guard, monkeypatch):
-    monkeypatch.setattr(intake._keeper, "_event_lease", 3.0)
     asked: list[float] = []
 
     def renew(runs: Sequence[Run]) -> list[bool]:
@@ -526,17 +557,17 @@ def test_a_settlement_that_redis_did_not_take_is_sent_until_it_does(intake, wait
     guard.failures.extend([RedisConnectionError("gone"), RedisConnectionError("gone")])
     reader.new.append([item("ev1")])
     until(lambda: waiting.ready)
-    intake.end(waiting.ready.popleft(), DONE)
-    until(lambda: intake.held == 0)
+    intake.settler.end(waiting.ready.popleft(), DONE)
+    until(lambda: len(intake.held) == 0)
     assert [each.outcome for each in guard.settlements] == [DONE]
 
 
 def test_what_a_lost_reply_held_is_found_and_nothing_is_claimed_twice(intake, reader, guard):
     reader.new.append([item("ev1")])
-    until(lambda: intake.held == 1)
+    until(lambda: len(intake.held) == 1)
     reader.lost = [item("ev1"), item("lost")]
     reader.failures.append(RedisConnectionError("gone"))
-    until(lambda: intake.held == 2)
+    until(lambda: len(intake.held) == 2)
     assert sorted(guard.claimed) == ["ev1", "lost"]
 
 
@@ -573,10 +604,10 @@ def narrow(limited: dict[str, int]) -> None:
 def test_who_waits_for_a_limit_keeps_no_other_out(intake, waiting, reader):
     reader.new.append([item(f"ev{number}") for number in range(9)])
     until(lambda: waiting.limits.parked == 9)
-    assert intake.held == 9
+    assert len(intake.held) == 9
     reads = len(reader.called("read"))
     until(lambda: len(reader.called("read")) > reads + 2)
-    assert reader.called("read")[-1] == intake.slots
+    assert reader.called("read")[-1] == intake.held.slots
 
 
 @pytest.mark.usefixtures("narrow")
@@ -599,38 +630,38 @@ def test_who_waits_for_a_limit_is_renewed_and_given_back_at_the_end(intake, wait
     until(lambda: reader.called("renew") and reader.called("renew")[-1] == ["ev1", "ev2"])
     intake.stop()
     until(lambda: len(guard.settled()) == 2)
-    assert all(each.returned for each in guard.settlements)
+    assert all(each.outcome.returned for each in guard.settlements)
 
 
 def test_what_another_worker_took_is_not_ours(intake, waiting, reader, guard):
     reader.new.append([item("ours"), item("lost")])
-    until(lambda: intake.held == 2)
+    until(lambda: len(intake.held) == 2)
     ours, lost = waiting.ready
-    assert intake.ours(lost)
+    assert intake.held.ours(lost)
     guard.taken = {"token-lost"}
-    until(lambda: not intake.ours(lost))
-    assert intake.ours(ours)
-    intake.end(ours, DONE)
-    until(lambda: not intake.ours(ours))
+    until(lambda: not intake.held.ours(lost))
+    assert intake.held.ours(ours)
+    intake.settler.end(ours, DONE)
+    until(lambda: not intake.held.ours(ours))
 
 
 def test_a_claim_is_ours_only_as_long_as_redis_confirmed_it_in_time(intake, waiting, reader, guard):
     reader.new.append([item("ev1")])
-    until(lambda: intake.held == 1)
+    until(lambda: len(intake.held) == 1)
     (held,) = waiting.ready
     guard.away = True
-    until(lambda: not intake.ours(held))
+    until(lambda: not intake.held.ours(held))
     guard.away = False
-    until(lambda: intake.ours(held))
+    until(lambda: intake.held.ours(held))
 
 
 def test_claims_that_were_lost_are_told_of_in_one_line(intake, waiting, reader, guard):
     reader.new.append([item(f"ev{number}") for number in range(3)])
-    until(lambda: intake.held == 3)
+    until(lambda: len(intake.held) == 3)
     guard.taken = {f"token-ev{number}" for number in range(3)}
     with structlog.testing.capture_logs() as lines:
-        intake.give_back(waiting.drain())
-        until(lambda: intake.held == 0)
+        intake.settler.give_back(waiting.drain())
+        until(lambda: len(intake.held) == 0)
     assert [each["count"] for each in lines if each["event"] == "claim.lost"] == [3]
 
 
@@ -638,12 +669,12 @@ def test_what_has_ended_is_unsettled_until_redis_has_it(intake, waiting, reader,
     reader.new.append([item("ev1")])
     until(lambda: waiting.ready)
     guard.away = True
-    intake.end(waiting.ready.popleft(), DONE)
-    assert intake.unsettled == 1
-    until(lambda: not intake._settler._ended)
-    assert intake.unsettled == 1
+    intake.settler.end(waiting.ready.popleft(), DONE)
+    assert intake.settler.unsettled == 1
+    until(lambda: not intake.settler._ended)
+    assert intake.settler.unsettled == 1
     guard.away = False
-    until(lambda: intake.unsettled == 0)
+    until(lambda: intake.settler.unsettled == 0)
     assert guard.settled()["ev1"].outcome == DONE
 
 
@@ -669,8 +700,8 @@ def test_whatever_redis_refuses_is_asked_again_with_pauses_and_told_once(
         guard.failures.append(refusal)
         reader.new.append([item("ev1")])
         until(lambda: waiting.ready)
-        intake.end(waiting.ready.popleft(), DONE)
-        until(lambda: intake.settled)
+        intake.settler.end(waiting.ready.popleft(), DONE)
+        until(lambda: intake.settler.settled)
         until(lambda: lines and lines[-1]["event"] == "redis.recovered")
     assert time.monotonic() - started >= DUE_PERIOD
     assert guard.settled()["ev1"].outcome == DONE
@@ -716,8 +747,8 @@ def test_groups_that_cannot_be_made_anew_at_once_do_not_hide_later_troubles(
         until(lambda: any(each["event"] == "redis.lost" for each in lines))
 
 
-def test_consumers_that_are_gone_are_swept_now_and_then(intake, reader, monkeypatch):
-    monkeypatch.setattr("workers.keeper.SWEEP_PERIOD", 0.0)
+@pytest.mark.parametrize("periods", [Periods(due=DUE_PERIOD, sweep=0.0)])
+def test_consumers_that_are_gone_are_swept_now_and_then(intake, reader):
     until(lambda: reader.called("sweep"))
 
 
@@ -725,8 +756,8 @@ def test_how_an_attempt_was_settled_is_told_when_debugging(intake, waiting, read
     reader.new.append([item("ev1")])
     until(lambda: waiting.ready)
     with caplog.at_level(logging.DEBUG), structlog.testing.capture_logs() as lines:
-        intake.end(waiting.ready.popleft(), DONE)
-        until(lambda: intake.settled)
+        intake.settler.end(waiting.ready.popleft(), DONE)
+        until(lambda: intake.settler.settled)
     (told,) = [each for each in lines if each["event"] == "attempt.settled"]
     assert (told["event_id"], told["verdict"], told["finished"]) == ("ev1", "done", ["H"])
     assert told["recorded"]
@@ -741,15 +772,15 @@ def test_who_stops_gives_back_what_has_not_begun_before_anything_else(
     intake, waiting, reader, guard
 ):
     reader.new.append([item("begun"), item("waiting")])
-    until(lambda: intake.held == 2)
+    until(lambda: len(intake.held) == 2)
     begun = waiting.ready.popleft()
     intake.stop()
     until(lambda: "waiting" in guard.settled())
     back = guard.settled()["waiting"]
-    assert (back.returned, back.outcome.retry_after) == (True, 0.0)
-    assert intake.held == 1
-    intake.end(begun, DONE)
-    until(lambda: intake.held == 0)
+    assert (back.outcome.returned, back.outcome.retry_after) == (True, 0.0)
+    assert len(intake.held) == 1
+    intake.settler.end(begun, DONE)
+    until(lambda: len(intake.held) == 0)
     reader.new.append([item("new")])
     intake.close()
     assert "new" not in guard.claimed
@@ -757,16 +788,16 @@ def test_who_stops_gives_back_what_has_not_begun_before_anything_else(
 
 
 def test_who_is_told_to_stop_while_waiting_for_room_reads_no_more(intake, reader):
-    read = intake._threads[0]
+    read = intake.intake._threads[0]
     before: list[int] = []
 
     def stop_meanwhile(most: float) -> int:
         if threading.current_thread() is read:
-            intake._stopping.set()
+            intake.intake._stopping.set()
             before.append(len(reader.called("read")))
         return 1
 
-    intake._held.wait_for_room = stop_meanwhile
+    intake.held.wait_for_room = stop_meanwhile
     read.join(5)
     assert [len(reader.called("read"))] == before
 
@@ -776,8 +807,8 @@ def test_what_is_found_while_a_worker_stops_is_given_back(intake, reader, guard)
 
     def find(room: int, caps: Mapping[str, int]) -> list[Pending]:
         looking.set()
-        intake._threads[0].join()
-        intake._keeper._closing.wait(0.3)
+        intake.intake._threads[0].join()
+        intake.intake._keeper._closing.wait(0.3)
         reader.due = due
         return [item("late")]
 
@@ -786,7 +817,7 @@ def test_what_is_found_while_a_worker_stops_is_given_back(intake, reader, guard)
     assert looking.wait(5)
     intake.stop()
     intake.close()
-    assert guard.settled()["late"].returned
+    assert guard.settled()["late"].outcome.returned
 
 
 def test_what_is_being_settled_when_a_worker_closes_is_not_settled_twice(
@@ -802,11 +833,11 @@ def test_what_is_being_settled_when_a_worker_closes_is_not_settled_twice(
     monkeypatch.setattr(guard, "settle", slow)
     reader.new.append([item("ev1")])
     until(lambda: waiting.ready)
-    intake.end(waiting.ready.popleft(), DONE)
+    intake.settler.end(waiting.ready.popleft(), DONE)
     assert asked.wait(5)
     closing = threading.Thread(target=intake.close)
     closing.start()
-    until(lambda: intake._settler._complete.is_set())
+    until(lambda: intake.settler._complete.is_set())
     answers.set()
     closing.join(5)
     assert [each.outcome for each in guard.settlements] == [DONE]
@@ -821,7 +852,7 @@ def test_what_came_back_to_a_worker_that_stops_is_given_back_as_not_begun(
     intake.stop()
     waiting.put_back([taken])
     intake.close()
-    assert guard.settled()["ev1"].returned
+    assert guard.settled()["ev1"].outcome.returned
 
 
 def test_what_is_cut_off_is_for_retry_when_its_process_has_ended(intake, waiting, reader, guard):
@@ -832,7 +863,7 @@ def test_what_is_cut_off_is_for_retry_when_its_process_has_ended(intake, waiting
     intake.close()
     settlement = guard.settled()["ev1"]
     assert settlement.outcome.retry_after == 2.0
-    assert not settlement.returned
+    assert not settlement.outcome.returned
     assert "stopped in the middle" in settlement.outcome.error
 
 
@@ -840,7 +871,7 @@ def test_a_worker_ends_although_redis_is_away(intake, waiting, reader, guard):
     reader.new.append([item("ev1")])
     until(lambda: waiting.ready)
     guard.away = True
-    intake.end(waiting.ready.popleft(), DONE)
+    intake.settler.end(waiting.ready.popleft(), DONE)
     intake.stop()
     started = time.monotonic()
     intake.close()
@@ -855,6 +886,6 @@ def test_a_stopping_worker_asks_an_absent_redis_with_pauses(intake, waiting, rea
     intake.stop()
     guard.failures.extend(RedisConnectionError("gone") for _ in range(3))
     started = time.monotonic()
-    intake.end(last, DONE)
+    intake.settler.end(last, DONE)
     until(lambda: guard.settlements)
     assert time.monotonic() - started >= 3 * DUE_PERIOD

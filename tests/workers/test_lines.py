@@ -89,6 +89,7 @@ class Worker:
         self.redis, self.keys, self.name = redis, keys, name
         consumer = Consumer(redis, keys, "workers", name, order.of, missed=order.missed)
         self.reader = StreamReader(consumer, LEASE)
+        self.stalls = consumer.stalls
         self.pending = PendingList(consumer, LEASE)
         self.guard = Guard(redis, keys, "workers", LEASE, name)
         self.held: list[Run] = []
@@ -249,7 +250,7 @@ def test_what_was_given_back_stays_the_first(a, b, streams):
     streams.push("x", "x")
     a.read()
     run = a.held.pop()
-    a.guard.settle([Settlement(run, Outcome(retry_after=0.0), returned=True)])
+    a.guard.settle([Settlement(run, Outcome(retry_after=0.0, returned=True))])
     assert b.due() == ["x-0"]
     assert b.held[0].attempt == 1
 
@@ -309,9 +310,8 @@ def test_an_event_that_is_too_large_to_look_into_is_unordered(a, streams):
     streams.push("x", "x")
     with capture_logs() as logs:
         assert a.read() == ["e0", "e1", "e2", "x-0"], "beside each other, and beside its line"
-    assert [(each["event"], each["bytes"]) for each in logs] == [
-        ("event.unordered", 1_048_577 + 40)
-    ]
+    told = [each["bytes"] for each in logs if each["event"] == "event.unordered"]
+    assert told == [1_048_577 + 40], "once"
 
 
 def test_a_long_line_keeps_nobody_of_another_key_out(a, streams):

@@ -81,14 +81,14 @@ def test_a_note_of_an_attempt_that_never_began_is_taken_back(
     (first,) = guard.claim([pending])
     assert isinstance(first, Run)
     isolate(redis, keys, "workers", first)
-    guard.settle([Settlement(first, Outcome(retry_after=0.0), returned=True)])
+    guard.settle([Settlement(first, Outcome(retry_after=0.0, returned=True))])
     other_guard.claim([pending])
     redis.delete("lock:" + keys.lock_name("workers", "ev"))  # as if its worker had died
     (third,) = guard.claim([pending])
     assert isinstance(third, Run)
     assert third.attempt == 2
     assert isolate(redis, keys, "workers", third) == 0
-    guard.settle([Settlement(third, Outcome(retry_after=0.0), returned=True)])
+    guard.settle([Settlement(third, Outcome(retry_after=0.0, returned=True))])
     assert redis.hget(keys.state("workers", "ev"), "alone") is None
 
 
@@ -105,7 +105,7 @@ def test_a_note_of_an_earlier_attempt_outlives_one_that_never_began(
     assert isinstance(second, Run)
     if noted_again:
         isolate(redis, keys, "workers", second)
-    guard.settle([Settlement(second, Outcome(retry_after=0.0), returned=True)])
+    guard.settle([Settlement(second, Outcome(retry_after=0.0, returned=True))])
     (third,) = guard.claim([pending])
     assert isinstance(third, Run)
     assert isolate(redis, keys, "workers", third) == 1

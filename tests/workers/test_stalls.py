@@ -69,7 +69,7 @@ def test_a_line_whose_first_waits_long_is_told_of_once_and_shown(redis, keys, st
     met_again(worker)
     assert told(worker) == [], "once"
     assert told(Worker(redis, keys, "b")) == [], "in the whole group"
-    assert worker.reader.stalled == 1
+    assert worker.stalls.count == 1
     (shown,) = stalled(redis, keys, "workers")
     assert (shown.kind, shown.event_id, shown.state) == ("line", "x-0", "retry")
     assert shown.sentence("workers").startswith("an order (ordered_by), key ")
