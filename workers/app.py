@@ -195,3 +195,6 @@ def _check_redis() -> None:
         raise SystemExit(error.exit_code) from error
     finally:
         client.close()
+
+
+app.user_options["worker"].add(command_line.before_detaching(_check_redis))

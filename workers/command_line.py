@@ -6,6 +6,7 @@ Those are of whichever Celery program they were set for, so they do not count.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -45,6 +46,22 @@ def shut_out_variables() -> None:
     context = _celery()
     if context is not None:
         context.auto_envvar_prefix = None
+
+
+def before_detaching(check: Callable[[], object]) -> click.Option:
+    """A hidden option for `celery worker`: has `check` run before `--detach` leaves the terminal.
+
+    After that nobody sees the exit code and the last words of a worker that is refused.
+    """
+
+    def run(context: click.Context, *_: object) -> None:
+        if context.params["detach"]:
+            check()
+
+    # Celery's own options come before it, so their values are there.
+    return click.Option(
+        ["--check-before-detach"], is_flag=True, hidden=True, expose_value=False, callback=run
+    )
 
 
 def _celery() -> click.Context | None:

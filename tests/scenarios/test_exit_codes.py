@@ -43,6 +43,7 @@ async def test_a_worker_whose_intake_dies_ends_with_a_code_that_says_so(
         ((), {"handlers": ""}, EXIT_SETTINGS),
         (("-Q", "nope"), {}, EXIT_SETTINGS),
         ((), {"redis_url": f"redis://127.0.0.1:{free_port()}"}, EXIT_REDIS),
+        (("--detach",), {"redis_url": f"redis://127.0.0.1:{free_port()}"}, EXIT_REDIS),
     ],
 )
 async def test_what_celery_cannot_start_is_a_sentence_and_a_code(
