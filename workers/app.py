@@ -25,9 +25,10 @@ from handlers.errors import PluginBroken, RegistrationInvalid
 from handlers.loggers import get_logger
 from handlers.plugins import load
 from handlers.registry import registry
-from workers import broker, command_line, control, runner, tasks
+from workers import broker, command_line, control, tasks
 from workers.bootstep import IntakeStep
 from workers.celery_app import App
+from workers.loops import close_loop
 from workers.routing import Routing
 
 log = get_logger("workers.app")
@@ -171,7 +172,7 @@ def _worker_started(sender: Any, **_: Any) -> None:
 
 @signals.worker_process_shutdown.connect
 def _child_stopping(**_: Any) -> None:
-    runner.close_loop()
+    close_loop()
 
 
 def _start_telemetry() -> None:

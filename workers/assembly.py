@@ -210,6 +210,7 @@ def waiting_for(routing: Routing, port: Port) -> Waiting:
         return routing.max_attempts_of(routing.task_of(run.pending.entry.event_type))
 
     return Waiting(
+        routing.task_of,
         Limits(routing.task_of, routing.concurrency_of, port.bucket_of),
         Batches(routing.task_of, routing.batch_of),
         lambda run: poison.is_suspect(run, most(run), shares_process=port.shares_process),

@@ -1,8 +1,7 @@
 """Runs the handlers of several events, of which some take them together, as a batch.
 
 Each event keeps an outcome of its own: marks, retries and dead letters know nothing of batches.
-Handlers that take one event at a time get theirs after the batches. It knows no Redis and no
-Celery.
+Handlers that take one event at a time get theirs after the batches.
 """
 
 from __future__ import annotations
@@ -10,26 +9,21 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from handlers.batch import BatchContext
-from handlers.errors import EventInvalid
 from handlers.event import Event
 from handlers.policy import batch_results
 from handlers.registry import Registration, Registry
 from handlers.threads import HandlerThreads
 from workers import calls, runner
-from workers.calls import Around
 from workers.items import Item
 from workers.loops import threads_of
 from workers.outcomes import Outcome
-from workers.runner import Attempt, Case, Cases
-
-Trace = Callable[[Sequence[Item]], Around | None]
-"""Gives what wraps a handler of these events in a span; None where nothing is traced."""
+from workers.runner import Case, Cases, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +86,7 @@ def run(
         KeyboardInterrupt, SystemExit: a signal told the process to end.
     """
     cases = [] if cases is None else cases
-    cases += [_case(registry, item, trace, parallel=parallel) for item in items]
+    cases += [runner.case_of(registry, item, trace, parallel=parallel) for item in items]
     for call in _calls(items, cases):
         _run_call(call, trace)
     for case in _unfinished(cases):
@@ -120,7 +114,7 @@ async def run_async(
         asyncio.CancelledError: the caller was cancelled; async handlers were cancelled first.
     """
     cases: Cases = [
-        _case(registry, item, trace, parallel=parallel, threads=threads) for item in items
+        runner.case_of(registry, item, trace, parallel=parallel, threads=threads) for item in items
     ]
     await _at_once([_await_call(call, trace, threads) for call in _calls(items, cases)])
     await _await_singles(list(_unfinished(cases)))
@@ -151,25 +145,6 @@ def takes_batches(registry: Registry, items: Sequence[Item]) -> bool:
     """Whether any handler of these events takes batches."""
     types = {item.event_type for item in items}
     return any(each.batch for name in types for each in registry.lookup(name))
-
-
-def _case(
-    registry: Registry,
-    item: Item,
-    trace: Trace,
-    *,
-    parallel: bool,
-    threads: HandlerThreads | None = None,
-) -> Case | Outcome:
-    """An event ready for its handlers; its outcome if it cannot be read, or has none here."""
-    try:
-        event = Event.from_json(item.envelope, item.event_id)
-    except EventInvalid as error:
-        return runner.undecodable(error)
-    singles = any(not each.batch for each in registry.lookup(event.type))
-    around = trace([item]) if singles else None
-    attempt = Attempt(event, item.attempt, around, item.born, parallel, threads, item.tries)
-    return runner.case_of(registry, attempt, item.marks, item.event_type)
 
 
 def _calls(items: Sequence[Item], cases: Cases) -> list[_Call]:

@@ -1,7 +1,7 @@
 """Events of tasks whose handlers take batches wait here until a batch is full, or old enough.
 
 They are claimed already; how many may wait is bounded, so that the rest stays in the stream for
-other workers. It knows no Celery and no Redis.
+other workers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from handlers.batch import Batch
 from workers.queues import emptied
-from workers.shared_stream import shared_cap
 
 if TYPE_CHECKING:
     from workers.claims import Run
@@ -92,18 +91,8 @@ class Batches:
         """It runs no more, or never ran."""
         self._beside.pop(what, None)
 
-    def caps(self, streams: Iterable[str]) -> dict[str, int]:
-        """Streams of tasks with batches -> how many more of their entries to claim."""
-        tasks = {stream: self._task_of(stream.rpartition(":")[2]) for stream in streams}
-        rooms = {stream: self._room(task) for stream, task in tasks.items()}
-        return shared_cap(
-            {stream: room for stream, room in rooms.items() if room is not None},
-            tasks,
-            {task: self._room(task) for task in self.tasks()},
-        )
-
-    def _room(self, task: str) -> int | None:
-        """How many more events of a task may gather; None: they do not."""
+    def room(self, task: str) -> int | None:
+        """How many more events of a task may gather; None for a task without batches."""
         batch = self._batch_of(task)
         if batch is None:
             return None

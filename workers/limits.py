@@ -1,8 +1,7 @@
 """Which events of limited types may start now; the others wait here, parked, in nobody's way.
 
 A type is limited by a rate, by how many events run at once, or by both. What it may not start yet
-is claimed already, but a few events only: the rest stays in the stream for other workers. It knows
-no Celery beyond the shape of its token bucket, and no Redis.
+is claimed already, but a few events only: the rest stays in the stream for other workers.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from workers.queues import emptied
-from workers.shared_stream import shared_cap
 from workers.window import Window
 
 if TYPE_CHECKING:
@@ -121,11 +119,14 @@ class Limits:
         buckets = [self._bucket_of(task) for task in self.tasks() if self._slots(task)]
         return min((min(LOOK, each.expected_time()) for each in buckets if each), default=None)
 
-    def caps(self, streams: Iterable[str]) -> dict[str, int]:
-        """Limited streams -> how many more of their entries to claim, 0 while enough are parked."""
-        tasks = {stream: self._task_of(stream.rpartition(":")[2]) for stream in streams}
-        caps = {stream: self._room(task) for stream, task in tasks.items() if self.limited(task)}
-        return shared_cap(caps, tasks, {task: self._room(task) for task in self.tasks()})
+    def room(self, task: str) -> int | None:
+        """How many more events of a task to claim: what starts at once, and a moment's work more;
+        None for a task without a limit."""
+        if not self.limited(task):
+            return None
+        at_once = self._slots(task) if self._bucket_of(task) is None else 0
+        ahead = min(MOST, self._window(task).size(1))
+        return max(0, at_once + ahead - len(self._parked.get(task, ())))
 
     def excess(self) -> list[Run]:
         """Take out what is parked beyond measure."""
@@ -138,12 +139,6 @@ class Limits:
     def drain(self) -> list[Run]:
         """Take out everything."""
         return [run for task in self.tasks() for run in emptied(self._parked[task])]
-
-    def _room(self, task: str) -> int:
-        """What starts at once, and a moment's work more."""
-        at_once = self._slots(task) if self._bucket_of(task) is None else 0
-        ahead = min(MOST, self._window(task).size(1))
-        return max(0, at_once + ahead - len(self._parked.get(task, ())))
 
     def _slots(self, task: str) -> int:
         most = self._concurrency_of(task)

@@ -1,10 +1,10 @@
-"""Runs the handlers of one event and says how they ended. It knows no Redis and no Celery.
+"""Runs the handlers of one event and says how they ended.
 
 A `def` handler that runs alone, the common case, is called directly. Everything else goes through
-an event loop: the thread's own in `run`, the running one in `run_async`. `def` handlers that run
-beside others do so in threads. Nothing stops a `def` handler from outside but the soft time limit,
-an exception that a signal raises in the main thread; so a run ends when all that it has started
-has ended, however long that takes.
+an event loop: the thread's own in `run_waiting`, the running one in `await_waiting`. `def` handlers
+that run beside others do so in threads. Nothing stops a `def` handler from outside but the soft
+time limit, an exception that a signal raises in the main thread; so a run ends when all that it has
+started has ended, however long that takes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from handlers.threads import HandlerThreads
 from workers import calls
 from workers.calls import Around
 from workers.failures import Again, describe, judge
-from workers.loops import close_loop, drive, threads_of
+from workers.items import Item
+from workers.loops import drive, threads_of
 from workers.outcomes import Failure, Later, Outcome
 from workers.reruns import Reruns
 from workers.tries import NO_TRIES, Try
 
-__all__ = ["Around", "Attempt", "Result", "close_loop", "run", "run_async"]
+Trace = Callable[[Sequence[Item]], Around | None]
+"""Gives what wraps a handler of these events in a span; None where nothing is traced."""
 
 Result = Failure | Again | None
 """Of one handler; None for success."""
@@ -144,32 +146,20 @@ class Case(Struct, frozen=True):
 
 def run(
     registry: Registry,
-    envelope: bytes,
-    attempt: int,
-    marks: Mapping[str, str],
+    item: Item,
+    trace: Trace,
     *,
-    event_id: str = "",
-    event_type: str = "",
-    born: float | None = None,
-    around: Around | None = None,
     parallel: bool = True,
-    tries: Mapping[str, Try] = NO_TRIES,
     cases: Cases | None = None,
 ) -> Outcome:
     """Run the handlers of an event that have no mark; for processes, threads and solo.
 
     Args:
         registry: where the handlers are.
-        envelope: Feishu's JSON.
-        attempt: 1 for the first.
-        marks: handler -> "" if it succeeded earlier, "reason\\nerror" if it was given up.
-        event_id: of the entry, for envelopes that carry none.
-        event_type: of the entry.
-        born: seconds of `boottime` from which the event's age counts; None when nobody knows.
-        around: makes a context manager that encloses each handler.
+        item: the event.
+        trace: makes the handlers' spans.
         parallel: several handlers at once; else in the order of their registration, each when the
             one before has ended, however that was.
-        tries: handlers that want another attempt on their own time.
         cases: where to note the event, for who asks meanwhile how far it has come.
 
     Returns:
@@ -178,13 +168,7 @@ def run(
     Raises:
         KeyboardInterrupt, SystemExit: a signal told the process to end.
     """
-    try:
-        event = Event.from_json(envelope, event_id)
-    except EventInvalid as error:
-        case: Case | Outcome = undecodable(error)
-    else:
-        this = Attempt(event, attempt, around, born, parallel, tries=tries)
-        case = case_of(registry, this, marks, event_type)
+    case = case_of(registry, item, trace, parallel=parallel)
     if cases is not None:
         cases.append(case)
     if isinstance(case, Outcome):
@@ -193,52 +177,31 @@ def run(
     return case.outcome()
 
 
-async def run_async(
-    registry: Registry,
-    envelope: bytes,
-    attempt: int,
-    marks: Mapping[str, str],
-    *,
-    event_id: str = "",
-    born: float | None = None,
-    around: Around | None = None,
-    parallel: bool = True,
-    tries: Mapping[str, Try] = NO_TRIES,
-) -> Outcome:
-    """The same on the running event loop; `def` handlers go to threads.
-
-    Raises:
-        asyncio.CancelledError: the caller was cancelled; async handlers were cancelled first.
-    """
-    try:
-        event = Event.from_json(envelope, event_id)
-    except EventInvalid as error:
-        return undecodable(error)
-    this = Attempt(event, attempt, around, born, parallel, tries=tries)
-    case = case_of(registry, this, marks)
-    if isinstance(case, Outcome):
-        return case
-    await await_waiting(case)
-    return case.outcome()
-
-
 def case_of(
-    registry: Registry, this: Attempt, marks: Mapping[str, str], event_type: str = ""
+    registry: Registry,
+    item: Item,
+    trace: Trace,
+    *,
+    parallel: bool = True,
+    threads: HandlerThreads | None = None,
 ) -> Case | Outcome:
-    """An event ready for its handlers; its outcome if it has none here.
-
-    Args:
-        event_type: of the entry.
-    """
-    registrations = registry.lookup(this.event.type)
+    """An event ready for its handlers; its outcome if it cannot be read, or has none here."""
+    try:
+        event = Event.from_json(item.envelope, item.event_id)
+    except EventInvalid as error:
+        return Outcome(failed=(Failure("", "decode", describe(error)),))
+    registrations = registry.lookup(event.type)
     if registrations[0].stands_for_none:
-        return Outcome.unhandled(this.event.type, event_type)
+        return Outcome.unhandled(event.type, item.event_type)
+    # Of those that take batches the batch has a span.
+    around = trace([item]) if any(not each.batch for each in registrations) else None
+    this = Attempt(event, item.attempt, around, item.born, parallel, threads, item.tries)
     unmarked = registrations
-    if marks:
-        unmarked = tuple(each for each in registrations if each.name not in marks)
-    waiting, asleep = _awake(unmarked, this.tries) if this.tries else (unmarked, ())
+    if item.marks:
+        unmarked = tuple(each for each in registrations if each.name not in item.marks)
+    waiting, asleep = _awake(unmarked, item.tries) if item.tries else (unmarked, ())
     shared = len(registrations) > 1
-    return Case(this, waiting, marks, too_old(waiting, this), asleep, shared)
+    return Case(this, waiting, item.marks, _too_old(waiting, this), asleep, shared)
 
 
 def _awake(
@@ -252,7 +215,7 @@ def _awake(
     return tuple(each for each in registrations if each.name not in asleep), asleep
 
 
-def too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result]:
+def _too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result]:
     """The failures of handlers for which the event comes too late."""
     limited = [each for each in waiting if each.max_age is not None]
     age = this.age() if limited else 0.0
@@ -261,11 +224,6 @@ def too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result]
         for each in limited
         if is_too_old(each, age)
     }
-
-
-def undecodable(error: EventInvalid) -> Outcome:
-    """The outcome of what is no event."""
-    return Outcome(failed=(Failure("", "decode", describe(error)),))
 
 
 @cache

@@ -64,19 +64,7 @@ def _run_bundle(
     outcomes, longest = [], 0.0
     for item in items:
         started = time.perf_counter()
-        outcome = runner.run(
-            registry,
-            item.envelope,
-            item.attempt,
-            item.marks,
-            event_id=item.event_id,
-            event_type=item.event_type,
-            born=item.born,
-            around=handler_spans([item]),
-            parallel=parallel,
-            tries=item.tries,
-            cases=cases,
-        )
+        outcome = runner.run(registry, item, handler_spans, parallel=parallel, cases=cases)
         outcomes.append(outcome)
         longest = max(longest, time.perf_counter() - started)
         # The others would wait for more slow ones, and the time limit is that of one event.

@@ -24,6 +24,7 @@ class Waiting:
     """Filled from any thread, emptied by one.
 
     Args:
+        task_of: event type -> name of its task.
         limits: of the tasks.
         batches: of the tasks whose events go several at a time.
         is_suspect: whether an event must run alone.
@@ -32,11 +33,13 @@ class Waiting:
 
     def __init__(
         self,
+        task_of: Callable[[str], str],
         limits: Limits,
         batches: Batches,
         is_suspect: Callable[[Run], bool],
         patience: Callable[[Run], float] = lambda _: PATIENCE,
     ) -> None:
+        self._task_of = task_of
         self._is_suspect = is_suspect
         self.limits = limits
         self.batches = batches
@@ -63,12 +66,22 @@ class Waiting:
 
     def caps(self, streams: Iterable[str]) -> dict[str, int]:
         """Streams of which no more than so many entries should be claimed now."""
-        streams = list(streams)
+        tasks = {stream: self._task_of(stream.rpartition(":")[2]) for stream in streams}
+        rooms = {stream: self._room(task) for stream, task in tasks.items()}
+        caps = {stream: room for stream, room in rooms.items() if room is not None}
+        # Events of types without a stream of their own share one, which nobody reads past them.
+        waiting = {*self.limits.tasks(), *self.batches.tasks()} - set(tasks.values())
+        foreign = [room for task in waiting if (room := self._room(task)) is not None]
+        if foreign:
+            least = min(foreign)
+            shared = (stream for stream in tasks if stream.endswith(f":{OTHER}"))
+            caps |= {stream: min(least, caps.get(stream, least)) for stream in shared}
+        return caps
+
+    def _room(self, task: str) -> int | None:
         # Where both speak, it is the batch that gathers, and a limit counts batches.
-        limits, batches = self.limits.caps(streams), self.batches.caps(streams)
-        shared = {each: min(cap, batches.get(each, cap)) for each, cap in limits.items()
-                  if each.endswith(f":{OTHER}")}  # fmt: skip
-        return limits | batches | shared
+        room = self.batches.room(task)
+        return self.limits.room(task) if room is None else room
 
     def excess(self) -> list[Run]:
         """Take out what waits beyond measure, for other workers."""

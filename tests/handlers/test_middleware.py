@@ -16,7 +16,8 @@ import structlog
 
 from handlers import Context, Event, Middleware, Registry, Reject, Retry
 from handlers.errors import RegistrationInvalid
-from workers import runner
+from tests.workers import attempts
+from workers import loops
 from workers.outcomes import Outcome
 
 TYPE = "im.message.receive_v1"
@@ -81,9 +82,9 @@ def envelope(event_type: str = TYPE) -> bytes:
 
 def run(table: Registry, attempt: int = 1) -> Outcome:
     try:
-        return runner.run(table, envelope(), attempt, {})
+        return attempts.run(table, envelope(), attempt, {})
     finally:
-        runner.close_loop()
+        loops.close_loop()
 
 
 def by_def(work: Callable[[], Any]) -> Callable[..., Any]:
@@ -137,7 +138,7 @@ async def test_before_runs_in_order_and_after_in_reverse(kind, outer, inner, tab
     outcome = await asyncio.to_thread(run, table)
     assert (outcome.verdict, seen) == ("done", expected)
     seen.clear()
-    outcome = await runner.run_async(table, envelope(), 1, {})
+    outcome = await attempts.run_async(table, envelope(), 1, {})
     assert (outcome.verdict, seen) == ("done", expected)
 
 
@@ -248,7 +249,7 @@ async def test_a_def_handler_between_async_hooks_does_not_block_the_loop(table, 
 
     table.use(awaiting("outer", seen))
     table.register(handler, TYPE)
-    running = asyncio.create_task(runner.run_async(table, envelope(), 1, {}))
+    running = asyncio.create_task(attempts.run_async(table, envelope(), 1, {}))
     await begun.wait()
     released.set()
     assert (await running).verdict == "done"
@@ -259,7 +260,7 @@ async def test_no_def_handler_between_async_hooks_waits_for_a_thread(table, seen
     together = threading.Barrier(50)
     table.use(awaiting("outer", seen))
     table.register(lambda event, context: together.wait(10), TYPE, name="meet")
-    runs = (runner.run_async(table, envelope(), 1, {}) for _ in range(together.parties))
+    runs = (attempts.run_async(table, envelope(), 1, {}) for _ in range(together.parties))
     assert {outcome.verdict for outcome in await asyncio.gather(*runs)} == {"done"}
 
 
@@ -267,7 +268,8 @@ def test_a_process_ends_though_a_def_handler_between_async_hooks_hangs() -> None
     program = f"""
 import asyncio, os, threading
 from handlers import Middleware, Registry
-from workers import loops, runner
+from workers import batch_runner, loops
+from workers.items import Item
 
 class Outer(Middleware):
     async def before(self, event, context): ...
@@ -278,8 +280,10 @@ table.use(Outer())
 hang = lambda event, context: (begun.set(), threading.Event().wait())
 table.register(hang, {TYPE!r}, name="hang")
 
+item = Item("", {TYPE!r}, {envelope()!r}, 1, {{}}, None, "", "")
+
 async def main():
-    running = asyncio.create_task(runner.run_async(table, {envelope()!r}, 1, {{}}))
+    running = asyncio.create_task(batch_runner.run_async(table, [item], lambda items: None))
     await asyncio.to_thread(begun.wait)
     loops.threads_of(os.getpid()).let_go()
 
@@ -315,7 +319,7 @@ def test_an_event_that_a_narrowed_handler_skips_shows_no_middleware(table, seen)
     table.register(by_def(lambda: 1), "approval.approval.approved_v1")
     header = {"ts": "1", "uuid": "ev", "token": "t", "type": "event_callback"}
     body = {"type": "approval_instance", "status": "REJECTED", "app_id": "a", "tenant_key": "t"}
-    outcome = runner.run(table, json.dumps({**header, "event": body}).encode(), 1, {})
+    outcome = attempts.run(table, json.dumps({**header, "event": body}).encode(), 1, {})
     assert (outcome.verdict, seen) == ("done", [])
 
 

@@ -15,8 +15,8 @@ from handlers import Batch, BatchContext, Context, Event, Handler, Registry, Rej
 from handlers.registry import Registration
 from workers import batch_runner
 from workers.items import Item
+from workers.loops import close_loop
 from workers.outcomes import Failure, Outcome
-from workers.runner import close_loop
 
 ROW = "test.row_v1"
 

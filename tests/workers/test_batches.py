@@ -74,12 +74,11 @@ def test_a_batch_that_does_not_fill_is_ready_when_its_first_event_has_waited(
 
 
 def test_streams_are_capped_so_that_a_few_batches_wait_and_no_more(batches: Batches) -> None:
-    streams = ["flybridge:{app}:events:rows", "flybridge:{app}:events:single"]
-    assert batches.caps(streams) == {streams[0]: AHEAD * 3}
+    assert (batches.room("rows"), batches.room("single")) == (AHEAD * 3, None)
     batches.add(run(str(number)) for number in range(5))
-    assert batches.caps(streams) == {streams[0]: AHEAD * 3 - 5}
+    assert batches.room("rows") == AHEAD * 3 - 5
     batches.add(run(str(number)) for number in range(5))
-    assert batches.caps(streams) == {streams[0]: 0}
+    assert batches.room("rows") == 0
 
 
 def test_what_gathers_keeps_nobody_out_and_a_batch_that_runs_counts_as_one(
@@ -115,7 +114,7 @@ def test_a_rate_limit_does_not_lift_the_bound_on_what_waits_for_its_batch() -> N
     stream, slow = "flybridge:{app}:events:rows", TokenBucket(1.0)
     batches = Batches(lambda event_type: event_type, {"rows": ROWS}.get)
     limits = Limits(lambda event_type: event_type, lambda _: None, {"rows": slow}.get)
-    waiting = Waiting(limits, batches, lambda _: False)
+    waiting = Waiting(str, limits, batches, lambda _: False)
     assert waiting.caps([stream]) == {stream: AHEAD * 3}
     batches.add(run(name) for name in "abcdef")
     assert waiting.caps([stream]) == {stream: 0}
@@ -125,7 +124,7 @@ def test_a_rate_limit_does_not_lift_the_bound_on_what_waits_for_its_batch() -> N
 def test_types_that_share_a_stream_stop_it_when_enough_of_one_waits(kind: str) -> None:
     shared, own = "events:other", "events:single"
     limits = Limits(str, {"slow": 1}.get, lambda task: None)
-    waiting = Waiting(limits, Batches(str, {"rows": ROWS}.get), lambda run: False)
+    waiting = Waiting(str, limits, Batches(str, {"rows": ROWS}.get), lambda run: False)
     assert waiting.caps([shared, own]) == {}
     waiting.add([run("a", "rows"), run("b", "slow")])
     name, most = {"batches": ("rows", AHEAD * ROWS.size), "limits": ("slow", 2)}[kind]

@@ -302,7 +302,7 @@ def test_events_flow_while_handlers_come_and_go(folder, worker) -> None:
 
     def flow() -> None:
         while not stopped.is_set():
-            outcomes.append(runner.run(registry, item(folder).envelope, 1, {}))
+            outcomes.append(runner.run(registry, item(folder), lambda items: None))
 
     threads = [threading.Thread(target=flow) for _ in range(3)]
     for thread in threads:

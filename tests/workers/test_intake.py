@@ -231,7 +231,7 @@ def limited() -> dict[str, int]:
 def waiting(limited: dict[str, int]) -> Waiting:
     limits = Limits(lambda event_type: event_type, limited.get, lambda task: None)
     batches = Batches(lambda event_type: event_type, lambda task: None)
-    return Waiting(limits, batches, lambda run: False)
+    return Waiting(lambda event_type: event_type, limits, batches, lambda run: False)
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from handlers import Batch, Context, Event, Registry
 from handlers.registry import Registration
 from workers import progress
 from workers.failures import Again
+from workers.items import Item
 from workers.outcomes import Failure, Outcome
-from workers.runner import Attempt, Case, case_of
+from workers.runner import Case, case_of
 from workers.watch import Call
 
 TYPE = "im.message.receive_v1"
@@ -32,7 +33,8 @@ def table() -> Registry:
 def a_case(table: Registry, number: int = 1, **marks: str) -> Case:
     header = {"event_id": f"ev-{time.monotonic_ns()}", "event_type": TYPE, "app_id": "cli_x"}
     envelope = json.dumps({"schema": "2.0", "header": header, "event": {}}).encode()
-    case = case_of(table, Attempt(Event.from_json(envelope), number, None, None), marks)
+    item = Item("", TYPE, envelope, number, marks, None, "", "")
+    case = case_of(table, item, lambda items: None)
     assert isinstance(case, Case)
     return case
 

@@ -138,7 +138,7 @@ def test_a_process_that_died_of_a_change_of_handlers_costs_no_attempt_once(stage
         request.on_failure(failure(WorkerLostError("signal 9")))
     ended = [outcomes[0] for outcomes, _ in stage.told]
     assert [(each.returned, each.verdict) for each in ended] == [
-        (True, "retry"), (False, "dead"), (False, "done"), (False, "dead"),
+        (True, "return"), (False, "dead"), (False, "done"), (False, "dead"),
     ]  # fmt: skip
 
 

@@ -18,8 +18,9 @@ import structlog
 from bridge.boottime import boottime
 from handlers import Context, Event, Handler, Registry, Reject, Retry
 from handlers.registry import Registration
+from tests.workers.attempts import run, run_async
+from workers.loops import close_loop
 from workers.outcomes import LOOK_AGAIN, Failure, Outcome
-from workers.runner import close_loop, run, run_async
 from workers.tries import Try
 
 HEADER = {"event_id": "ev-1", "event_type": "im.message.receive_v1", "app_id": "cli_x"}

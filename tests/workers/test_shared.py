@@ -63,7 +63,7 @@ def test_each_span_is_sent_or_counted_as_lost(monkeypatch):
 
 
 def test_one_bucket_limits_a_task_whoever_asks_for_it_first(monkeypatch):
-    monkeypatch.setattr("workers.loop_port.TokenBucket", SlowBucket)
+    monkeypatch.setattr("kombu.utils.limits.TokenBucket", SlowBucket)
     routing = SimpleNamespace(routes={"task": SimpleNamespace(rate_limit=1)})
     loop = asyncio.new_event_loop()
     port = loop.run_until_complete(made_on_loop(routing))
@@ -125,9 +125,9 @@ def test_what_several_threads_claim_and_several_end_is_run_once_each():
         types = (IM, CONTACT, LIMITED, ONCE)
         runs = [handed(str(number), types[number % 4]) for number in itertools.islice(numbers, 5)]
         claimed.extend(run.token for run in runs)
-        stage.pool.waiting.add(runs)
-        stage.pool.waiting.caps(["s:" + LIMITED, "s:" + IM])
-        assert stage.pool.waiting.uncounted >= 0
+        stage.waiting.add(runs)
+        stage.waiting.caps(["s:" + LIMITED, "s:" + IM])
+        assert stage.waiting.uncounted >= 0
 
     def end() -> None:
         with suppress(IndexError):

@@ -17,7 +17,8 @@ from handlers import Batch, BatchContext, Context, Event, Handler, Registry, Rej
 from handlers.registry import Registration
 from handlers.samples import sample
 from handlers.testing import Result, run, run_async, run_batch
-from workers import batch_runner, runner
+from tests.workers import attempts
+from workers import batch_runner
 from workers.items import Item
 from workers.outcomes import Outcome
 
@@ -191,7 +192,7 @@ def registered(handler: type[Handler]) -> Registry:
 
 def test_the_kit_and_the_runner_agree(handler: type[Handler], attempted: tuple[bytes, int]) -> None:
     envelope, attempt = attempted
-    outcome = runner.run(registered(handler), envelope, attempt, {}, born=born(envelope))
+    outcome = attempts.run(registered(handler), envelope, attempt, {}, born=born(envelope))
     agree(run(handler, envelope, attempt=attempt), outcome)
 
 
@@ -200,7 +201,7 @@ async def test_they_agree_on_a_running_loop(
 ) -> None:
     envelope, attempt = attempted
     registry = registered(handler)
-    outcome = await runner.run_async(registry, envelope, attempt, {}, born=born(envelope))
+    outcome = await attempts.run_async(registry, envelope, attempt, {}, born=born(envelope))
     agree(await run_async(handler, envelope, attempt=attempt), outcome)
 
 
@@ -270,7 +271,7 @@ def test_they_agree_on_a_def_handler_that_the_soft_time_limit_interrupts(
         with alarm(registration.timeout):
             yield
 
-    outcome = runner.run(registered(Hangs), GOOD, 1, {}, around=limited)
+    outcome = attempts.run(registered(Hangs), GOOD, 1, {}, around=limited)
     assert outcome.error.startswith("SoftTimeLimitExceeded")
     assert (outcome.verdict, result.succeeded, result.given_up) == ("retry", False, "")
     assert result.retry_after == 1.0
