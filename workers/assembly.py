@@ -175,9 +175,7 @@ def assemble(
         for each in (client, once):
             each.connection_pool.disconnect(inuse_connections=False)
 
-    unhandled = Unhandled(
-        registry, reader.sightings, reader.look, settings.group, settings.unhandled_after
-    )
+    unhandled = Unhandled(registry, reader.presence, settings.group, settings.unhandled_after)
     watch = GroupWatch(settings.group)
     bridges = Bridges(once, keys, str(parse(settings.redis_url)))
     selection = Selection(

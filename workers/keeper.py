@@ -108,7 +108,7 @@ class Keeper:
                     self._renew()
                     renewed = now
                 if now - beaten >= self._periods.beat:
-                    self._reader.beat()
+                    self._reader.presence.beat()
                     beaten = now
                 if now - looked >= self._event_lease / 3:
                     more = self._fetch(self._pending.take_over) or self._pending.unfinished
@@ -117,7 +117,7 @@ class Keeper:
                 if now - swept >= self._periods.sweep:
                     swept = now
                     self._reader.sweep()
-                    self._reader.tell_stalls()
+                    self._reader.stalls.look()
             self._closing.wait(FETCH_DELAY)
             # What there was no room for is taken as soon as there is some.
             (self._held.any_settled if more else self._closing).wait(self._periods.due)

@@ -18,7 +18,7 @@ from handlers.loggers import get_logger
 from workers.beginning import AUTO, Beginning
 from workers.claims import Pending
 from workers.consumer import NO_CAPS, Caps, Consumer, largest, rotated, tell_missing
-from workers.coverage import NOTHING, Coverage, Sighting
+from workers.coverage import NOTHING, Coverage
 from workers.presence import Presence
 
 log = get_logger("workers.reader")
@@ -63,7 +63,8 @@ class StreamReader:
         self._sizes = consumer.sizes
         self._marks_ms = (mark_ttl(retention) - MARK_MARGIN) * 1000
         self._sweep_ms = int(max(10 * event_lease, SWEEP_AFTER) * 1000)
-        self._presence = Presence(
+        self.stalls = consumer.stalls
+        self.presence = Presence(
             consumer.redis, consumer.keys, consumer.group, consumer.name, consumer.spoilt, retention
         )
         self._beginning = beginning or Beginning(
@@ -100,19 +101,7 @@ class StreamReader:
         """
         if covered != self._covered and self._begins(self._beginning.begin, covered):
             self._covered = covered
-        self._presence.tell(covered, coverage)
-
-    def sightings(self) -> Sequence[Sighting]:
-        """What the workers of the group handle, as far as it is known; seconds old."""
-        return self._presence.sightings
-
-    def look(self) -> Sequence[Sighting]:
-        """The same as Redis has it at this moment."""
-        return self._presence.look()
-
-    def beat(self) -> None:
-        """Say that this worker is there, and what it has subscribed to; see `workers.presence`."""
-        self._presence.beat()
+        self.presence.tell(covered, coverage)
 
     def follow(self, streams: Iterable[str]) -> None:
         """Read these streams from now on; a missing group is made, see `lua/group.lua`."""
@@ -139,7 +128,7 @@ class StreamReader:
     def forget_groups(self) -> None:
         """Make the groups anew: Redis lost them (flushed, or failed over)."""
         self._begins(self._beginning.again, self._covered)
-        self._presence.beat()
+        self.presence.beat()
         with self._following:
             self._grouped.clear()
             self._follow(self.streams)
@@ -204,11 +193,7 @@ class StreamReader:
                 streams=" ".join(streams),
                 hint="it holds very much; others take that over and then remove it",
             )
-        self._presence.withdraw()
-
-    def tell_stalls(self) -> None:
-        """Tell of lines and business keys that stand still; see `workers.stalls`."""
-        self._consumer.stalls.look()
+        self.presence.withdraw()
 
     def sweep(self) -> None:
         """Remove the consumers of workers that are gone, once all they held was taken over."""

@@ -49,7 +49,7 @@ class Selection:
         self.reader.subscribe(self.routing.covered(queues), coverage)
         replayed = self.reader.replayed_types()
         came = self.reader.known_types()
-        self.watch.look(coverage, self.reader.sightings(), came)
+        self.watch.look(coverage, self.reader.presence.sightings, came)
         self.bridges.look()
         known = came | self.routing.types()
         chosen = set(self.unhandled.readable(filter(self._consumes, known | replayed)))

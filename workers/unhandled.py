@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from bridge.streams import OTHER
 from handlers.default import stub
@@ -47,13 +47,23 @@ class Fate(Enum):
     """Nobody has had one for long enough."""
 
 
+class Presence(Protocol):
+    """What the workers of the group handle."""
+
+    @property
+    def sightings(self) -> Sequence[Sighting]:
+        """As far as it is known; seconds old."""
+
+    def look(self) -> Sequence[Sighting]:
+        """As Redis has it at this moment."""
+
+
 class Unhandled:
     """Decides for one worker; callable from any thread.
 
     Args:
         registry: its handlers.
-        sightings: gives what the workers of the group handle, as far as it is known.
-        look: asks Redis for it.
+        presence: tells what the workers of the group handle.
         group: stands in the dead letters.
         after: seconds that events wait for a worker with a handler.
         clock: monotonic seconds.
@@ -62,15 +72,13 @@ class Unhandled:
     def __init__(
         self,
         registry: Registry,
-        sightings: Callable[[], Sequence[Sighting]],
-        look: Callable[[], Sequence[Sighting]],
+        presence: Presence,
         group: str,
         after: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry = registry
-        self._sightings = sightings
-        self._look = look
+        self._presence = presence
         self._group = group
         self._after = after
         self._clock = clock
@@ -83,7 +91,7 @@ class Unhandled:
     def readable(self, types: Iterable[str]) -> list[str]:
         """Those of the types, given as names of streams, that this worker should read now."""
         names = frozenset(types)
-        seen = self._sightings()
+        seen = self._presence.sightings
         fates = {name: self.fate(name, seen) for name in names if name != OTHER}
         if self._known is not None:
             # Its first event has just come. Of older types nobody knows whether events wait.
@@ -106,7 +114,7 @@ class Unhandled:
         others = [name for name in set(event_types) if not self._has_handler(name)]
         if not others:
             return {}
-        seen = self._look()
+        seen = self._presence.look()
         ends = {name: self._outcome(name, self.fate(name, seen)) for name in others}
         return {name: end for name, end in ends.items() if end}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.health import FORGOTTEN, Health
+from workers.outages import FORGOTTEN, Health
 
 CALM = 1.0
 

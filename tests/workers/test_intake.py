@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,6 +62,8 @@ class Reader:
     """Streams in memory, and what is pending in them. `failures` are raised by the next reads."""
 
     def __init__(self) -> None:
+        self.presence = self
+        self.stalls = SimpleNamespace(look=lambda: None)
         self.streams: tuple[str, ...] = ()
         self.unordered: tuple[str, ...] = ()
         self.ordered: tuple[str, ...] = ()
@@ -125,9 +128,6 @@ class Reader:
 
     def leave(self) -> None:
         self.calls.append(("leave", None))
-
-    def tell_stalls(self) -> None:
-        self.calls.append(("tell_stalls", None))
 
     def sweep(self) -> None:
         self.calls.append(("sweep", None))
@@ -278,17 +278,20 @@ def intake(
         steps.append("subscribed")
         return [STREAM]
 
-    def look() -> list[Sighting]:
-        if failures:
-            raise failures.popleft()
-        return []
+    class Presence:
+        sightings: Sequence[Sighting] = ()
+
+        def look(self) -> Sequence[Sighting]:
+            if failures:
+                raise failures.popleft()
+            return ()
 
     redis: Any = reader
     guards: Any = guard
     clocks: Any = clock
     complete = threading.Event()
     spans = IntakeSpans(None, Resource.create(), "workers")
-    unhandled = Unhandled(table, list, look, "workers", after=0.0)
+    unhandled = Unhandled(table, Presence(), "workers", after=0.0)
 
     def wake() -> None:
         calls.append("wake")

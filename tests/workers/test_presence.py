@@ -29,7 +29,7 @@ def reading(*queues: str) -> Coverage:
 
 
 def seen(worker: Follower) -> set[tuple[str, ...]]:
-    return {each.coverage.queues for each in worker.reader.sightings()}
+    return {each.coverage.queues for each in worker.reader.presence.sightings}
 
 
 def subscriptions(redis: Redis, keys: Keys) -> set[bytes]:
@@ -47,7 +47,7 @@ def test_a_subscription_is_noted_and_stays_when_less_is_read(worker, redis, keys
 
 def test_a_subscription_that_redis_forgot_is_noted_with_the_next_sign_of_life(worker, redis, keys):
     worker.reader.subscribe(frozenset({"*"}), reading("im"))
-    for again in (worker.reader.beat, worker.reader.forget_groups):
+    for again in (worker.reader.presence.beat, worker.reader.forget_groups):
         redis.delete(keys.subscriptions)
         again()
         assert subscriptions(redis, keys) == {b"workers|*"}
@@ -55,7 +55,7 @@ def test_a_subscription_that_redis_forgot_is_noted_with_the_next_sign_of_life(wo
 
 def test_a_worker_is_there_from_its_subscription_until_it_leaves(worker, redis, keys):
     assert present(redis, keys, "workers") == []
-    worker.reader.beat()
+    worker.reader.presence.beat()
     assert present(redis, keys, "workers") == []
     worker.reader.subscribe(frozenset(), reading())
     worker.reader.subscribe(frozenset({"queue:im", "queue:contact"}), reading("im", "contact"))
@@ -74,9 +74,9 @@ def test_what_workers_handle_is_known_to_their_group(redis, keys, worker):
     other.reader.subscribe(frozenset(), reading("contact"))
     assert seen(other) == {("im",), ("contact",)}
     assert seen(worker) == {("im",)}
-    worker.reader.beat()
+    worker.reader.presence.beat()
     assert seen(worker) == {("im",), ("contact",)}
-    assert all(0 <= each.age < 5 for each in worker.reader.sightings())
+    assert all(0 <= each.age < 5 for each in worker.reader.presence.sightings)
 
 
 def test_what_a_worker_handled_is_known_when_it_has_left_or_lost_its_queues(redis, keys, worker):
@@ -93,24 +93,24 @@ def test_what_a_worker_handles_no_more_is_known_no_more_unless_another_does(redi
     both, one = Coverage({"A": ("a",), "B": ("b",)}), Coverage({"A": ("a",)})
     worker.reader.subscribe(frozenset(), both)
     worker.reader.subscribe(frozenset(), one)
-    assert [each.coverage for each in worker.reader.sightings()] == [one]
+    assert [each.coverage for each in worker.reader.presence.sightings] == [one]
     other.reader.subscribe(frozenset(), both)
     worker.reader.subscribe(frozenset(), both)
     worker.reader.subscribe(frozenset(), one)
-    other.reader.beat()
-    assert {len(each.coverage.handlers) for each in other.reader.sightings()} == {1, 2}
+    other.reader.presence.beat()
+    assert {len(each.coverage.handlers) for each in other.reader.presence.sightings} == {1, 2}
 
 
 def test_a_look_shows_who_has_come_since_the_last_sign_of_life(redis, keys, worker):
     worker.reader.subscribe(frozenset(), reading("im"))
     follower(redis, keys, "c2").reader.subscribe(frozenset(), reading("contact"))
     assert seen(worker) == {("im",)}
-    found = worker.reader.look()
+    found = worker.reader.presence.look()
     assert {each.coverage.queues for each in found} == {("im",), ("contact",)}
     assert all(-1 < each.age < AT_WORK for each in found)
     assert seen(worker) == {("im",), ("contact",)}
     redis.delete(keys.handled("workers"))
-    assert worker.reader.look() == ()
+    assert worker.reader.presence.look() == ()
 
 
 def test_a_time_to_come_is_none_that_redis_had_and_is_forgotten(redis, keys, worker):
@@ -123,8 +123,8 @@ def test_a_key_of_a_wrong_type_is_told_of_once_and_stops_no_worker(redis, keys, 
     redis.set(keys.handled("workers"), "by hand")
     with capture_logs() as lines:
         worker.reader.subscribe(frozenset(), reading("im"))
-        worker.reader.beat()
-        assert worker.reader.look() == ()
+        worker.reader.presence.beat()
+        assert worker.reader.presence.look() == ()
     assert [line["key"] for line in lines if line["event"] == "key.spoilt"] == [
         keys.handled("workers")
     ]

@@ -24,9 +24,7 @@ def select(redis, keys, worker) -> Any:
         registry = Registry()
         registry.register(lambda event, context: None, MESSAGE, name="H")
         routing = Routing.of(registry)
-        unhandled = Unhandled(
-            registry, worker.reader.sightings, worker.reader.look, "workers", after
-        )
+        unhandled = Unhandled(registry, worker.reader.presence, "workers", after)
         share = Share(lambda: queues, lambda queue: queue in queues)
         watch, bridges = GroupWatch("workers"), Bridges(redis, keys, "here")
         selection = Selection(
@@ -56,5 +54,5 @@ def test_what_was_replayed_likewise(redis, keys, select):
 
 def test_what_it_handles_is_known_before_it_reads(worker, select):
     select("im")
-    (seen,) = worker.reader.sightings()
+    (seen,) = worker.reader.presence.sightings
     assert seen.coverage.handlers_of(MESSAGE) == {"H"}

@@ -38,7 +38,7 @@ def later(redis: Redis, keys: Keys, seconds: float = STILL) -> None:
 
 def told(worker: Worker) -> list[Any]:
     with capture_logs() as logs:
-        worker.reader.tell_stalls()
+        worker.stalls.look()
     return [line for line in logs if line["event"].endswith(".stalled")]
 
 
@@ -79,7 +79,7 @@ def test_the_cure_that_it_names_works(redis, keys, streams, worker):
     streams.push("x", "x")
     worker.read()
     worker.end(DAY)
-    worker.reader.tell_stalls()
+    worker.stalls.look()
     later(redis, keys)
     met_again(worker)
     (line,) = told(worker)
@@ -93,7 +93,7 @@ def test_a_line_that_moves_is_not_told_of(redis, keys, streams, worker):
     streams.push("x", "x", "x")
     worker.read()
     for _ in range(2):
-        worker.reader.tell_stalls()
+        worker.stalls.look()
         later(redis, keys)
         worker.end()
         worker.due()
@@ -104,7 +104,7 @@ def test_a_line_that_moves_is_not_told_of(redis, keys, streams, worker):
 def test_a_first_event_that_nobody_has_begun_with_is_named_as_such(redis, keys, streams, worker):
     streams.push("x", "x")
     worker.reader.read_ordered(10)
-    worker.reader.tell_stalls()
+    worker.stalls.look()
     later(redis, keys)
     (shown,) = stalled(redis, keys, "workers")
     assert shown.waits_for == "a worker to begin with it"
@@ -163,10 +163,10 @@ def test_a_user_who_may_not_look_closer_and_a_spoilt_key_stop_nothing(redis, key
                       commands=["+@all", "-hrandfield", "-hdel", "-zscan"])  # fmt: skip
     try:
         redis.auth("", "plain")
-        worker.reader.tell_stalls()
+        worker.stalls.look()
         redis.set(keys.stalls("workers"), "by hand")
         met_again(worker)
-        worker.reader.tell_stalls()
+        worker.stalls.look()
     finally:
         redis.auth("", "default")
         redis.acl_deluser("plain")

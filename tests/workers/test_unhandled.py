@@ -33,12 +33,15 @@ class Situation:
         self.looks = 0
         self.unhandled = Unhandled(
             self.registry,
-            lambda: self.seen if self.known is None else self.known,
-            self.look,
+            self,
             "workers",
             AFTER,
             lambda: self.now,
         )
+
+    @property
+    def sightings(self) -> list[Sighting]:
+        return self.seen if self.known is None else self.known
 
     def look(self) -> list[Sighting]:
         self.looks += 1
