@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from handlers import loggers
+
+# A busy machine is no reason to fail.
+settings.register_profile(
+    "slow_machine",
+    settings.get_profile(settings.get_current_profile_name()),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("slow_machine")
 
 USES_PATH = {"any_redis", "either", "real_binary", "redis_url"}  # tests/bridge
 USES_PATH |= {"either_server", "sentinels", "cluster"}  # tests/workers, tests/scenarios
