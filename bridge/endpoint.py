@@ -7,22 +7,20 @@ before every connection, and neither the URL nor the app secret may reach a log 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import http.client
 import json
-import threading
 import time
 import traceback
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
 from bridge.client_config import ClientConfig
+from bridge.daemon_thread import in_daemon_thread
 from bridge.errors import FeishuBusy, FeishuCrowded, FeishuError, FeishuRefused, FeishuUnavailable
 from bridge.loopback import is_loopback
 from bridge.proxies import Proxy, proxy_for, through
@@ -55,8 +53,6 @@ _VERDICTS: dict[int, tuple[type[FeishuError], str]] = {
     1000040350: (FeishuCrowded, f"too many connections; {_CONNECTIONS}"),
     1000040351: (FeishuRefused, f"wrong domain for this app; {_DOMAIN}"),
 }
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,9 @@ async def discover(
     proxy = proxy_for(base_url)
     try:
         async with asyncio.timeout(timeout):
-            status, answer = await _in_thread(lambda: _post(request, proxy, timeout))
+            status, answer = await in_daemon_thread(
+                lambda: _post(request, proxy, timeout), "flybridge-discovery"
+            )
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = _without(app_secret, str(error) or "timed out")
         raise FeishuUnavailable(
@@ -220,22 +218,3 @@ def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
         if time.monotonic() > deadline:
             raise TimeoutError("timed out")
     return bytes(answer)
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    """Run blocking work in a daemon thread.
-
-    Not `asyncio.to_thread`: the end of the process waits for those threads, and a name server that
-    does not answer would hold up a SIGTERM for longer than its grace period.
-    """
-    done: concurrent.futures.Future[_T] = concurrent.futures.Future()
-
-    def run() -> None:
-        done.set_running_or_notify_cancel()
-        try:
-            done.set_result(work())
-        except BaseException as error:  # the waiting task gets it, whatever it is
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="flybridge-discovery", daemon=True).start()
-    return await asyncio.wrap_future(done)

@@ -1,21 +1,31 @@
-"""The environment variables that are settings: their names, and those that are mistyped.
+"""Reads the settings that environment variables and a `.env` file give, and finds mistyped ones.
 
-Not what they mean, which is for `bridge/seed_options.py` and `bridge/settings.py` to tell.
+A `.env` file has `NAME=value` lines, comments, quotes and `export`. A value in single quotes stands
+as it is written. Elsewhere `${NAME}` and `${NAME:-default}` are replaced by a variable of the file,
+above it, or of the environment; one that is not set is a mistake, since what is left would be
+another secret or URL than the one that was meant. Of several lines with one name the last counts.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.env_file import parse
+from dotenv.parser import Binding, parse_stream
+
 from bridge.errors import SettingsInvalid
 from bridge.layers import Written
 from bridge.seed_options import OPTIONS, meaning, nearest
 from bridge.text_files import FileUnreadable, read_text
 
 PREFIX = "FLYBRIDGE_"
+
+_VARIABLE = re.compile(r"\$\{(?P<name>[^}:]*)(?P<else>:-(?P<default>[^}]*))?\}")
+_SINGLE_QUOTED = re.compile(r"[^=]*=\s*'")
 
 
 def variable(setting: str) -> str:
@@ -56,7 +66,7 @@ def _values_of(env_file: Path | None) -> Mapping[str, str]:
     if env_file is None and (not os.path.lexists(file) or os.path.isdir(file)):
         return {}
     try:
-        found = parse(read_text(file), str(file), os.environ, PREFIX)
+        found = parse(read_text(file), str(file), os.environ)
     except FileUnreadable as error:
         raise SettingsInvalid([f"{file} {error}."]) from None
     if found.problems:
@@ -71,3 +81,61 @@ def _written(values: Mapping[str, str]) -> tuple[Written, ...]:
         for name, value in values.items()
         if name.upper().startswith(PREFIX) and value
     )
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFile:
+    """What a `.env` file says."""
+
+    values: Mapping[str, str]
+    problems: tuple[str, ...]
+    """A sentence for each line of ours that cannot be used; without its value."""
+
+
+def parse(text: str, where: str, environ: Mapping[str, str]) -> EnvFile:
+    """Read the text of a `.env` file.
+
+    Args:
+        where: what sentences call the file.
+    """
+    values: dict[str, str] = {}
+    problems: list[str] = []
+    for line in parse_stream(io.StringIO(text)):
+        number = line.original.line + _blank_lines(line)
+        if line.error and PREFIX in line.original.string.upper():
+            problems.append(
+                f"{where}, line {number}, cannot be read; write NAME=value, and a value with "
+                "spaces, quotes or # in single quotes: NAME='value'."
+            )
+        if line.key is None or line.value is None:
+            continue
+        value, missing = _resolved(line, {**environ, **values})
+        values[line.key] = value
+        if missing and line.key.upper().startswith(PREFIX):
+            problems.append(
+                f"{where}, line {number}, uses {', '.join(missing)} in {line.key}, and that is not "
+                "set; set it, or put the value in single quotes if it is meant as written."
+            )
+    return EnvFile(values, tuple(problems))
+
+
+def _blank_lines(line: Binding) -> int:
+    """Those that the parser counts to the line that follows them."""
+    text = line.original.string
+    return text[: len(text) - len(text.lstrip())].count("\n")
+
+
+def _resolved(line: Binding, known: Mapping[str, str]) -> tuple[str, list[str]]:
+    """The value, and the variables in it that are not set."""
+    value, missing = line.value or "", []
+    if _SINGLE_QUOTED.match(line.original.string):
+        return value, []
+
+    def fill(found: re.Match[str]) -> str:
+        if found["name"] in known:
+            return known[found["name"]]
+        if not found["else"]:
+            missing.append(found[0])
+        return found["default"] or ""
+
+    return _VARIABLE.sub(fill, value), missing

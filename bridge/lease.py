@@ -22,8 +22,8 @@ from bridge.cancellation import heed_cancellation
 from bridge.election import Acquired, Answer, Election, Lost
 from bridge.errors import LeaseLost
 from bridge.lease_timing import Timing
+from bridge.redis_rights import SpoiltKey
 from bridge.scripts import Call, load, run_one
-from bridge.spoilt_key import SpoiltKey
 from bridge.streams import Keys
 from bridge.vital import TaskWatch
 from handlers.loggers import get_logger

@@ -7,6 +7,7 @@ Every `at` is in Unix ms, as in `Status`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_args
 
 from bridge.election import LossReason
 
@@ -93,6 +94,4 @@ Happening = (
     Connected | Disconnected | MessageReceived | HeartbeatReceived | Errored | Leading | SteppedDown
 )
 
-KINDS: tuple[type[Happening], ...] = (
-    Connected, Disconnected, MessageReceived, HeartbeatReceived, Errored, Leading, SteppedDown,
-)  # fmt: skip
+KINDS: tuple[type[Happening], ...] = get_args(Happening)

@@ -10,14 +10,16 @@ import json
 import logging
 import os
 import sys
+import threading
 import traceback
+import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from textwrap import indent
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from opentelemetry import trace
@@ -25,8 +27,10 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from bridge.redaction import keep_secret, redact, redactor
-from bridge.uncaught import log_uncaught
 from handlers import loggers
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _log = structlog.get_logger("flybridge")
 
@@ -245,3 +249,41 @@ def _say_crash(
     if not issubclass(kind, KeyboardInterrupt):
         said = "".join(traceback.format_exception_only(error))
     say_last(said, as_json=tells_json())
+
+
+def log_uncaught() -> None:
+    """Log what nobody catches in a thread, a callback or a destructor, and Python's warnings.
+
+    Python itself would print them as they are, with secrets.
+    """
+    threading.excepthook = _in_thread
+    sys.unraisablehook = _unraisable
+    # Celery calls it, too, and would change that otherwise.
+    logging.captureWarnings(True)
+    warnings.showwarning = _warning
+
+
+def _in_thread(told: threading.ExceptHookArgs) -> None:
+    if told.exc_type is SystemExit or told.exc_value is None:
+        return
+    error = (told.exc_type, told.exc_value, told.exc_traceback)
+    _log.error("thread.crashed", thread=told.thread and told.thread.name, exc_info=error)
+
+
+def _unraisable(told: UnraisableHookArgs) -> None:
+    if told.exc_value is None:
+        return
+    error = (told.exc_type, told.exc_value, told.exc_traceback)
+    _log.warning("exception.ignored", place=told.err_msg or repr(told.object), exc_info=error)
+
+
+def _warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: str | None = None,
+) -> None:
+    place = f"{filename}:{lineno}"
+    _log.warning("python.warning", category=category.__name__, text=str(message), place=place)

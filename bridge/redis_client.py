@@ -9,10 +9,7 @@ repeated is built with `retries=0`.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Literal
 
 import redis
@@ -26,6 +23,7 @@ from redis.connection import Connection, SSLConnection, UnixDomainSocketConnecti
 from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
+from bridge.daemon_thread import in_daemon_thread
 from bridge.errors import RedisUnfit, RedisUnreachable
 from bridge.primary import (
     FollowingAsyncConnection,
@@ -102,7 +100,7 @@ async def check_server(client: redis.asyncio.Redis, eviction: Eviction = "refuse
         RedisUnreachable: no answer, or none to this user.
     """
     where = address(client)
-    await _check_port_beside(client)
+    await in_daemon_thread(lambda: check_port(client), "redis-port")
     try:
         _judge_info(await client.info(), where)
         _judge_policy(await client.config_get(_POLICY), eviction)
@@ -110,32 +108,6 @@ async def check_server(client: redis.asyncio.Redis, eviction: Eviction = "refuse
         _forbidden(error, where)
     except (RedisError, OSError) as error:
         raise unreachable(error, where) from error
-
-
-async def _check_port_beside(client: redis.asyncio.Redis) -> None:
-    """`check_port` in a thread of its own, which nobody waits for who is cancelled."""
-    loop = asyncio.get_running_loop()
-    looked: asyncio.Future[None] = loop.create_future()
-
-    def tell(error: Exception | None) -> None:
-        if looked.done():
-            return
-        if error is None:
-            looked.set_result(None)
-        else:
-            looked.set_exception(error)
-
-    def look() -> None:
-        found: Exception | None = None
-        try:
-            check_port(client)
-        except Exception as error:  # whatever it is, it is for who waits
-            found = error
-        with suppress(RuntimeError):  # the loop is closed: the process ends
-            loop.call_soon_threadsafe(tell, found)
-
-    threading.Thread(target=look, name="redis-port", daemon=True).start()
-    await looked
 
 
 def check_server_sync(client: redis.Redis, eviction: Eviction = "refuse") -> None:

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from bridge.cancellation import heed_cancellation
 from bridge.heartbeat import HeartbeatStatistics
-from bridge.spoilt_key import SpoiltKey
+from bridge.redis_rights import SpoiltKey
 from bridge.streams import Keys
 from handlers.loggers import get_logger
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.bounds import LONGEST_HEARTBEAT, SMALLEST_BUFFER
 from bridge.layers import Given
-from bridge.plain_values import number, truth
+from bridge.seed_options import number, truth
 from handlers.loggers import get_logger
 
 log = get_logger("bridge.settings")

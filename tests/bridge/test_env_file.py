@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.env_file import EnvFile, parse
+from bridge.environment import EnvFile, parse
 
 
 def read(text: str, **environ: str) -> EnvFile:
-    return parse(text, ".env", environ, "FLYBRIDGE_")
+    return parse(text, ".env", environ)
 
 
 @pytest.mark.parametrize(

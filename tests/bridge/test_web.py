@@ -17,8 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from bridge.acceptor import MOST, Acceptor
-from bridge.web import MOST_HEADERS, serving_strangers
+from bridge.web import MOST, MOST_HEADERS, Acceptor, serving_strangers
 
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Half: "
 HOME = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -183,7 +182,7 @@ async def test_without_file_descriptors_it_says_so_once_and_goes_on(
         return await accept(listener)
 
     monkeypatch.setattr(loop, "sock_accept", fail)
-    monkeypatch.setattr("bridge.acceptor.AFTER_FAILURE", 0.001)
+    monkeypatch.setattr("bridge.web.AFTER_FAILURE", 0.001)
     with capture_logs() as logs:
         async with accepting(lifetime=0.1) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
