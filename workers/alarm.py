@@ -15,12 +15,7 @@ STEP = 0.001
 
 
 class Alarm:
-    """Belongs to the port's loop.
-
-    Args:
-        port: keeps the time.
-        answer: called when it goes off.
-    """
+    """Belongs to the port's loop."""
 
     def __init__(self, port: Port, answer: Callable[[], None]) -> None:
         self._port = port

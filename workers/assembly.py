@@ -129,18 +129,7 @@ def assemble(
     died: Callable[[], None],
     started: int | None,
 ) -> Assembly:
-    """Put one worker together; nothing is started.
-
-    Args:
-        settings: its settings.
-        registry: its handlers.
-        routing: the routes of these.
-        share: which of the events it reads.
-        port: the pool that runs them.
-        name: see `consumer_name`.
-        died: see `Intake`.
-        started: see `started`.
-    """
+    """Put one worker together; nothing is started."""
     redaction.keep_secret(settings.secrets)
     keys = Keys(settings.app_id)
     client = sync_client(settings.redis_url, app_id=settings.app_id)

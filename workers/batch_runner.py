@@ -73,9 +73,6 @@ def run(
     """Run the handlers of some events; for processes, threads and solo.
 
     Args:
-        registry: where the handlers are.
-        items: the events.
-        trace: makes the handlers' spans.
         parallel: see `runner.run`; of the handlers that take one event.
         cases: where to note the events, for who asks meanwhile how far they have come.
 
@@ -106,9 +103,6 @@ async def run_async(
 
     Then the handlers that take one event, for all events at once; for one after the other where a
     handler limits its concurrency.
-
-    Args:
-        threads: for `def` handlers; None: those of this process.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled; async handlers were cancelled first.

@@ -25,7 +25,6 @@ class Batches:
     """Gathers the events of tasks. `add` may be called from any thread.
 
     Args:
-        task_of: event type -> name of its task.
         batch_of: task -> how many of its events go together, and how long they wait; None for
             tasks whose events go one at a time.
         clock: monotonic seconds.

@@ -54,9 +54,6 @@ class Beginning:
     """Has one group begin, on behalf of one of its workers.
 
     Args:
-        redis: a client whose commands may be repeated.
-        keys: of the app.
-        group: consumer group.
         start: `auto`, `now`, `all`, or a moment as in `bridge.moments`.
         started: the `moment` at which the worker started; None if that is unknown.
     """
@@ -73,9 +70,6 @@ class Beginning:
 
     def begin(self, covered: frozenset[str]) -> None:
         """Subscribe the group to these words, and note where it begins in what is new to it.
-
-        Args:
-            covered: as they follow the group in `bridge.streams.subscriber`.
 
         Raises:
             redis.RedisError: ask again.

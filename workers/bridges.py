@@ -37,8 +37,6 @@ class Bridges:
     """Looks for the bridges of one app; belongs to one thread.
 
     Args:
-        redis: a client.
-        keys: of the app.
         place: where the Redis is, for people.
         clock: monotonic seconds.
     """

@@ -63,10 +63,6 @@ _NO_CLUSTER = (
 class Server:
     """The Redis that channels connect to. Celery prints and sends its options, so it shows an
     address only.
-
-    Args:
-        topology: of the broker's URL.
-        app_id: of the settings.
     """
 
     def __init__(self, topology: Topology, app_id: str) -> None:

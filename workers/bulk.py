@@ -24,9 +24,6 @@ class Bulk:
     """Claims and settles for one group.
 
     Args:
-        redis: a client whose commands may be repeated.
-        keys: of the app.
-        group: consumer group.
         ttl: seconds the states are kept, counted from the claim.
     """
 

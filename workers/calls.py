@@ -145,12 +145,7 @@ async def _within(
 
 
 class _Limit:
-    """Cancels a task when its time is up, and again as long as it does not end by that.
-
-    Args:
-        task: the current one.
-        seconds: from now on.
-    """
+    """Cancels a task when its time is up, and again as long as it does not end by that."""
 
     def __init__(self, task: asyncio.Task[Any], seconds: float) -> None:
         self._task = task

@@ -40,7 +40,6 @@ class App(Celery):
     Args:
         configuration: Celery's settings. `--config` and `--result-backend` of `celery` come first
             where these leave something open.
-        options: of `celery.Celery`.
 
     Raises:
         SettingsInvalid: there is no such backend for results.

@@ -57,9 +57,7 @@ class Changes:
     """Of one process; a forked child begins with its parent's.
 
     Args:
-        adopt: has the process route so from now on, and makes the tasks known.
         queues: that workers may have.
-        parallel: as in `Routing.of`.
     """
 
     def __init__(

@@ -32,15 +32,8 @@ class Claimer:
     """Claims for one worker; callable from any thread.
 
     Args:
-        guard: claims.
         pending: acknowledges duplicates and postpones what another worker holds.
-        held: remembers what was claimed.
-        waiting: where claimed events wait for the pool.
-        settler: settles what has no handler here.
-        unhandled: decides about events that this worker has no handler for.
-        spans: traces each claim.
         event_lease: seconds for which a claim holds.
-        wake: called when events have come for the pool.
     """
 
     def __init__(

@@ -47,11 +47,8 @@ class Consumer:
 
     Args:
         redis: a client with RESP2 and a socket timeout above the longest wait for an entry.
-        keys: of the app.
-        group: consumer group.
         name: unique per boot, so that two workers never share pending entries.
         order_of: gives what a stream is ordered by, empty if by nothing; see `workers.ordering`.
-        spoilt: tells of spoilt keys.
         missed: called with the type of an event that lacks the key it should be ordered by.
     """
 
@@ -92,8 +89,6 @@ class Consumer:
         """What was delivered from a stream; what cannot be read is buried and left out.
 
         Args:
-            stream: its key.
-            raw: the entries as Redis gives them.
             lines: entry id -> where it stands in order.
         """
         found, spoilt = [], []

@@ -34,8 +34,6 @@ def prepare(app: Any, routing: Routing, *, parallel: bool) -> None:
 
     Args:
         app: with `task_queues` and the tasks of all routes.
-        routing: that all parts of this process have.
-        parallel: as in `tasks.register`.
     """
 
     def adopt(new: Routing) -> None:

@@ -64,9 +64,7 @@ class Fleet:
         """Have all workers make a change.
 
         Args:
-            command: of `control.py`.
             timeout: seconds that an answer may take; an import takes its time.
-            arguments: of the command.
 
         Returns:
             The answers, and how many workers heard the command and have not answered.

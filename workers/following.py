@@ -20,10 +20,6 @@ log = get_logger("workers.inline")
 class Following:
     """Follows one registry.
 
-    Args:
-        registry: whose handlers the worker runs.
-        parallel: as in `Routing.of`.
-
     Raises:
         RegistrationInvalid: see `Routing.of`.
     """

@@ -29,7 +29,6 @@ class GroupWatch:
     """Compares one worker with the others of its group; belongs to one thread.
 
     Args:
-        group: stands in the log.
         clock: monotonic seconds.
     """
 

@@ -65,8 +65,6 @@ class Groups:
     """The groups of one app.
 
     Args:
-        redis: a client whose commands may be repeated.
-        keys: of the app.
         who: stands in the audit, such as user@host.
     """
 

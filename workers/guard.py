@@ -51,14 +51,10 @@ class Guard:
 
     Args:
         redis: a client whose commands may be repeated; the scripts bear it.
-        keys: of the app.
-        group: consumer group.
         event_lease: seconds without renewal before another worker may take an event over.
         boot: names this worker process; new at every start, so that tokens never recur.
         retention: seconds an entry stays in its stream; done and dead marks outlive it.
         redact: takes secrets out of an error's text before it is kept.
-        business: gives the business keys of an event.
-        spoilt: tells of spoilt keys.
         unhandled_limit: dead letters kept of a type that no worker of the group has a handler for.
         clock: tells how old an event is; None: one of its own.
         stalls: is told of business keys that events wait for; None: nobody.

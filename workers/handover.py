@@ -53,12 +53,7 @@ class HandOver:
     """Between the events that wait and one pool; belongs to the port's loop.
 
     Args:
-        routing: tells the task of an event, and its limits.
-        port: of the pool.
-        waiting: what was claimed for it.
         held: tells which claims are still ours, and how much more to claim.
-        settler: is told how attempts end.
-        trace: gives the traceparent of an event.
         isolate: notes that an event runs alone; see `poison.Isolation`.
     """
 

@@ -34,11 +34,7 @@ class _Claim:
 
 
 class Held:
-    """The claims of one worker; callable from any thread.
-
-    Args:
-        waiting: knows which of the events keep nobody out.
-    """
+    """The claims of one worker; callable from any thread."""
 
     def __init__(self, waiting: Waiting) -> None:
         self._waiting = waiting

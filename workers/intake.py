@@ -43,14 +43,6 @@ class Intake:
 
     Args:
         streams: gives the streams to read; called every second.
-        reader: reads what is new.
-        pending: finds what was delivered before.
-        claimer: claims what was found.
-        waiting: where claimed events wait; it limits what is read of a stream.
-        held: the claims, and how much more there is room for.
-        keeper: works in the thread that keeps.
-        settler: works in the thread that settles.
-        outages: rides out Redis' failures.
         died: called when a thread ends by a mistake of ours; the worker is no use without it.
     """
 

@@ -47,14 +47,7 @@ class Keeper:
     """Works in one thread, from `keep` to `close`.
 
     Args:
-        reader: tells that this worker is there, and sweeps.
-        pending: renews too, and gives what waits elsewhere.
-        guard: renews.
         clock: Redis', looked at before anything that goes by it.
-        held: what is renewed, and how much more there is room for.
-        waiting: caps what is taken of a stream.
-        outages: of this worker.
-        claimer: claims what was found.
         event_lease: seconds; a third of it is the period of renewal.
     """
 

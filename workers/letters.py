@@ -41,8 +41,6 @@ class Letters:
 
     Args:
         redis: a client whose commands may be repeated; the scripts bear it.
-        keys: of the app.
-        group: consumer group, or `bridge`.
         who: stands in the audit, such as user@host.
     """
 
@@ -73,7 +71,6 @@ class Letters:
         """Those selected that are there now, the oldest first.
 
         Args:
-            selection: which.
             before: Unix ms; only letters that died earlier.
         """
         newest = next(scan(self._redis, self.stream, newest_first=True), None)

@@ -38,7 +38,6 @@ class Limits:
     """Parks events of limited tasks. All but `take` and `wait` may be called from any thread.
 
     Args:
-        task_of: event type -> name of its task.
         concurrency_of: task -> how many of its events may run at once, None for no limit; may
             change at any time, and is then met as the running ones end.
         bucket_of: task -> the bucket of its rate limit, which may change at any time.

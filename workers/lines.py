@@ -64,11 +64,7 @@ class Lines:
 
     Args:
         redis: a client whose commands are not repeated unseen.
-        keys: of the app.
-        group: consumer group.
-        consumer: name of this one.
         order_of: gives what a stream is ordered by, see `workers.ordering`.
-        sizes: of the entries of each stream.
         stalls: is told of lines in which entries wait.
     """
 

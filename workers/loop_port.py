@@ -81,8 +81,6 @@ class LoopPort:
     """Made on the loop that it stands for; all but `ring` and `bucket_of` belongs to that.
 
     Args:
-        process: runs handlers.
-        routing: of the worker.
         concurrency: events at once.
         deserted: called from any thread, once, when the loop was closed without a word.
     """

@@ -30,12 +30,7 @@ class _Page(NamedTuple):
 
 
 class StreamMending:
-    """Of the streams of one consumer; belongs to one thread.
-
-    Args:
-        consumer: whose they are.
-        event_lease: seconds.
-    """
+    """Of the streams of one consumer; belongs to one thread."""
 
     def __init__(self, consumer: Consumer, event_lease: float) -> None:
         self._consumer = consumer

@@ -24,12 +24,7 @@ def are_told(dispatcher: Any) -> bool:
 
 
 def ending(outcomes: Sequence[Outcome], seconds: float) -> tuple[str, dict[str, Any]]:
-    """The event that tells of these outcomes, and its fields; the worst one speaks for all.
-
-    Args:
-        outcomes: of one request.
-        seconds: that it took.
-    """
+    """The event that tells of these outcomes, and its fields; the worst one speaks for all."""
     dead = [each.failed[0] for each in outcomes if each.verdict == "dead"]
     if dead:
         told = f"{dead[0].reason}: {dead[0].error}"

@@ -36,9 +36,7 @@ def advancing(line: str, retries: str, group: str) -> Call:
     """The call that lets the next run where the first of a line is no longer to be handled.
 
     Args:
-        line: its key.
         retries: what the names of the group's retries begin with.
-        group: consumer group.
     """
     return Call(load("advance"), (line, retries), (group, UNSETTLED))
 

@@ -31,7 +31,6 @@ class PendingList:
     """What was delivered from the streams of a consumer, and not acknowledged.
 
     Args:
-        consumer: takes it, and says which streams.
         event_lease: seconds an entry must be idle before it is taken over.
     """
 

@@ -69,7 +69,6 @@ class Isolation:
     """Calls `isolate` in a thread of its own: a loop of the worker must not wait for Redis.
 
     Args:
-        ask: `isolate` of one worker.
         ring: called from the thread when there is an answer.
     """
 

@@ -51,11 +51,7 @@ class Presence:
     """Tells of one worker, and with the same call of what its group reads.
 
     Args:
-        redis: a client.
-        keys: of the app.
-        group: consumer group.
         name: of the worker's consumer.
-        spoilt: tells of spoilt keys.
         retention: seconds, as the guard has it.
     """
 
@@ -84,12 +80,7 @@ class Presence:
         """What the workers of the group handle or have handled, this one included."""
 
     def tell(self, covered: frozenset[str], coverage: Coverage) -> None:
-        """Say what this worker reads and handles, at once if that is new.
-
-        Args:
-            covered: as it follows the group in `bridge.streams.subscriber`.
-            coverage: its handlers and queues.
-        """
+        """Say what this worker reads and handles, at once if that is new."""
         worker = replace(self._worker, queues=coverage.queues)
         new = (covered, msgspec.json.encode(worker), coverage.to_json())
         if new != self._said:

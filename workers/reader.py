@@ -42,7 +42,6 @@ class StreamReader:
     """Reads the streams as one consumer of a group.
 
     Args:
-        consumer: this one.
         event_lease: seconds; a consumer that is idle for ten of them may be swept.
         retention: seconds, as the guard has it.
         beginning: subscribes the group, if it is new to what this worker reads.
@@ -93,12 +92,7 @@ class StreamReader:
         return self._names(self._keys.replays(self._group))
 
     def subscribe(self, covered: frozenset[str], coverage: Coverage = NOTHING) -> None:
-        """Have trimming wait for this group in every stream that these words cover, from now on.
-
-        Args:
-            covered: as they follow the group in `bridge.streams.subscriber`.
-            coverage: what this worker handles.
-        """
+        """Have trimming wait for this group in every stream that these words cover, from now on."""
         if covered != self._covered and self._begins(self._beginning.begin, covered):
             self._covered = covered
         self.presence.tell(covered, coverage)

@@ -74,12 +74,8 @@ class RedisClock:
     """Of one worker; all but `look` may be called from any thread.
 
     Args:
-        redis: a client whose commands may be repeated.
-        keys: of the app.
         group: consumer group, whose workers notice together that the clock went back.
         mending: of this worker; None: somebody else's business.
-        spoilt: tells of spoilt keys.
-        monotonic: seconds.
     """
 
     def __init__(

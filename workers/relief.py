@@ -37,7 +37,6 @@ class Relief:
 
         Args:
             requests: with the monotonic seconds when the pool was given each.
-            now: monotonic seconds.
         """
         late = now - PATIENCE
         return [each for each, given in requests.items() if given < late and not each.is_running]
@@ -47,7 +46,6 @@ class Relief:
 
         Args:
             moves: grows whenever the pool has been given something, or has ended something.
-            now: monotonic seconds.
             waits: whether anything waits now.
         """
         if moves != self._moves or not waits:
@@ -55,13 +53,7 @@ class Relief:
         return now - self._since > PATIENCE
 
     def begin(self, ended: int, taken_back: Iterable[Request], *, deaf: bool) -> None:
-        """Something has been given back.
-
-        Args:
-            ended: requests that the pool has ended so far.
-            taken_back: what it had been given.
-            deaf: it did not even answer.
-        """
+        """Something has been given back."""
         self._is_on, self._ended, self._deaf = True, ended, deaf
         self._taken_back += taken_back
 
@@ -69,8 +61,6 @@ class Relief:
         """Let it end if the pool has ended something, answers, or would begin something.
 
         Args:
-            ended: as in `begin`.
-            deaf: it does not answer.
             has_room: it would be given what comes. That says nothing about one that had to give
                 something back.
         """

@@ -91,8 +91,6 @@ class Replayer:
 
     Args:
         redis: a client whose commands may be repeated; the script bears it.
-        keys: of the app.
-        group: consumer group.
         who: stands in the audit, such as user@host.
         pace: how fast; None for as fast as Redis takes it.
         dry_run: change nothing, but answer as if.
@@ -120,7 +118,6 @@ class Replayer:
         """Replay dead letters: of each, the handlers that had not succeeded.
 
         Args:
-            letters: which.
             registry: must have the handler that gave the event up; None: no matter.
 
         Raises:
@@ -140,7 +137,6 @@ class Replayer:
         """Give events of the streams to the group anew, with all their handlers.
 
         Args:
-            entries: which.
             marks_since: Unix ms; whether an older event is done nobody knows.
             again: also those, and those that are done.
 

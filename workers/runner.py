@@ -155,9 +155,6 @@ def run(
     """Run the handlers of an event that have no mark; for processes, threads and solo.
 
     Args:
-        registry: where the handlers are.
-        item: the event.
-        trace: makes the handlers' spans.
         parallel: several handlers at once; else in the order of their registration, each when the
             one before has ended, however that was.
         cases: where to note the event, for who asks meanwhile how far it has come.

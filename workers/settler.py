@@ -42,13 +42,7 @@ class Settler:
     """Takes outcomes from any thread, and settles them in one.
 
     Args:
-        guard: records them.
-        held: forgets what is settled.
-        outages: of this worker.
-        spans: of this worker.
         waiting: may hold suspects, which wait for the settlement of what ran beside them.
-        wake: called when such a one may start.
-        complete: set by `close`.
     """
 
     def __init__(

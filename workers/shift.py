@@ -41,9 +41,6 @@ class Shift:
     """Begins where it is made, on the running loop.
 
     Args:
-        settings: of the worker.
-        registry: its handlers.
-        following: their routes.
         concurrency: events in work at once.
         started: see `workers.assembly.started`.
     """

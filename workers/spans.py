@@ -56,8 +56,6 @@ class IntakeSpans:
 
     Args:
         exporter: where to; None makes every method a no-op.
-        resource: of this process.
-        group: consumer group, an attribute.
     """
 
     def __init__(self, exporter: SpanExporter | None, resource: Resource, group: str) -> None:

@@ -69,8 +69,6 @@ class SpoiltKeys:
         Args:
             expected: the keys of the command, and the type that each should have. If all have it,
                 the content of the first one is to blame.
-            error: what Redis said.
-            fields: what else to log, such as the event id.
         """
         if is_denied(error):
             if self._denials.is_news(error):

@@ -80,13 +80,7 @@ class Stall:
 
 
 class Stalls:
-    """Of one group, as one worker meets them.
-
-    Args:
-        redis: a client whose commands may be repeated.
-        keys: of the app.
-        group: consumer group.
-    """
+    """Of one group, as one worker meets them."""
 
     def __init__(self, redis: Redis, keys: Keys, group: str) -> None:
         self._redis = redis
@@ -153,15 +147,7 @@ def stalled(redis: Redis, keys: Keys, group: str) -> list[Stall]:
 def looked(
     redis: Redis, keys: Keys, group: str, kinds: dict[str, Kind], *, note: bool
 ) -> list[tuple[Stall, bool]]:
-    """Those of them that stand still, and whether nobody was told so before.
-
-    Args:
-        redis: a client.
-        keys: of the app.
-        group: consumer group.
-        kinds: name -> whether it is a line or a key.
-        note: for the next look.
-    """
+    """Those of them that stand still, and whether nobody was told so before."""
     script, prefix, seen = load("watch"), keys.states(group), keys.stalls(group)
     calls = [
         Call(script, (seen, name, prefix), (kind, int(STILL * 1000), int(note)))

@@ -46,9 +46,7 @@ class Refusals:
         """A message is not used.
 
         Args:
-            error: why.
             queue: where it came from.
-            message: kombu's; None: it was not even one.
         """
         now = self._clock()
         if now - self._since >= PERIOD:

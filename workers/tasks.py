@@ -31,11 +31,7 @@ outcomes have not begun."""
 
 
 def register(app: Celery, routing: Routing, registry: Registry, *, parallel: bool = True) -> None:
-    """Make the tasks of all routes known to the app.
-
-    Args:
-        parallel: whether several handlers of an event run at once; see `runner.run`.
-    """
+    """Make the tasks of all routes known to the app."""
 
     def process(items: Sequence[Item]) -> Results:
         this = child.here()
@@ -81,15 +77,7 @@ def renew(
     *,
     parallel: bool,
 ) -> None:
-    """Make the tasks of new and changed routes known; those of others stay for what is under way.
-
-    Args:
-        app: of this process.
-        before: the routes until now.
-        routing: those from now on.
-        registry: whose handlers the tasks run.
-        parallel: as in `register`.
-    """
+    """Make the tasks of new and changed routes known; those of others stay for what is under way."""
     changed = {name: route for name, route in routing.routes.items() if before.get(name) != route}
     known = [name for name in changed if name in app.tasks]
     new = Routing({name: route for name, route in changed.items() if name not in known})
@@ -105,11 +93,7 @@ def renew(
 
 
 class UsersTasks:
-    """Whether an app has tasks that come by messages of the broker: neither ours nor Celery's.
-
-    Args:
-        app: may get more tasks later.
-    """
+    """Whether an app has tasks that come by messages of the broker: neither ours nor Celery's."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app

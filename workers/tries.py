@@ -33,8 +33,6 @@ def read(kept: str, redis_ms: int, crashes: int, here: float) -> Try | None:
     Args:
         kept: attempts, when it is due in Redis' Unix ms, ms it was to wait, crashes by then.
         redis_ms: Redis' Unix ms now.
-        crashes: of the event by now; those that came since count as attempts.
-        here: monotonic seconds now.
     """
     match = _KEPT.fullmatch(kept)
     if match is None:
@@ -46,14 +44,7 @@ def read(kept: str, redis_ms: int, crashes: int, here: float) -> Try | None:
 
 
 def attempt_of(tries: Mapping[str, Try], attempt: int, crashes: int, here: float) -> int:
-    """The highest number of an attempt that a handler is about to make.
-
-    Args:
-        tries: of the handlers that want another one.
-        attempt: how often the event was claimed; that counts all handlers' attempts.
-        crashes: of the event.
-        here: monotonic seconds now.
-    """
+    """The highest number of an attempt that a handler is about to make."""
     if not tries:
         return attempt
     numbers = (each.made + 1 for each in tries.values() if each.due <= here)

@@ -62,8 +62,6 @@ class Unhandled:
     """Decides for one worker; callable from any thread.
 
     Args:
-        registry: its handlers.
-        presence: tells what the workers of the group handle.
         group: stands in the dead letters.
         after: seconds that events wait for a worker with a handler.
         clock: monotonic seconds.

@@ -24,9 +24,6 @@ class Waiting:
     """Filled from any thread, emptied by one.
 
     Args:
-        task_of: event type -> name of its task.
-        limits: of the tasks.
-        batches: of the tasks whose events go several at a time.
         is_suspect: whether an event must run alone.
         patience: seconds that others wait for such a one, see `poison.patience`.
     """
