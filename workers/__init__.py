@@ -1,4 +1,4 @@
-"""Between the streams and the handlers; the only place that knows Celery."""
+"""Reads events from the streams and runs their handlers, in Celery or on a program's own loop."""
 
 from workers.shadows import refuse_shadows
 

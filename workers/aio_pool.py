@@ -1,7 +1,7 @@
 """The asyncio pool: a Celery pool whose requests are coroutines on one event loop.
 
-Thousands of handlers that wait for the network run in one process. It has no time limits of its
-own: each handler has its timeout. It is not for handlers that compute: those want processes.
+Thousands of handlers that wait for the network run in one process; handlers that compute belong in
+processes. The pool has no time limits of its own, for each handler has its timeout.
 
 Use it by `flybridge worker --pool asyncio`, or with `CELERY_CUSTOM_WORKER_POOL` set to
 `workers.aio_pool:TaskPool` by `celery -A workers.app worker -P custom`.
@@ -35,7 +35,7 @@ STOP_PATIENCE = 5.0
 
 
 LOOK = 0.5
-"""Seconds between looks whether what still runs in a warm shutdown may ever end."""
+"""Seconds between checks, in a warm shutdown, whether what still runs may ever end."""
 
 
 def _all_lost() -> bool:
@@ -44,7 +44,7 @@ def _all_lost() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Whom Celery wants told of a request; one of the last two hears of its end."""
+    """Celery's callbacks of a request: of its begin, its success and its failure."""
 
     accepted: Callable[..., Any] | None
     ended: Callable[..., Any] | None
@@ -52,7 +52,7 @@ class Callbacks:
 
 
 class Running:
-    """A coroutine in work, or about to be; what Celery holds of it."""
+    """A coroutine that runs, or is about to; Celery holds this as the result of `apply_async`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""One alarm for whoever waits for a time: set anew, the sooner one counts. It knows no loop."""
+"""A timer that is set again and again; of several times the soonest counts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STEP = 0.001
 
 
 class Alarm:
-    """Belongs to the port's loop."""
+    """A timer on the port's loop, which also calls `answer`."""
 
     def __init__(self, port: Port, answer: Callable[[], None]) -> None:
         self._port = port
@@ -24,7 +24,7 @@ class Alarm:
         self._due = 0.0
 
     def set(self, wait: float | None) -> None:
-        """Go off in so many seconds at the latest; None changes nothing."""
+        """Call `answer` in so many seconds at the latest; None changes nothing."""
         if wait is None:
             return
         due = time.monotonic() + wait
@@ -37,7 +37,7 @@ class Alarm:
         self._due = due
 
     def forget(self) -> None:
-        """The loop has forgotten it."""
+        """The loop has dropped its timers."""
         self._call = None
 
     def _go_off(self) -> None:

@@ -1,7 +1,7 @@
 """The Celery app: `celery -A workers.app worker -Q im,contact`, and what `flybridge worker` starts.
 
-Importing it reads the settings and loads the handlers; a mistake in either ends the import with
-its sentence.
+Importing this module reads the settings and loads the handlers; a mistake in either ends the import
+with one sentence.
 """
 
 from __future__ import annotations

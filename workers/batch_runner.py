@@ -1,7 +1,7 @@
-"""Runs the handlers of several events, of which some take them together, as a batch.
+"""Runs the handlers of several events, some of which take them together, as a batch.
 
-Each event keeps an outcome of its own: marks, retries and dead letters know nothing of batches.
-Handlers that take one event at a time get theirs after the batches.
+Each event keeps its own outcome, with its own marks, retries and dead letter. Handlers that take
+one event at a time run after the batches.
 """
 
 from __future__ import annotations

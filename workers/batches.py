@@ -1,7 +1,7 @@
-"""Events of tasks whose handlers take batches wait here until a batch is full, or old enough.
+"""Gathers events for handlers that take batches, until a batch is full or old enough.
 
-They are claimed already; how many may wait is bounded, so that the rest stays in the stream for
-other workers.
+The events are claimed already; how many may wait is bounded, so that the rest stays in the stream
+for other workers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ AHEAD = 2
 
 
 class Batches:
-    """Gathers the events of tasks. `add` may be called from any thread.
+    """Gathers events by task; `add` may be called from any thread.
 
     Args:
         batch_of: task -> how many of its events go together, and how long they wait; None for
@@ -44,7 +44,9 @@ class Batches:
 
     @property
     def uncounted(self) -> int:
-        """Held events that keep nobody out: a batch counts as one, and none while it gathers."""
+        """Held events that do not count against the window: a batch counts as one, and as none
+        while it gathers.
+        """
         return self._waiting() + sum(list(self._beside.values()))
 
     def add(self, runs: Iterable[Run]) -> list[Run]:

@@ -1,7 +1,7 @@
-"""Decides where a group begins to read, in streams that are there before it subscribes to them.
+"""Decides where a new group begins to read the streams that exist before it subscribes to them.
 
-A stream that comes after the subscription is read from its first entry, always: the events in it
-were published for this group, too. The groups themselves are made by `workers/lua/group.lua`.
+A stream that comes after the subscription is always read from its first entry: the events in it
+were published for this group, too. `workers/lua/group.lua` creates the groups themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from handlers.types import domain
 from workers.counting import BOUND, Count, count_after
 
 AUTO, NOW, ALL = "auto", "now", "all"
-"""All of what no other group reads, else from now on; only what comes; whatever is there."""
+"""Where a new group begins: with all where no other group reads, else now; now; with all."""
 
 FIRST = "0-0"
 """The entry id before all others."""
@@ -51,7 +51,7 @@ class Join:
 
 
 class Beginning:
-    """Has one group begin, on behalf of one of its workers.
+    """Subscribes a group to its streams, on behalf of one of its workers.
 
     Args:
         start: `auto`, `now`, `all`, or a moment as in `bridge.moments`.
@@ -82,7 +82,7 @@ class Beginning:
         self._started, self._begun = self._started or now, True
 
     def again(self, covered: frozenset[str]) -> None:
-        """The same after Redis lost data, perhaps ours: the group began when the worker started."""
+        """Subscribe again after Redis lost data: the group begins when the worker started."""
         if covered and self._started:
             self._join(covered, self._started)
 

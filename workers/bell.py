@@ -1,6 +1,6 @@
-"""A bell that calls Celery's event loop, from any thread and from the loop itself.
+"""Wakes Celery's event loop, from any thread and from the loop itself.
 
-`hub.call_soon` will not do: what it is given inside a callback waits for the next poll to end, up
+`hub.call_soon` is not enough: what it is given inside a callback waits for the next poll to end, up
 to a second later, and so does a timer of no delay (kombu 5.7).
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Bell:
-    """Rings once for any number of calls between two answers."""
+    """Wakes the loop once for any number of calls between two answers."""
 
     def __init__(self) -> None:
         self.answer: Callable[[], None] = lambda: None
@@ -26,7 +26,7 @@ class Bell:
         os.set_blocking(self._writer, False)
 
     def hang(self, hub: Any) -> None:
-        """Have this hub answer; a hub that was reset has forgotten its bells."""
+        """Have this hub answer; to be repeated after each reset of the hub."""
         hub.add_reader(self._reader, self._heard)
         self.rung_at = None
         self.ring()

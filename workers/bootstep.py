@@ -1,7 +1,6 @@
-"""The Celery bootstep that owns the intake, and what hands its events to the pool.
+"""The Celery bootstep that starts and stops the intake and the dispatcher with Celery's consumer.
 
-It decides nothing; it translates between Celery's consumer, which is made anew after each loss of
-the broker, and the intake, which lives as long as the worker.
+Celery restarts its consumer after each loss of the broker; the intake lives as long as the worker.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Warns a worker of being alone: without a bridge of its app on its Redis no event will come."""
+"""Warns when no bridge of the worker's app is at work on its Redis: no event will come then."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SCANNED = 20_000
 
 
 class Bridges:
-    """Looks for the bridges of one app; belongs to one thread.
+    """Looks for the bridges of one app; called by one thread.
 
     Args:
         place: where the Redis is, for people.

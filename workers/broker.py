@@ -1,9 +1,9 @@
-"""Celery's broker: where `celery inspect` and `celery control` reach the workers, and where users'
-own Celery tasks come from. No event ever passes through it.
+"""Celery's broker: carries `celery inspect`, `celery control` and the users' own Celery tasks. No
+event passes through it.
 
-kombu's own Sentinel transport is not used: it asks a dead Sentinel first each time, and a retry
-inside redis-py goes to the old address. Instead kombu's Redis transport gets our connections, which
-find the primary by themselves and take all options of a URL.
+It is kombu's Redis transport over the bridge's own connections, which find the primary by
+themselves and take all options of a URL. kombu's Sentinel transport is not used: it asks a dead
+Sentinel first each time, and a retry inside redis-py goes to the old address.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ _NO_CLUSTER = (
 
 
 class Server:
-    """The Redis that channels connect to. Celery prints and sends its options, so it shows an
-    address only.
+    """The Redis that channels connect to. It shows only its address, for Celery prints and sends
+    its options.
     """
 
     def __init__(self, topology: Topology, app_id: str) -> None:
@@ -82,7 +82,7 @@ class Server:
 
 
 class QoS(FullQoS):
-    """kombu's memory of messages in work, which one that nobody can read does not jam."""
+    """kombu's memory of messages in work; an unreadable message does not jam it."""
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         """Put a message back whose worker is gone."""
@@ -96,8 +96,8 @@ class QoS(FullQoS):
 
 
 class Channel(FullChannel):
-    """kombu's channel over connections like those of the streams. It bears every message, its end
-    always is one, and it knows how many hear a broadcast."""
+    """kombu's channel over the bridge's connections. It rejects messages that cannot be used,
+    closes cleanly after a lost connection, and counts the receivers of a broadcast."""
 
     QoS = QoS
     from_transport_options = (
@@ -233,7 +233,7 @@ class Channel(FullChannel):
 
 
 class Transport(kombu_redis.Transport):
-    """kombu's Redis transport with our channel. What kombu takes for a URL is only shown."""
+    """kombu's Redis transport with our channel; the URL that kombu is given is only shown."""
 
     Channel = Channel
     can_parse_url = True
@@ -273,8 +273,9 @@ class Transport(kombu_redis.Transport):
 
 
 class NoTransport(kombu_memory.Transport):
-    """For `memory://`: a worker without control commands. It has nothing to poll, but says that it
-    can, for Celery gives its event loop, on which the intake runs, only to those that can."""
+    """The transport of `memory://`, for a worker without control commands. It claims to be
+    asynchronous although it has nothing to poll: the intake needs Celery's event loop, which Celery
+    starts only for such transports."""
 
     implements = kombu_memory.Transport.implements.extend(asynchronous=True)
 

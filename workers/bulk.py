@@ -1,7 +1,7 @@
-"""The plain case, many events in one call: claiming what nobody has met, settling its success.
+"""Claims and settles plain events, many in one call: those that no worker has met, and successes.
 
-Per event it costs a fraction of `claim.lua` and `settle.lua`, which remain for everything else:
-for each event that is not plain the answer is False, and nothing has happened to it.
+Per event it costs a fraction of `claim.lua` and `settle.lua`. For an event that is not plain the
+answer is False and nothing has been changed; `guard.py` uses those scripts for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Bulk:
-    """Claims and settles for one group.
+    """Claims and settles plain events of one group.
 
     Args:
         ttl: seconds the states are kept, counted from the claim.

@@ -1,8 +1,9 @@
-"""How many events one request to the pool carries: several when handlers are quick, else one.
+"""Decides how many events one request to the pool carries: several when handlers are quick, else
+one.
 
 A request costs a prefork pool about 0.2 ms, more than many a handler. Events of one bundle run one
-after the other, so a slow one would hold up the rest: what counts is the longest run of late, and
-one slow run sends the events of its type out singly for hundreds of requests. It knows no Celery.
+after the other, so a slow one would hold up the rest: the longest recent run counts, and one slow
+run sends the events of its type out singly for hundreds of requests.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ MOST = 16
 """Events in a bundle at most; as many are tried again when its process dies."""
 
 FORGETTING = 0.99
-"""Of a long run, by each later request."""
+"""Factor by which each later request reduces the longest run."""
 
 SHORTEST = 1e-5
 """Seconds; less is not worth telling apart."""
 
 
 class Bundles:
-    """Follows how long handlers run, by task. Callable from any thread."""
+    """Sizes bundles by how long the handlers of each task run; callable from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

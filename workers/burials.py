@@ -1,6 +1,6 @@
-"""Tells of events that became dead letters because no worker of the group has a handler.
+"""Logs how many events became dead letters because no worker of the group has a handler.
 
-There may be thousands of them: they are counted, and told of once a minute.
+There may be thousands, so they are counted and logged once a minute.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHOWN = 10
 
 
 class Burials:
-    """Counts them for one worker; belongs to one thread.
+    """Counts them for one worker; called by one thread.
 
     Args:
         dead_letters: the stream where they are.
@@ -40,7 +40,7 @@ class Burials:
         self._types[event_type[:128]] += 1
 
     def tell(self, displaced: int) -> None:
-        """Log what came since the last line, unless that is too recent.
+        """Log what came since the last line, at most once a period.
 
         Args:
             displaced: dead letters, ever, that made room for newer ones.

@@ -1,6 +1,6 @@
-"""The business keys of events: what `dedup_by` of their handlers points to. No I/O.
+"""Finds the business keys of events: the values that `dedup_by` of their handlers points to.
 
-Which event holds a key, and whether its handler has succeeded, `lua/claim.lua` finds out.
+`lua/claim.lua` decides which event holds a key, and whether its handler has succeeded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from workers.missing_keys import MissingKeys
 
 @dataclass(frozen=True, slots=True)
 class BusinessKey:
-    """A key for which a handler succeeds once among the events of a type."""
+    """A value for which a handler succeeds once among the events of a type."""
 
     handler: str
     name: str

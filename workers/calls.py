@@ -1,6 +1,6 @@
 """Calls one handler, `def` or `async def`, with an event or with a batch, within its timeout.
 
-What a handler returns or raises comes out here as it is; `failures.py` says what follows from it.
+What the handler returns or raises is passed on; `failures.py` says what follows from it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The class of our Celery apps: Flybridge's settings and the command line configure them, and no
-variable of another Celery program."""
+"""The class of Flybridge's Celery apps: only Flybridge's settings and the command line configure
+them, not the variables of other Celery programs.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from workers import command_line
 
 
 class OwnSettings(Settings):
-    """Celery's settings, of which these four would come from `CELERY_BROKER_URL` and its like."""
+    """Celery's settings without the four that it reads from `CELERY_BROKER_URL` and the like."""
 
     @property
     def broker_url(self) -> Any:
@@ -35,7 +36,7 @@ class OwnSettings(Settings):
 
 
 class App(Celery):
-    """A Celery app of Flybridge's.
+    """A Celery app of Flybridge.
 
     Args:
         configuration: Celery's settings. `--config` and `--result-backend` of `celery` come first

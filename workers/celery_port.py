@@ -1,6 +1,6 @@
-"""Celery's pools as the hand-over sees them: prefork, threads, solo, and our asyncio one.
+"""Celery's pools as the dispatcher uses them: prefork, threads, solo, and the asyncio pool.
 
-How a request travels through Celery is in `requests.py`.
+`requests.py` has the way of a request through Celery.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class CeleryPort:
-    """Outlives the consumers that Celery makes, one after each loss of the broker.
+    """The pool of one worker; it outlives the consumers that Celery makes.
 
     Args:
         consumer: Celery's, of now.

@@ -1,7 +1,7 @@
-"""Handlers registered and unregistered while a worker runs, and how its pool children follow.
+"""Registers and unregisters handlers while a worker runs, in its main process and its pool's
+children.
 
-It changes the registry and the routes of one process. It neither hears commands, which
-`control.py` does, nor knows Celery.
+`control.py` receives the commands.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ NONE_MADE = Made()
 
 
 class Changes:
-    """Of one process; a forked child begins with its parent's.
+    """Makes the changes of one process; a forked child inherits its parent's.
 
     Args:
         queues: that workers may have.

@@ -1,9 +1,9 @@
-"""What a child of the prefork pool does about time: it interrupts handlers, and kills itself.
+"""Enforces timeouts in a child of the prefork pool: interrupts handlers, and ends the process.
 
 At its timeout a `def` in the main thread is interrupted, and so is a coroutine that blocks the
-loop: by a signal, and within the handler's own code only. Whoever goes on all the same, or cannot
-be interrupted, costs the process its life; before, the child tells its parent what the others have
-come to. Celery's own time limits are a net below this, for code that lets no Python run.
+loop: by a signal, and within the handler's own code only. A handler that goes on all the same, or
+cannot be interrupted, costs the process its life; before that the child tells its parent the
+results of the others. Celery's own time limits remain as a net, for code that lets no Python run.
 
 Everything here that touches billiard beyond its documentation is named in
 `tests/workers/test_celery_contract.py`.
@@ -50,7 +50,7 @@ bit earlier."""
 
 
 class Child:
-    """Of this process.
+    """Enforces timeouts in this process.
 
     Args:
         send: takes a message for the parent; not to be called while the main thread may.

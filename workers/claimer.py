@@ -1,7 +1,7 @@
-"""Claims what was read, and puts it where the dispatcher takes it from.
+"""Claims entries that were read, and puts them where the dispatcher takes them from.
 
 What needs no handler here ends at once: duplicates are acknowledged, busy entries postponed, and
-types without a handler settled as `unhandled.py` says.
+types without a handler settled as `unhandled.py` decides.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the guard says of an entry, and what it is told of its end. Pure data.
+"""Data of claims: an entry, the answer of the guard to it, and how its attempt ended.
 
-It claims nothing: `guard.py` does. Structs, as `bridge.streams.Entry` is, for the same reasons.
+Structs, as `bridge.streams.Entry` is, for the same reasons.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What was said on the command line of `celery -A workers.app …`, while that command imports us.
+"""Reads the command line of `celery -A workers.app …` while that command imports the app.
 
-Each of its options may come from a variable, too (`APP`, `BROKER_URL`, `CELERY_WORKER_POOL`, …).
-Those are of whichever Celery program they were set for, so they do not count.
+Celery takes each option from a variable, too (`APP`, `BROKER_URL`, `CELERY_WORKER_POOL`, …). Such a
+variable may be meant for another Celery program, so it does not count.
 """
 
 from __future__ import annotations

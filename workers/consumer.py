@@ -1,6 +1,5 @@
-"""One consumer of a group: what Redis gives it becomes `Pending`, or a dead letter if it cannot be.
-
-It asks for nothing: the reader fetches what is new, the pending list what was delivered before.
+"""Turns what Redis delivers to one consumer of a group into `Pending`, or into a dead letter if it
+cannot be read.
 """
 
 from __future__ import annotations
@@ -43,7 +42,8 @@ class Followed:
 
 
 class Consumer:
-    """A worker as its group knows it: name, streams and lines, shared by all that ask for entries.
+    """A worker as a consumer of its group: name, streams and lines, shared by all threads that
+    read.
 
     Args:
         redis: a client with RESP2 and a socket timeout above the longest wait for an entry.

@@ -1,8 +1,7 @@
-"""Celery control commands on the handlers of a running worker: show, register, unregister.
+"""Celery control commands that show, register and unregister handlers of a running worker.
 
 `celery inspect handlers`, `celery control register_handlers MODULE`, `celery control
-unregister_handler NAME`; `flybridge handlers` asks by the same ones. What a change means is the
-business of `changes.py`.
+unregister_handler NAME`; `flybridge handlers` uses the same ones. `changes.py` makes the changes.
 """
 
 from __future__ import annotations

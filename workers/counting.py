@@ -1,7 +1,7 @@
-"""Counts the entries that follow an id in a stream, where Redis itself cannot tell.
+"""Counts the entries that follow an id in a stream, where Redis itself does not say.
 
-The lag that Redis gives is missing once an unread entry was deleted, and for a group that began in
-the middle of a stream.
+Redis gives no lag once an unread entry was deleted, or for a group that began in the middle of a
+stream.
 """
 
 from __future__ import annotations

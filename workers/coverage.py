@@ -1,4 +1,4 @@
-"""What a worker handles, in the form in which it tells its group. No I/O.
+"""What a worker handles, in the form in which it tells its group.
 
 Each worker leaves a type that it has no handler for to those that say they have one.
 """
@@ -80,7 +80,7 @@ NOTHING = Coverage()
 
 
 class Sighting(Struct, frozen=True):
-    """A coverage that workers of the group have told of."""
+    """A coverage that workers of the group have announced."""
 
     coverage: Coverage
     age: float

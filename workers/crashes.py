@@ -1,4 +1,4 @@
-"""What becomes of attempts that ended without an outcome. It knows no pool."""
+"""Decides what becomes of attempts that ended without an outcome."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What a coroutine gives to threads, by `asyncio.to_thread` or `run_in_executor(None, …)`.
+"""Remembers what a coroutine gives to threads, by `asyncio.to_thread` or `run_in_executor(None,
+…)`.
 
-When the coroutine is cancelled, or gives up waiting, that goes on: nothing stops a thread. So loops
-of ours remember it, and an attempt that has failed lasts until it has ended.
+Nothing stops a thread when the coroutine is cancelled or gives up waiting. So an attempt that has
+failed lasts until its threads have ended.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class ErrandThreads(ThreadPoolExecutor):
 
 
 class Errands:
-    """Of one call; made in its context, before it begins."""
+    """What one handler call has given to threads; made in its context, before it begins."""
 
     def __init__(self) -> None:
         self._given: list[Future[Any]] = []

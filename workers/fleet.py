@@ -1,7 +1,4 @@
-"""Asks all workers of one app and group, by Celery's control commands, and waits for their answers.
-
-What they answer is up to `control.py`.
-"""
+"""Asks all workers of one app and group by Celery's control commands, and collects the answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps the routes of a worker in step with a registry that changes while events flow.
+"""Keeps the routes of an inline worker in step with a registry that changes while events flow.
 
 Celery's workers change by commands instead, see `changes.py`.
 """
@@ -18,7 +18,7 @@ log = get_logger("workers.inline")
 
 
 class Following:
-    """Follows one registry.
+    """The routes of one registry, brought up to date by `look`.
 
     Raises:
         RegistrationInvalid: see `Routing.of`.

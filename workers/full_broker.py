@@ -1,7 +1,7 @@
-"""What kombu's channel needs of a Redis that is at its maxmemory, so that a worker can start and be
-asked there: it is the one who makes room.
+"""A kombu channel for a Redis that is at its maxmemory: a worker must be able to start there and
+answer commands, for it is the one who makes room.
 
-Redis refuses then whatever may take memory, and all that stands in a transaction.
+At maxmemory Redis refuses every command that may take memory, and all that stands in a transaction.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FullQoS(kombu_redis.QoS):
 
 
 class FullChannel(kombu_redis.Channel):
-    """kombu's channel, with these few commands carried out all the same."""
+    """kombu's channel, which carries out a few needed commands at maxmemory too."""
 
     QoS = FullQoS
 

@@ -1,4 +1,4 @@
-"""Warns of handlers that differ within a group, and of queues that no worker reads. No I/O."""
+"""Warns of handlers that differ within a group, and of queues that no worker reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = 10
 
 
 class GroupWatch:
-    """Compares one worker with the others of its group; belongs to one thread.
+    """Compares one worker with the others of its group; called by one thread.
 
     Args:
         clock: monotonic seconds.

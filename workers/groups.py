@@ -1,6 +1,6 @@
-"""The consumer groups of an app: where each stands, and how one that nobody needs is forgotten.
+"""The consumer groups of an app: shows how far each has come, and forgets one that nobody needs.
 
-A group holds what it has not acknowledged; see `bridge.trimming`. It reads no events.
+A group holds entries in their streams until it has acknowledged them; see `bridge.trimming`.
 """
 
 from __future__ import annotations

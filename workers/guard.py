@@ -1,11 +1,10 @@
-"""The guard: claims events, renews what runs, settles what ended, each in bulk.
+"""The guard: claims events, renews claims and settles attempts, each in bulk.
 
-It is what makes an event's handlers run at one place at a time and their success count once. It
-knows nothing of streams being read or of Celery.
+It makes an event's handlers run at one place at a time, and their success count once.
 
-The lock is python-redis-lock's: same keys, same owner id. A lock is not dedup, however: it ends
-with the attempt. What dedups is the state beside it, kept after the event is done for as long as
-its entry may be met again.
+The lock is python-redis-lock's: same keys, same owner id. It ends with the attempt, so it does not
+deduplicate; the state beside it does, kept after the event is done for as long as its entry may be
+delivered again.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ UNANSWERED = 10_000
 
 
 class Guard:
-    """Claims and settles for one worker.
+    """Claims, renews and settles for one worker.
 
     Args:
         redis: a client whose commands may be repeated; the scripts bear it.

@@ -1,7 +1,8 @@
-"""Hands claimed events to a pool as it has room, and takes back what the pool forgets.
+"""The dispatcher: gives claimed events to a pool as it has room, and takes back what the pool
+drops.
 
-What waits takes turns: the events of each limited task, and all others. A suspect of killing its
-process has the pool to itself.
+What waits takes turns: the events of each limited task, and all others. An event that is suspected
+of killing its process has the pool to itself.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ LEFT = f"it goes on in a thread; end this process: in {LEAVING:g} s others may r
 
 
 class HandOver:
-    """Between the events that wait and one pool; belongs to the port's loop.
+    """Gives the events that wait to one pool; belongs to the port's loop.
 
     Args:
         held: tells which claims are still ours, and how much more to claim.

@@ -1,7 +1,4 @@
-"""What this worker holds: claimed and not yet settled, until when it is surely ours, room for more.
-
-It is what the threads of the intake share. It knows no Redis, and decides nothing about events.
-"""
+"""The claims that a worker holds: until when each is surely its own, and room for how many more."""
 
 from __future__ import annotations
 

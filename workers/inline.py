@@ -1,8 +1,8 @@
 """The inline worker: runs handlers on the caller's event loop, with no Celery and no broker.
 
-It claims, limits, retries and buries as Celery's workers do, and may share a group with them: only
-the pool is another. What it lacks is what only processes of their own can give: a handler that
-blocks the loop, or kills its process, does so to the whole program.
+It claims, limits, retries and buries as Celery's workers do, and may share a group with them; only
+the pool is another. It has no processes of its own: a handler that blocks the loop, or kills its
+process, does so to the whole program.
 """
 
 from __future__ import annotations

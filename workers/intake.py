@@ -1,9 +1,9 @@
-"""The intake: from the streams to the pool and back, in four threads of the worker's main process.
+"""The intake: takes events from the streams to the dispatcher and settles them, in four threads.
 
-One reads and claims, one does so where order matters, one settles what ended, one keeps what is
-held: renews it, takes over what a dead worker left, brings back retries that are due. They are
-threads so that neither a slow handler nor a slow Redis can stop the renewal. What was claimed waits
-for `handover.py`.
+One thread reads and claims, one does so where order matters, one settles what ended. One keeps what
+is held: it renews the claims, takes over what a dead worker left, and fetches retries that are due.
+They are threads of the main process so that neither a slow handler nor a slow Redis can stop the
+renewal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a pool is told of one event. It holds no claim: the main process keeps that."""
+"""What a pool is told of one event. The claim stays with the main process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Keeps what is held, and finds what waits elsewhere: for its retry, or with a dead worker.
+"""Renews what is held, and finds what waits elsewhere: for its retry, or with a dead worker.
 
-Five things by the clock: renew the claims that are held, take over entries that nobody renews,
-bring retries that are due, say that this worker is there, tell what stands still.
+It does five things by the clock: renew claims, take over entries that nobody renews, fetch retries
+that are due, say that this worker is there, and log what stands still.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Dead letters as text for terminals and scripts. Pure: it fetches nothing and prints nothing.
+"""Dead letters as text for terminals and scripts.
 
-What stands in a letter came from outside, so nothing of it may move a terminal's cursor.
+The content of a letter came from outside, so control characters in it are spelt out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The dead letters of one group: find, show and purge them. Bringing them back is `replay`'s.
+"""Finds, shows and purges the dead letters of a group; `replay.py` brings them back.
 
-They lie in a stream, oldest first, without an index: an event's letter is found by looking through
-them, a page at a time.
+They are a stream, oldest first, without an index: an event's letter is found by looking through it,
+a page at a time.
 """
 
 from __future__ import annotations

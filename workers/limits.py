@@ -1,7 +1,6 @@
-"""Which events of limited types may start now; the others wait here, parked, in nobody's way.
+"""Limits the rate and the concurrency of tasks: parks events until they may start.
 
-A type is limited by a rate, by how many events run at once, or by both. What it may not start yet
-is claimed already, but a few events only: the rest stays in the stream for other workers.
+Parked events are claimed already, but they are few: the rest stays in the stream for other workers.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Bucket(Protocol):
 
 
 class Limits:
-    """Parks events of limited tasks. All but `take` and `wait` may be called from any thread.
+    """Parks events of limited tasks; `take` and `wait` belong to one thread, the rest to any.
 
     Args:
         concurrency_of: task -> how many of its events may run at once, None for no limit; may

@@ -1,7 +1,8 @@
-"""Reads the ordered streams: who is first in the line of its key is given, the others wait there.
+"""Reads the ordered streams: gives the entries that are first in the line of their key; the others
+wait in their line.
 
-An ordered stream cannot be read by a call that blocks, for reading and lining up is one script;
-what blocks is a doorbell. Why the order holds, the scripts say; whether an event runs, the guard.
+Reading and lining up is one script, which cannot block; so a reader waits for new entries by an
+XREAD that takes nothing. The scripts say why the order holds.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PAGE = 100
 """Entries that one call lines up, at most: Redis decodes their envelopes."""
 
 DECODED = 2 * 1024 * 1024
-"""Bytes of the same, as far as they can be foreseen: Redis serves nobody else for some 20 ms."""
+"""Bytes of envelopes in one such call, as far as they can be foreseen: some 20 ms of Redis."""
 
 LARGEST = 1024 * 1024
 """Bytes of an envelope that is searched for its key; decoding a larger one would hold Redis up."""
@@ -40,7 +41,7 @@ log = get_logger("workers.lines")
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """An entry that may run as far as its line goes."""
+    """An entry that is first in its line, or has none."""
 
     line: str
     """Empty for an event without a key."""
@@ -50,7 +51,7 @@ class First:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one call has lined up."""
+    """The answer of one call of `line_up.lua`."""
 
     read: int
     """New entries, whether first or not; -1 when too many are pending already."""
@@ -60,7 +61,7 @@ class Taken:
 
 
 class Lines:
-    """The lines of one group, and the ordered streams as one of its consumers reads them.
+    """Reads the ordered streams as one consumer of a group.
 
     Args:
         redis: a client whose commands are not repeated unseen.
@@ -177,7 +178,9 @@ class Lines:
                         "it runs at any time; keep such events small, or out of order")  # fmt: skip
 
     def _note(self, stream: str, read: int, last: bytes) -> None:
-        """Where the doorbell listens; it would ring without end while too many are pending."""
+        """Remember after which entry to `listen`; not while too many are pending, for that would
+        return at once each time.
+        """
         if read < 0:
             self._last.pop(stream, None)
         else:

@@ -1,7 +1,7 @@
-"""A lock for work outside the bulk path: python-redis-lock's, with what goes wrong there put right.
+"""`EventLock`: python-redis-lock's lock, renewed by a thread and safe against lost replies.
 
-It keeps others out while the work runs; it does not say whether the work was done before, for it
-ends with it. That takes a mark, as the guard has it.
+It keeps others out while the work runs. It ends with the work, so it does not tell whether the work
+was done before: keep a mark for that, as the guard does.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class EventLock(redis_lock.Lock):
 
 
 def _keep(lock: weakref.ref[EventLock], end: threading.Event, wait: float) -> None:
-    """Renew until the end, or until nobody has the lock's object any more."""
+    """Renew the lock until its release, or until nobody refers to it any more."""
     while not end.wait(wait):
         held = lock()
         if held is None:

@@ -1,6 +1,6 @@
 """The running event loop as a pool: each request is a task on it, `def` handlers go to threads.
 
-It knows no Celery. Nothing of it waits for Redis: on this loop lives the caller's program.
+Nothing here waits for Redis, for the caller's program lives on this loop.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class LoopRequest:
 
 
 class LoopPort:
-    """Made on the loop that it stands for; all but `ring` and `bucket_of` belongs to that.
+    """The loop on which it is made, as a pool; only `ring` and `bucket_of` are for any thread.
 
     Args:
         concurrency: events at once.

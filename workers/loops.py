@@ -1,6 +1,6 @@
 """The event loop of a thread and the threads of a process, made at first use: after the fork.
 
-It is for callers without a running loop; the asyncio pool has one of its own.
+They are for callers without a running loop; the asyncio pool has a loop of its own.
 """
 
 from __future__ import annotations

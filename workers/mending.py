@@ -1,9 +1,9 @@
-"""Puts right what Redis stamped while its clock was ahead, once that is back.
+"""Corrects what Redis stamped while its clock was ahead, once the clock is back.
 
-Left alone, retries would come late, and the entries of dead workers would be taken over late, both
-by as much as the clock went back. Here each comes at most as late as it may by its own measure, the
-wait asked for or the event lease, counted from now. What is done can be done again without harm:
-every worker of the group does it, a few pages at a time.
+Otherwise retries and the take-over of dead workers' entries would be late by as much as the clock
+went back. Each then comes at most as late as it may by its own measure (the wait asked for, or the
+event lease), counted from now. Every worker of the group does this, a few pages at a time;
+repeating it is harmless.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PAGE = 100
 
 
 class _Page(NamedTuple):
-    """Where to go on in one stream."""
+    """Where a look through one stream goes on."""
 
     script: str
     stream: str
@@ -30,7 +30,7 @@ class _Page(NamedTuple):
 
 
 class StreamMending:
-    """Of the streams of one consumer; belongs to one thread."""
+    """Corrects the streams of one consumer; called by one thread."""
 
     def __init__(self, consumer: Consumer, event_lease: float) -> None:
         self._consumer = consumer

@@ -1,4 +1,4 @@
-"""Tells of events that lack the value that `ordered_by` or `dedup_by` points to; once a type."""
+"""Warns of events that lack the value that `ordered_by` or `dedup_by` points to, once a type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_TOLD = 1024
 
 
 class MissingKeys:
-    """Remembers what it has told; callable from any thread."""
+    """Warns once for each option, path and type; callable from any thread."""
 
     def __init__(self) -> None:
         self._told: set[tuple[str, str, str]] = set()

@@ -1,5 +1,7 @@
-"""What monitors like Flower are told of a request: how its events fared, and not that the task
-returned. They know one name per request; of a batch, that of its first event."""
+"""Tells monitors like Flower how the events of a request fared, instead of that its task returned.
+
+Monitors know one name per request; of a batch, that of its first event.
+"""
 
 from __future__ import annotations
 

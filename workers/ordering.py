@@ -1,7 +1,7 @@
-"""Which events are ordered, and by what: the `ordered_by` of their handlers. No I/O.
+"""Which events are ordered, and by what: the `ordered_by` of their handlers.
 
-The order itself is kept in Redis: the entries of one key stand in a line, and only the first of it
-may run; see `lua/line_up.lua`.
+Redis keeps the order: the entries of one key stand in a line, and only the first of it may run; see
+`lua/line_up.lua`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def advancing(line: str, retries: str, group: str) -> Call:
 
 
 class Ordering:
-    """What the streams are ordered by, as the registry has it now."""
+    """Tells what each stream is ordered by, as the registry is now."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

@@ -1,6 +1,6 @@
-"""Riding out Redis' failures: each is told once and outlived by asking again, after a pause.
+"""Rides out Redis' failures: logs each outage and its end once, and pauses before the next attempt.
 
-It repeats nothing by itself: every loop of the intake asks again.
+The loops of the intake ask again by themselves.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Health:
 
 
 class Outages:
-    """Tells what the threads of one intake have met: each outage once, and its end once.
+    """Logs the outages that the threads of one intake meet: each once, and its end once.
 
     Args:
         reader: makes groups anew that Redis has lost, and leaves out streams that are none.

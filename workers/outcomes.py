@@ -1,4 +1,4 @@
-"""How one attempt at an event ended. Pure data; what becomes of it in Redis is the guard's."""
+"""How one attempt at an event ended. The guard records it in Redis."""
 
 from __future__ import annotations
 

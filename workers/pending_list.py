@@ -1,7 +1,8 @@
-"""The pending list of a group: found again, taken over from the dead, brought when a retry is due.
+"""The pending list of a group: finds what was lost, takes over from dead workers, fetches due
+retries.
 
-Idleness is what an entry is judged by: who renews it keeps it, who postpones it or dies loses it.
-Nothing new is read here, and nothing decided about events; the guard does that.
+Entries are judged by how long they have been idle: a worker that renews an entry keeps it; one that
+postpones it, or dies, loses it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Which event kills its process, and how to find out without burying those that ran beside it.
+"""Finds out which event kills its process, without giving up those that ran beside it.
 
 A prefork child runs one suspect at a time, and the pool says which child died. In the pools that
-share a process, whatever the worker held when it died counts a crash: the poison and its innocent
-neighbours alike. What counts too many runs alone, with a note of that in its state; only what dies
-alone, after as many attempts as it may have, is given up. Whose turn it is, `suspects.py` says.
+share a process, everything the worker held when it died counts a crash, guilty or not. An event
+with too many crashes runs alone, which is noted in its state; only what dies alone, after as many
+attempts as it may have, is given up. `suspects.py` says whose turn it is.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def isolate(redis: Redis, keys: Keys, group: str, run: Run) -> int:
 
 
 class Isolation:
-    """Calls `isolate` in a thread of its own: a loop of the worker must not wait for Redis.
+    """Calls `isolate` in a thread of its own, for a loop must not wait for Redis.
 
     Args:
         ring: called from the thread when there is an answer.

@@ -1,7 +1,4 @@
-"""What the hand-over needs of a pool, be it Celery's or the running event loop.
-
-It hands over nothing itself. There is one port for each: `celery_port.py`, `loop_port.py`.
-"""
+"""What the dispatcher needs of a pool: `celery_port.py` and `loop_port.py` provide it."""
 
 from __future__ import annotations
 
@@ -61,7 +58,7 @@ class Call(Protocol):
 
 
 class Port(Protocol):
-    """One pool, and the loop that all of it but `ring` belongs to."""
+    """One pool and its loop; only methods that say so may be called from other threads."""
 
     @property
     def is_open(self) -> bool:

@@ -1,7 +1,7 @@
-"""Which workers of a group are there: each says so every other second, until it stops.
+"""Which workers of a group are running: each says so every other second, until it stops.
 
-Redis' consumers cannot tell: there is none before the first entry, and Redis 7.0 does not count a
-read that brought nothing as a sign of life. What a worker holds is not said here.
+Redis' consumers do not tell: there is none before the first entry, and Redis 7.0 does not count a
+read that brought nothing as a sign of life.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Worker:
 
 
 class Presence:
-    """Tells of one worker, and with the same call of what its group reads.
+    """Announces one worker, and with the same call what its group reads.
 
     Args:
         name: of the worker's consumer.

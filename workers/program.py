@@ -1,4 +1,4 @@
-"""Celery's worker as a Flybridge process: its exit codes are those of `bridge.errors`.
+"""Celery's worker as a Flybridge process, with the exit codes of `bridge.errors`.
 
 `flybridge worker` and `celery -A workers.app worker` both run it.
 """
@@ -35,7 +35,7 @@ SHOWN = 5
 
 
 class Program(Worker):
-    """The `Worker` of our app; see `celery_app.App`."""
+    """The `Worker` of `celery_app.App`."""
 
     exitcode: Any
 

@@ -1,6 +1,7 @@
-"""What a request has come to when its process is killed under it: who had ended keeps its result.
+"""The outcomes of a request whose process is killed: a handler that had ended keeps its result.
 
-Only who was running has failed; it is given up after as many attempts as it may have. Pure.
+Only the handlers that were running have failed; each is given up after as many attempts as it may
+have.
 """
 
 from __future__ import annotations

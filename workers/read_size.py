@@ -1,6 +1,7 @@
-"""How many entries one read may bring, so that it stays bounded in bytes however large they are.
+"""Limits how many entries one read brings, so that it stays bounded in bytes however large they
+are.
 
-Redis counts entries only, and an envelope may have 10 MiB. What a stream gave of late tells what
+Redis counts entries only, and an envelope may have 10 MiB. The recent entries of a stream tell what
 to expect of it.
 """
 
@@ -21,11 +22,11 @@ SMALLEST = 1024
 """Bytes; what Redis and we add to an entry is not counted otherwise."""
 
 FORGETTING = 0.8
-"""Of the largest entry, by each later read."""
+"""Factor by which each later read reduces the largest entry remembered."""
 
 
 class ReadSizes:
-    """Follows the largest entries of each stream; callable from any thread."""
+    """Remembers the largest recent entries of each stream; callable from any thread."""
 
     def __init__(self) -> None:
         self._largest: dict[str, float] = {}

@@ -1,6 +1,6 @@
-"""Reads what is new: which streams come next, and the group that this worker joins in each.
+"""Reads new entries: decides which streams come next, and joins this worker's group in each.
 
-What was delivered before is not read again here; see `pending_list.py`.
+What was delivered before is read by `pending_list.py`.
 """
 
 from __future__ import annotations

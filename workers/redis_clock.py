@@ -1,8 +1,8 @@
-"""Redis' clock, as this host's monotonic one tells it between two looks; and what follows when it
+"""Redis' clock, as this host's monotonic clock tells it between two looks, and what follows when it
 jumps.
 
-Redis stamps by the wall clock of its host: locks, idle times, retries. Ahead, it lets all of them
-end early; back again, those stamped meanwhile never seem to end. See `mending.py` for the latter.
+Redis stamps locks, idle times and retries by the wall clock of its host. When that goes ahead, all
+of them end early; when it is back, those stamped meanwhile never seem to end (see `mending.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ log = get_logger("workers.redis_clock")
 
 @dataclass(frozen=True, slots=True)
 class _Offset:
-    """Unix seconds of Redis less monotonic seconds of ours: between these two, for a call lasts."""
+    """Unix seconds of Redis less monotonic seconds of this host: between these two, for a call
+    takes time.
+    """
 
     low: float
     high: float
@@ -71,7 +73,7 @@ class Mending(Protocol):
 
 
 class RedisClock:
-    """Of one worker; all but `look` may be called from any thread.
+    """Redis' clock for one worker; `look` is called by one thread, the rest by any.
 
     Args:
         group: consumer group, whose workers notice together that the clock went back.

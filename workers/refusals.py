@@ -1,4 +1,4 @@
-"""What operators are told when something is not replayed or purged, and what to do. Pure text."""
+"""The sentences that tell operators why something is not replayed or purged, and what to do."""
 
 from __future__ import annotations
 

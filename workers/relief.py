@@ -1,7 +1,7 @@
-"""Whether a pool makes no headway, so that what waits for it should go to other workers.
+"""Notices that a pool makes no headway, so that what waits for it should go to other workers.
 
-Its loop may be blocked by a handler, or all of its slots taken by some that hang. It gives nothing
-back by itself: `handover.py` does.
+A handler may block its loop, or hanging handlers may have taken all of its slots. The dispatcher
+gives the events back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PATIENCE = 1.0
 
 
 class Relief:
-    """Looked at several times a second, by one thread."""
+    """Follows one pool; called several times a second by one thread."""
 
     def __init__(self) -> None:
         self._moves = -1

@@ -1,7 +1,6 @@
 """Brings events to a group again: dead letters, and windows of the event streams.
 
 An event keeps its id, so the guard's marks hold: what was done is not done again unless asked for.
-It only puts events where the group's workers look; the running is theirs.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from workers.stored import Stored, members, scan
 
 
 class WindowEmpty(BridgeError):
-    """Nothing could come of this replay, whatever the streams hold."""
+    """There is nothing to replay, or no group that would read it."""
 
 
 BATCH = 100
@@ -57,7 +56,7 @@ Judge = Callable[[Stored], Answer | None]
 
 
 class Pace:
-    """Keeps what is replayed below a rate; a batch at a time.
+    """Keeps a replay below a rate, a batch at a time.
 
     Args:
         rate: events per second.

@@ -1,4 +1,4 @@
-"""Claimed events as a Celery request: by the strategy hook into the pool, back with its outcome.
+"""Claimed events as a Celery request: goes into the pool and comes back with its outcomes.
 
 Everything here that touches Celery beyond its documentation is named in
 `tests/workers/test_celery_contract.py`.
@@ -51,7 +51,7 @@ Trace = Callable[["Run"], str]
 
 
 class EventTask(celery.Task):
-    """The task of one event type. Its argument is not made by `delay`, but by the intake."""
+    """The task of one event type; the dispatcher makes its arguments, not `delay`."""
 
     abstract = True
     Strategy = "workers.requests:Strategy"
@@ -347,7 +347,7 @@ def _follow(made: Made) -> None:
 
 
 class Strategy:
-    """Celery's hook: how a worker takes on what is of one task."""
+    """Celery's hook by which a worker takes on requests of one task."""
 
     def __init__(self, task: EventTask, app: Any, consumer: Any) -> None:
         self._task = task

@@ -1,4 +1,4 @@
-"""Lets a handler be called again while others of its event still run: it waits for none of them."""
+"""Calls a handler again while others of its event still run, instead of waiting for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class Reruns:
-    """Of one attempt at one event; belongs to one loop.
+    """The running handlers of one attempt at one event; belongs to one loop.
 
     Args:
         handlers: that are about to be called, each for the first time in this attempt.

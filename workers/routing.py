@@ -1,4 +1,4 @@
-"""Event type -> task name -> queue, the last through Celery's own `task_routes`. No I/O."""
+"""Event type -> task name -> queue; Celery uses it as a router of `task_routes`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Route:
 
 @dataclass(slots=True)
 class Routing:
-    """The routes of one worker. Whoever asks it always gets those of the latest registry."""
+    """The routes of one worker, as the registry was when they were last made."""
 
     routes: Mapping[str, Route]
     """Replaced as a whole: a thread that needs several of them takes this once."""

@@ -1,4 +1,4 @@
-"""Which streams a worker reads: those of its queues whose types it handles, or nobody does."""
+"""Selects the streams that a worker reads: of its queues, what it handles or what nobody does."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ SHORT_DELAY = 0.001
 
 
 class Settler:
-    """Takes outcomes from any thread, and settles them in one.
+    """Takes outcomes from any thread, and settles them in one thread.
 
     Args:
         waiting: may hold suspects, which wait for the settlement of what ran beside them.

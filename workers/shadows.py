@@ -1,7 +1,7 @@
 """Refuses to run with somebody else's `bridge` or `handlers` in the place of ours.
 
-Three plain names are easily taken: `celery` puts the working directory first on `sys.path`. It
-imports neither package, so that the refusal comes before whatever the wrong one lacks.
+`celery` puts the working directory first on `sys.path`, so these names are easily taken. This
+module imports neither package: the refusal comes before whatever the wrong one lacks.
 """
 
 from __future__ import annotations

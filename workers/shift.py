@@ -1,7 +1,4 @@
-"""One shift of an inline worker, from its start to its end, however that comes about.
-
-What the caller sees of it is in `inline.py`.
-"""
+"""One run of an inline worker, from its start to its end, however that comes about."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ GRACE = 10.0
 
 
 class Shift:
-    """Begins where it is made, on the running loop.
+    """Runs a worker on the running loop, from when it is made.
 
     Args:
         concurrency: events in work at once.

@@ -1,10 +1,10 @@
 """The worker's spans: process, claim and settle in the main process, one per handler in the child.
 
-The main process of a prefork worker forks, and a tracer provider does not bear that. So it has
-none: it makes its finished spans by hand and a thread exports them. Where nothing is exported, or
-the bridge did not sample the event, nothing is made.
+A tracer provider does not survive the fork of a prefork worker. So the main process has none: it
+makes finished spans by hand, and a thread exports them. Nothing is made where nothing is exported,
+or the bridge did not sample the event.
 
-A replayed event begins a trace of its own, linked to its first: the replay may come days later,
+A replayed event begins a trace of its own, linked to its first one: the replay may come days later,
 and a trace store takes no more spans for a trace that old.
 """
 

@@ -24,7 +24,7 @@ FORGOTTEN = 60.0
 
 
 class StreamSpoilt(BridgeError):
-    """A key holds something else than it should; somebody wrote it by hand."""
+    """A key is of a wrong type; somebody wrote it by hand."""
 
     exit_code = EXIT_REDIS
 
@@ -51,7 +51,7 @@ class Denials:
 
 
 class SpoiltKeys:
-    """Tells of each spoilt key once; callable from any thread.
+    """Logs each spoilt key once; callable from any thread.
 
     Args:
         redis: asked for the types of keys, after an error only.

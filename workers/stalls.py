@@ -1,8 +1,9 @@
-"""Lines and business keys that stand still: the same event is first for long, and others wait.
+"""Warns of lines and business keys that stand still: the same event is first for long, and others
+wait.
 
-A retry that waits for days does that rightly, a handler that hangs wrongly; either way somebody
-should know. Who meets such a wait notes the name here; now and then one look finds out whether
-anything has moved, and tells of what has not, once in the whole group.
+A retry may rightly wait for days, and a handler may hang; either way somebody should know. A thread
+that meets such a wait notes the name here; a look now and then finds out what has not moved, and
+logs it once in the whole group.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Stall:
 
 
 class Stalls:
-    """Of one group, as one worker meets them."""
+    """The stalls of a group that one worker meets."""
 
     def __init__(self, redis: Redis, keys: Keys, group: str) -> None:
         self._redis = redis

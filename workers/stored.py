@@ -1,6 +1,8 @@
-"""What lies in a stream, read with suspicion: people edit streams by hand. Envelopes stay in Redis.
+"""Entries of a stream as they are stored, for commands that show and choose them. Envelopes stay in
+Redis.
 
-It is for looking at streams and choosing from them; what workers read is a `bridge.streams.Entry`.
+People edit streams by hand, so any field may be missing or odd. Workers read
+`bridge.streams.Entry`.
 """
 
 from __future__ import annotations

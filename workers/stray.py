@@ -1,4 +1,4 @@
-"""Messages of Celery's broker that this worker cannot use: each is taken out and told of.
+"""Rejects and logs messages of Celery's broker that this worker cannot use.
 
 Events do not come by messages; users' own Celery tasks do. A line names the message and says why,
 and never holds its body.
@@ -31,7 +31,7 @@ LONGEST = 200
 
 
 class Refusals:
-    """Tells of messages that are taken out, as far as there is room for lines.
+    """Logs messages that are rejected, up to `LINES` in a period.
 
     Args:
         clock: monotonic seconds.
@@ -66,7 +66,7 @@ refusals = Refusals()
 
 
 class Unread:
-    """Tells of messages in lists that a worker without tasks of the user's does not read.
+    """Warns of messages in lists that a worker without tasks of the user's does not read.
 
     Args:
         clock: monotonic seconds.
@@ -108,7 +108,7 @@ class Unread:
 
 
 class TaskConsumer(Consumer):
-    """Celery's consumer, which would log the bodies of messages that it cannot use."""
+    """Celery's consumer, but without the bodies of messages in the log."""
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """It names no task."""

@@ -1,7 +1,7 @@
-"""Whose turn the pool is: a suspect's, which runs alone, or that of all other events.
+"""Decides whose turn the pool is: that of a suspect, which runs alone, or that of all other events.
 
-Nothing else starts while a suspect runs, nor while the pool empties for it. As long as others were
-kept out, they have the pool afterwards: a hundred suspects take half of a worker's time at most.
+Nothing else starts while a suspect runs, nor while the pool empties for it. Afterwards others have
+the pool for as long as they were kept out: a hundred suspects take half of a worker's time at most.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ must not stop a worker for ever."""
 
 
 class Suspects:
-    """Filled from any thread, emptied by one.
+    """The suspects that wait; filled from any thread, emptied by one.
 
     Args:
         patience: of a suspect: seconds that others wait for it while it runs.

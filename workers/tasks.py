@@ -1,6 +1,6 @@
 """One Celery task per event type: it runs the handlers of events and returns their outcomes.
 
-It neither claims nor settles; the main process does, so that a pool child needs no Redis.
+The main process claims and settles, so a pool child needs no Redis.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def renew(
     *,
     parallel: bool,
 ) -> None:
-    """Make the tasks of new and changed routes known; those of others stay for what is under way."""
+    """Make the tasks of new and changed routes known; other tasks stay, for what is under way."""
     changed = {name: route for name, route in routing.routes.items() if before.get(name) != route}
     known = [name for name in changed if name in app.tasks]
     new = Routing({name: route for name, route in changed.items() if name not in known})

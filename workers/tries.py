@@ -1,4 +1,4 @@
-"""How far each handler of an event has come that wants to be called again. No I/O.
+"""The attempts that each handler of an event has made, and when it is to be called again.
 
 An event with one handler needs none of this: its own attempts and its own retry are the handler's.
 Those of several handlers are kept apart, so that none is called before its time, and none uses up

@@ -1,4 +1,4 @@
-"""Decides about event types that this worker has no handler for. No I/O.
+"""Decides what becomes of event types that this worker has no handler for.
 
 Such a type is left to the workers of the group that have a handler. Where nobody has one for a
 while, its events become dead letters with the reason `unhandled`: they do not hold up trimming, and

@@ -1,7 +1,7 @@
-"""Claimed events that nobody runs yet, by what they wait for: a slot, a limit, their batch to be
-full, or an empty pool.
+"""Holds claimed events that have not begun, by what they wait for: a slot, a limit, their batch to
+be full, or an empty pool.
 
-It holds them; `handover.py` takes them out, and the intake what has to be given back.
+The dispatcher takes them out; the intake gives back what is left when it stops.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Waiting:
-    """Filled from any thread, emptied by one.
+    """The events that wait for one pool; filled from any thread, emptied by one.
 
     Args:
         is_suspect: whether an event must run alone.

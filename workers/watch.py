@@ -1,7 +1,7 @@
-"""Watches the calls of handlers in this process: who runs past its timeout, who blocks a loop.
+"""Watches the calls of handlers in this process, and logs those that run past their timeout or
+block a loop.
 
-It says so, once a call, and counts it. It stops nobody: what may be interrupted is interrupted by
-who runs it, and what may be killed by `child.py`.
+It only logs and counts; `child.py` interrupts and kills.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Call(Struct, eq=False):
 
 
 class Counts:
-    """What operators ask for."""
+    """Counters that `celery inspect stats` shows."""
 
     def __init__(self) -> None:
         self.overruns = 0
@@ -88,7 +88,7 @@ class Counts:
 
 
 class Watch:
-    """Of one process."""
+    """Watches the calls of this process."""
 
     def __init__(self) -> None:
         self.calls: set[Call] = set()

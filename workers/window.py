@@ -1,7 +1,7 @@
-"""How many entries a worker may hold unsettled: what its pool finishes in a moment, no more.
+"""How many entries a worker may hold unsettled: what its pool finishes in a moment.
 
-A worker that reads far ahead of slow handlers hoards events which an idle worker could have run;
-one that reads one by one pays a round trip an event. It knows no Redis and no clock.
+A worker that reads far ahead of slow handlers hoards events that an idle worker could have run; one
+that reads one by one pays a round trip an event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MOST = 2048
 
 
 class Window:
-    """Follows the rate at which events are settled.
+    """A window that grows with the rate at which events are settled.
 
     Args:
         now: seconds of a monotonic clock.

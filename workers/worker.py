@@ -1,4 +1,4 @@
-"""Starts the worker that `celery -A workers.app worker` starts, from settings and flags."""
+"""Starts a Celery worker from settings and flags, as `flybridge worker` does."""
 
 from __future__ import annotations
 
