@@ -25,11 +25,12 @@ test: .venv/.installed .venv-interop/.installed ## The whole test suite (8 minut
 bench: .venv/.installed .venv-interop/.installed ## Benchmarks, beside their peers; BENCH=--help tells which
 	$(BIN)/python tests/benchmarks/run.py $(BENCH)
 
-# By default a random seed, which is printed first with the pools and the durability that it has.
-chaos: .venv/.installed ## Faults at random: SEED=7 EVENTS=100000 FAULTS=1-9,30 POOLS=asyncio,inline DURABILITY=replica:1
+# By default a random seed, which is printed first with the casting that it has.
+chaos: .venv/.installed ## Faults at random: SEED=7 EVENTS=100000 FAULTS=1-9,30 POOLS=asyncio,inline DURABILITY=replica:1 TOPOLOGY=cluster
 	$(BIN)/python -m tests.chaos.run $(if $(SEED),--seed $(SEED)) \
 		$(if $(EVENTS),--events $(EVENTS)) $(if $(FAULTS),--faults $(FAULTS)) \
-		$(if $(POOLS),--pools $(POOLS)) $(if $(DURABILITY),--durability $(DURABILITY))
+		$(if $(POOLS),--pools $(POOLS)) $(if $(DURABILITY),--durability $(DURABILITY)) \
+		$(if $(TOPOLOGY),--topology $(TOPOLOGY))
 
 lint: .venv/.installed ## Style, types, and which module may import which
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +56,7 @@ class EmbeddedRedis:
         append_only: write an append-only file, so that a killed server comes back with its data.
         fsync: when it writes that file to disk, `appendfsync`.
         binary: the server to run; None: see `find_binary`.
+        settings: more of the server's own, by their names in its configuration file.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class EmbeddedRedis:
         append_only: bool = False,
         fsync: str = "everysec",
         binary: str | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.binary = binary or find_binary()
+        self.settings = dict(settings or {})
         self.port = port
         self.append_only = append_only
         self.fsync = fsync
@@ -146,6 +149,7 @@ class EmbeddedRedis:
             "appendonly": "yes" if self.append_only else "no",
             "appendfsync": self.fsync,
             "maxmemory-policy": "noeviction",
+            **self.settings,
         }
         options = [word for name, value in arguments.items() for word in (f"--{name}", value)]
         return subprocess.Popen(  # noqa: S603 (a path, no shell)

@@ -132,11 +132,12 @@ class Cast:
         """Start the process of a role."""
         role = self.roles[name]
         told: dict[str, Any] = {
-            "redis_url": self.redis[name].url,
+            "redis_url": self.servers.url(self.redis[name].ports),
             "handlers": "playing",
             "ACTOR": name,
             "CHAOS_CLOCK": self._clock(name),
             "CHAOS_SCALE": "1",
+            **self.servers.told,
             **self.settings,
             **role.settings,
         }
@@ -189,10 +190,10 @@ class Cast:
         return ("127.0.0.1", "localhost")[self.bridges.index(name)]
 
     async def _make_proxies(self, role: Role) -> None:
-        async def made(port: int, *, resp: bool) -> CutProxy:
-            return await self._stack.enter_async_context(CutProxy("127.0.0.1", port, resp=resp))
+        async def made(*ports: int, resp: bool) -> CutProxy:
+            return await self._stack.enter_async_context(CutProxy("127.0.0.1", *ports, resp=resp))
 
-        self.redis[role.name] = await made(self.servers.primary.port, resp=True)
+        self.redis[role.name] = await made(*self.servers.ports, resp=True)
         if role.is_bridge:
             http = int(self.feishu.url.rpartition(":")[2])
             self.discovery[role.name] = await made(http, resp=False)

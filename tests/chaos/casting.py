@@ -22,6 +22,10 @@ EMBEDDED = ("inline", "service")
 
 POOLS = (*CELERY, *EMBEDDED)
 
+TOPOLOGIES = {"single": 2, "sentinel": 1, "cluster": 1}
+"""How Redis is set up, and how often in proportion: one primary with a replica; these behind
+Sentinels; a Cluster."""
+
 DURABILITIES = ("none", "aof", "replica:1")
 
 CROWD = 0.25
@@ -55,18 +59,30 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Casting:
-    """The pools of a play's workers, and what its bridges wait for before an ack."""
+    """The pools of a play's workers, what its bridges wait for before an ack, and their Redis."""
 
     pools: tuple[str, ...] = ("prefork", "threads")
     durability: str = "none"
+    topology: str = "single"
 
     def __str__(self) -> str:
-        return f"pools {', '.join(self.pools)}; durability {self.durability}"
+        pools = ", ".join(self.pools)
+        return f"pools {pools}; durability {self.durability}; topology {self.topology}"
+
+    @property
+    def promoting(self) -> bool:
+        """Whether Redis by itself promotes the replica of a dead primary.
+
+        Only where an ack waits for the replica: elsewhere that may lose what was acked.
+        """
+        return self.topology != "single" and self.durability == "replica:1"
 
     @property
     def members(self) -> frozenset[str]:
         """What a fault may need, see `Fault.needs`."""
-        return frozenset((*self.pools, self.durability))
+        derived = {"seeds"} if self.topology != "single" else set()
+        derived |= {"promoting"} if self.promoting else set()
+        return frozenset((*self.pools, self.durability, self.topology, *derived))
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -92,19 +108,26 @@ class Casting:
 
 
 def casting_of(
-    seed: int, pools: Sequence[str] | None = None, durability: str | None = None
+    seed: int,
+    pools: Sequence[str] | None = None,
+    durability: str | None = None,
+    topology: str | None = None,
 ) -> Casting:
     """The casting of a seed, or what is given in place of parts of it.
 
     Raises:
-        ValueError: there is no such pool or durability, or a pool is given twice.
+        ValueError: there is no such pool, durability or topology, or a pool is given twice.
     """
     random = Random(f"the casting of seed {seed}")
     count = 3 if random.random() < CROWD else 2
     drawn = Casting(
-        tuple(sorted(random.sample(POOLS, count), key=POOLS.index)), random.choice(DURABILITIES)
+        tuple(sorted(random.sample(POOLS, count), key=POOLS.index)),
+        random.choice(DURABILITIES),
+        *random.choices(tuple(TOPOLOGIES), tuple(TOPOLOGIES.values())),
     )
-    chosen = Casting(tuple(pools or drawn.pools), durability or drawn.durability)
+    chosen = Casting(
+        tuple(pools or drawn.pools), durability or drawn.durability, topology or drawn.topology
+    )
     _check(chosen)
     return chosen
 
@@ -117,3 +140,6 @@ def _check(chosen: Casting) -> None:
     if chosen.durability not in DURABILITIES:
         known = ", ".join(DURABILITIES)
         raise ValueError(f"no durability is called {chosen.durability}; there are: {known}")
+    if chosen.topology not in TOPOLOGIES:
+        known = ", ".join(TOPOLOGIES)
+        raise ValueError(f"no topology is called {chosen.topology}; there are: {known}")

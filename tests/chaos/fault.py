@@ -21,8 +21,8 @@ class Fault:
     """Hurts, waits, heals; notes whom it disturbed, and how long the recovery took."""
     scope: frozenset[str] = frozenset()
     """What it works on: two faults with a scope in common do not run at the same time."""
-    needs: str = ""
-    """A pool or a durability without which there is nothing to do; see `Casting.members`."""
+    needs: tuple[str, ...] = ()
+    """Pools, a durability, a topology without which there is nothing to do: `Casting.members`."""
     slow: bool = False
     """Takes more than five seconds: not for the short run."""
 

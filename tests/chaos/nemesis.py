@@ -13,12 +13,19 @@ from random import Random
 
 from tests.chaos.casting import Casting
 from tests.chaos.fault import Fault
-from tests.chaos.faults import around, bridges, input, redis, workers
+from tests.chaos.faults import around, bridges, input, redis, topologies, workers
 from tests.chaos.play import Play
 
 FAULTS: tuple[Fault, ...] = tuple(
     sorted(
-        (*around.FAULTS, *bridges.FAULTS, *input.FAULTS, *redis.FAULTS, *workers.FAULTS),
+        (
+            *around.FAULTS,
+            *bridges.FAULTS,
+            *input.FAULTS,
+            *redis.FAULTS,
+            *topologies.FAULTS,
+            *workers.FAULTS,
+        ),
         key=lambda fault: (fault.number, fault.name),
     )
 )
@@ -49,7 +56,7 @@ def chosen(numbers: str) -> list[Fault]:
 
 def fitting(faults: Iterable[Fault], casting: Casting) -> list[Fault]:
     """Those that have something to do in this casting."""
-    return [fault for fault in faults if not fault.needs or fault.needs in casting.members]
+    return [fault for fault in faults if casting.members.issuperset(fault.needs)]
 
 
 class Nemesis:

@@ -14,8 +14,10 @@ from tests.chaos import sink
 from tests.chaos.auditor import Auditor
 from tests.chaos.cast import ROOT, Cast, ChaosStage, ProxiedFeishu
 from tests.chaos.casting import Casting, Role
+from tests.chaos.cluster import ClusterServers
 from tests.chaos.play import Play, offset
 from tests.chaos.proxy import CutProxy
+from tests.chaos.sentinels import SentinelServers
 from tests.chaos.servers import Servers
 
 RUNGS = (0.5, 1.0, 2.0, *[4.0] * 200)
@@ -48,7 +50,8 @@ async def playing(
     seed: int,
     *,
     product: Path = ROOT,
-    roles: tuple[Role, ...] = Casting().roles,
+    casting: Casting | None = None,
+    roles: tuple[Role, ...] = (),
     binary: str | None = None,
     traced: bool = False,
     **settings: Any,
@@ -58,20 +61,22 @@ async def playing(
     Args:
         directory: there already; for logs, deeds and Redis' files.
         product: the tree whose `bridge`, `workers` and `handlers` are played.
-        roles: who plays.
+        casting: who plays, before which Redis; None: a default one.
+        roles: who plays in place of its roles.
         binary: of Redis.
         traced: have actors send spans to a collector.
         settings: for all actors, on top of `SETTINGS`.
     """
+    casting = casting or Casting()
     async with AsyncExitStack() as stack:
         collector = await _collector(stack) if traced else None
         told = {**SETTINGS, **(TRACED | {ENDPOINT: _url(collector)} if collector else {})}
-        servers = await stack.enter_async_context(Servers(directory, binary))
+        servers = await stack.enter_async_context(servers_of(casting, directory, binary))
         feishu = await stack.enter_async_context(ProxiedFeishu())
         feishu.ledger.ladder = replace(Ladder(), rungs=RUNGS)
         feishu.faults.config(PingInterval=1, ReconnectInterval=1)
         stage = ChaosStage(directory, servers.primary, feishu, product=product)
-        cast = Cast(stage, servers, feishu, roles, told | settings)
+        cast = Cast(stage, servers, feishu, roles or casting.roles, told | settings)
         await stack.enter_async_context(cast)
         auditor = Auditor(lambda: servers.primary.port, stage.keys, offset())
         stack.enter_context(auditor)
@@ -80,6 +85,16 @@ async def playing(
         stack.callback(watching.cancel)
         assert await play.well(READY), f"the cast is not ready; see the logs in {directory}"
         yield play
+
+
+def servers_of(casting: Casting, directory: Path, binary: str | None) -> Servers:
+    """The Redis of a casting, set up as the README advises for it."""
+    # What a primary takes without its replica is thrown away if that one is promoted.
+    settings = {"min-replicas-to-write": "1"} if casting.promoting else {}
+    if casting.topology == "single":
+        return Servers(directory, binary)
+    made = SentinelServers if casting.topology == "sentinel" else ClusterServers
+    return made(directory, binary, settings, promoting=casting.promoting)
 
 
 async def _collector(stack: AsyncExitStack) -> CutProxy:

@@ -84,15 +84,15 @@ class Play:
     # For faults.
 
     @contextmanager
-    def hurting(self, fault: str, *actors: str, **marks: bool) -> Iterator[None]:
+    def hurting(self, fault: str, *actors: str, **marks: bool) -> Iterator[dict[str, bool]]:
         """Note that a fault hurts these actors (none given: everybody) while the block runs.
 
         Args:
-            marks: of the `Disturbance`.
+            marks: of the `Disturbance`; the block is given them, and may set more.
         """
         begin = time.monotonic()
         try:
-            yield
+            yield marks
         finally:
             hurt = frozenset(actors or (EVERYBODY,))
             self.disturbances.append(Disturbance(fault, hurt, begin, time.monotonic(), **marks))

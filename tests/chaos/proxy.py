@@ -1,15 +1,18 @@
-"""A TCP proxy that makes trouble on request, between one actor and Redis or Feishu. Not a load
-balancer: one upstream, one actor.
+"""A TCP proxy that makes trouble on request, between one actor and Redis or Feishu.
+
+It listens on one port for each of its upstreams. Where one of them tells the actor of another, the
+actor is told the proxy's port for it: it follows Sentinels and a Cluster without leaving the proxy.
 
 It runs in the event loop of the test. What it can do, and to which connections:
 
     cut()                 all are reset (RST)
-    refuse() / accept()   all are reset, new ones refused / taken again
+    refuse() / accept()   all are reset, new ones refused / taken again; `refuse(port)`: those of
+                          one upstream
     black_hole() / pass_on()  all stay open and carry nothing, new ones too / what was held arrives,
                           late; `cut()` before `pass_on()` loses what the actor sent or was sent
     strand()              those of now carry nothing for ever, and are not closed; new ones are well
     delay(seconds)        every chunk of up to 64 KiB waits, either way, one after the other
-    retarget(host, port)  all are reset, new ones go there
+    retarget(port)        all are reset, new ones go there; for a proxy with one upstream
 
 and for Redis only, command by command:
 
@@ -86,7 +89,19 @@ class _Drop:
 
 
 @dataclass(slots=True)
+class _Door:
+    """The port for one upstream."""
+
+    upstream: int
+    port: int
+    reservation: socket.socket
+    """Keeps the port ours while nobody listens on it."""
+    listener: socket.socket | None = None
+
+
+@dataclass(slots=True)
 class _Connection:
+    door: _Door
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
     stranded: bool = False
 
@@ -95,23 +110,25 @@ class CutProxy:
     """`async with CutProxy(host, port) as proxy:` listens on `proxy.host`, `proxy.port`.
 
     Args:
-        host, port: of the upstream.
+        host: of the upstreams.
+        ports: of each upstream.
         resp: understand Redis' protocol; False for anything else that runs over TCP.
         names: sha -> name of Lua scripts; None: those of the project.
     """
 
     def __init__(
-        self, host: str, port: int, *, resp: bool = True, names: Mapping[str, str] | None = None
+        self, host: str, *ports: int, resp: bool = True, names: Mapping[str, str] | None = None
     ) -> None:
         self.host = "127.0.0.1"
-        self.port = 0
         self.commands: Counter[str] = Counter()
         """Commands seen, by name."""
         self.dropped: Counter[str] = Counter()
         """Commands lost by `drop_reply` and `drop_command`."""
         self.answered: Counter[str] = Counter()
         """Commands that `answer` has refused."""
-        self._upstream = (host, port)
+        self.reached: Counter[int] = Counter()
+        """Connections taken, by the upstream's port."""
+        self._upstream_host, self._upstream_ports = host, ports
         self._resp = resp
         self._names = our_scripts() if names is None else names
         self._drops: list[_Drop] = []
@@ -121,14 +138,11 @@ class CutProxy:
         self._passing.set()
         self._connections: dict[asyncio.Task[None], _Connection] = {}
         self._mistakes: list[BaseException] = []
-        self._listener: socket.socket | None = None
-        # Keeps the port ours while nobody listens on it.
-        self._reservation = socket.socket()
+        self._doors: list[_Door] = []
 
     async def __aenter__(self) -> Self:
-        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._reservation.bind((self.host, 0))
-        self.port = self._reservation.getsockname()[1]
+        for port in self._upstream_ports:
+            self._doors.append(self._made(port))
         self.accept()
         return self
 
@@ -143,9 +157,20 @@ class CutProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._reservation.close()
+        for door in self._doors:
+            door.reservation.close()
         if self._mistakes:
             raise self._mistakes[0]
+
+    @property
+    def port(self) -> int:
+        """For the first upstream."""
+        return self._doors[0].port
+
+    @property
+    def ports(self) -> dict[int, int]:
+        """Port of an upstream -> ours for it."""
+        return {door.upstream: door.port for door in self._doors}
 
     @property
     def url(self) -> str:
@@ -157,36 +182,33 @@ class CutProxy:
         """How many there are now."""
         return len(self._connections)
 
-    def retarget(self, host: str, port: int) -> None:
+    def retarget(self, port: int) -> None:
         """Have new connections go there, and reset those to where it went before: like a VIP."""
-        self._upstream = (host, port)
+        (door,) = self._doors
+        door.upstream = port
         self.cut()
 
-    def cut(self) -> None:
-        """Reset all connections, both ends."""
+    def cut(self, upstream: int | None = None) -> None:
+        """Reset all connections, or those to one upstream, both ends."""
         for connection in self._connections.values():
-            for writer in connection.writers:
-                _reset(writer)
+            if upstream in (None, connection.door.upstream):
+                for writer in connection.writers:
+                    _reset(writer)
 
-    def refuse(self) -> None:
-        """Reset all connections and refuse new ones until `accept`."""
-        if self._listener is not None:
-            asyncio.get_running_loop().remove_reader(self._listener)
-            self._listener.close()
-            self._listener = None
-        self.cut()
+    def refuse(self, upstream: int | None = None) -> None:
+        """Reset all connections and refuse new ones until `accept`; or those to one upstream."""
+        for door in self._doors:
+            if door.listener is not None and upstream in (None, door.upstream):
+                asyncio.get_running_loop().remove_reader(door.listener)
+                door.listener.close()
+                door.listener = None
+        self.cut(upstream)
 
     def accept(self) -> None:
-        """Take connections."""
-        if self._listener is not None:
-            return
-        # asyncio turns Nagle off only where the protocol is named.
-        self._listener = socket.socket(proto=socket.IPPROTO_TCP)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._listener.setblocking(False)
-        self._listener.bind((self.host, self.port))
-        self._listener.listen(128)
-        asyncio.get_running_loop().add_reader(self._listener, self._on_connect)
+        """Take connections, to every upstream."""
+        for door in self._doors:
+            if door.listener is None:
+                self._listen(door)
 
     def black_hole(self) -> None:
         """Carry nothing, either way, and close nothing: a half-open network."""
@@ -229,14 +251,30 @@ class CutProxy:
         """Forget what has not been dropped yet."""
         self._drops.clear()
 
-    def _on_connect(self) -> None:
-        if self._listener is None:
+    def _made(self, upstream: int) -> _Door:
+        reservation = socket.socket()
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reservation.bind((self.host, 0))
+        return _Door(upstream, reservation.getsockname()[1], reservation)
+
+    def _listen(self, door: _Door) -> None:
+        # asyncio turns Nagle off only where the protocol is named.
+        door.listener = listener = socket.socket(proto=socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.setblocking(False)
+        listener.bind((self.host, door.port))
+        listener.listen(128)
+        asyncio.get_running_loop().add_reader(listener, self._on_connect, door, listener)
+
+    def _on_connect(self, door: _Door, listener: socket.socket) -> None:
+        if door.listener is not listener:
             return
         with suppress(BlockingIOError):
-            accepted, _ = self._listener.accept()
+            accepted, _ = listener.accept()
             accepted.setblocking(False)
             task = asyncio.get_running_loop().create_task(self._serve(accepted))
-            self._connections[task] = _Connection()
+            self._connections[task] = _Connection(door)
+            self.reached[door.upstream] += 1
             task.add_done_callback(self._on_end)
 
     def _on_end(self, task: asyncio.Task[None]) -> None:
@@ -251,7 +289,9 @@ class CutProxy:
             from_client, to_client = await asyncio.open_connection(sock=accepted, limit=CHUNK)
             writers.append(to_client)
             await self._may_pass(connection)
-            from_server, to_server = await asyncio.open_connection(*self._upstream, limit=CHUNK)
+            from_server, to_server = await asyncio.open_connection(
+                self._upstream_host, connection.door.upstream, limit=CHUNK
+            )
             writers.append(to_server)
             line = _Line(self._conversation(), to_server, to_client)
             async with asyncio.TaskGroup() as pumps:
@@ -290,7 +330,7 @@ class CutProxy:
             await asyncio.Event().wait()
 
     def _conversation(self) -> Conversation | None:
-        return Conversation(self._judge, self._names) if self._resp else None
+        return Conversation(self._judge, self._names, self.ports) if self._resp else None
 
     def _judge(self, command: Command, name: str) -> Verdict:
         self.commands[name] += 1

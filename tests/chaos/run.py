@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bridge.local.valkey import find_binary
 from tests.chaos.cast import ROOT
-from tests.chaos.casting import DURABILITIES, POOLS, Casting, casting_of
+from tests.chaos.casting import DURABILITIES, POOLS, TOPOLOGIES, Casting, casting_of
 from tests.chaos.checker import Violation, violations
 from tests.chaos.fault import Fault
 from tests.chaos.history import History
@@ -72,9 +72,8 @@ async def run(
     """
     began = time.monotonic()
     traced = any(fault.number == 27 for fault in faults)
-    roles = casting.roles
     async with playing(
-        directory, seed, product=product, roles=roles, binary=binary, traced=traced
+        directory, seed, product=product, casting=casting, binary=binary, traced=traced
     ) as play:
         nemesis = Nemesis(play, faults, seed, quiet=(0.1, 0.6) if events < MANY else (1.0, 4.0))
         at_work = asyncio.create_task(nemesis.run(), name="nemesis")
@@ -95,7 +94,7 @@ def main() -> int:
     """The command; see `--help`."""
     options = _options()
     seed = options.seed if options.seed is not None else secrets.randbelow(10**6)
-    casting = casting_of(seed, options.pools, options.durability)
+    casting = casting_of(seed, options.pools, options.durability, options.topology)
     faults, binary = fitting(chosen(options.faults), casting), options.redis or find_binary()
     print(f"seed {seed}: {casting}", flush=True)
     print(f"{options.events} events, {len(faults)} faults, {binary}", flush=True)
@@ -142,6 +141,7 @@ def _options() -> argparse.Namespace:
         "--pools", type=_words, help=f"of {', '.join(POOLS)}, with commas; default: by the seed"
     )
     parser.add_argument("--durability", choices=DURABILITIES, help="default: by the seed")
+    parser.add_argument("--topology", choices=TOPOLOGIES, help="default: by the seed")
     parser.add_argument("--redis", help="the server to run; default: the embedded one")
     parser.add_argument("--product", type=Path, default=ROOT, help="the tree to test")
     return parser.parse_args()

@@ -1,40 +1,70 @@
 """Two real Redis servers, one following the other, and what faults do to them. No proxies here.
 
 The append-only file is synced at every write: what Redis acknowledged survives its kill -9.
+Behind Sentinels and in a Cluster they are in `sentinels` and `cluster`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from bridge.local.valkey import EmbeddedRedis
+from bridge.local.valkey import EmbeddedRedis, find_binary
+
+T = TypeVar("T")
 
 SYNC_TIMEOUT = 10.0
 
+SETTLE_TIMEOUT = 45.0
+"""Seconds to promote a server; Sentinels take 30 s of them when they find the machine too busy."""
+
 
 class Servers:
-    """`async with Servers(directory, binary) as servers:` runs a primary and a replica."""
+    """`async with Servers(directory, binary) as servers:` runs a primary and a replica.
 
-    def __init__(self, directory: Path, binary: str | None = None) -> None:
-        self.primary, self.replica = (
-            EmbeddedRedis(directory / name, append_only=True, fsync="always", binary=binary)
-            for name in ("redis-a", "redis-b")
-        )
+    Args:
+        settings: more of both servers' own.
+    """
+
+    told: ClassVar[Mapping[str, str]] = {}
+    """Settings of all actors that work with these servers."""
+
+    primary: EmbeddedRedis
+    """The server that has the app's keys."""
+    replica: EmbeddedRedis
+
+    def __init__(
+        self,
+        directory: Path,
+        binary: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self._directory, self._binary = directory, binary or find_binary()
+        self._settings = {"repl-diskless-sync-delay": "0", **(settings or {})}
         # A server dies with the thread that started it: one thread, as long-lived as we are.
         self._thread = ThreadPoolExecutor(1, "redis-starter")
         self._clients: dict[int, redis.asyncio.Redis] = {}
 
     async def __aenter__(self) -> Self:
+        self.primary, self.replica = (
+            EmbeddedRedis(
+                self._directory / name,
+                append_only=True,
+                fsync="always",
+                binary=self._binary,
+                settings=self._settings,
+            )
+            for name in ("redis-a", "redis-b")
+        )
         for server in (self.primary, self.replica):
-            await self._start(server)
+            await self._in_thread(server.start)
         await self._follow()
         return self
 
@@ -46,9 +76,22 @@ class Servers:
     ) -> None:
         for client in self._clients.values():
             await client.aclose()
-        for server in (self.replica, self.primary):
-            server.kill()
+        self._kill_all()
         self._thread.shutdown()
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Where actors may come to be sent."""
+        return (self.primary.port,)
+
+    def url(self, ports: Mapping[int, int]) -> str:
+        """How an actor gets there.
+
+        Args:
+            ports: of a server -> those of its proxy.
+        """
+        (port,) = ports.values()
+        return f"redis://127.0.0.1:{port}/0"
 
     def client(self, server: EmbeddedRedis | None = None) -> redis.asyncio.Redis:
         """A client past all proxies, of the primary unless told otherwise."""
@@ -69,7 +112,24 @@ class Servers:
 
     async def start(self) -> None:
         """Start the primary again, with all it had acknowledged."""
-        await self._start(self.primary)
+        await self._in_thread(self.primary.start)
+
+    async def settled(self) -> None:
+        """Wait until one server is the primary for everybody, and has its replica.
+
+        Raises:
+            TimeoutError: that never came.
+        """
+
+    async def promoted(self) -> None:
+        """Wait until the replica has become a primary.
+
+        Raises:
+            TimeoutError: it never did.
+        """
+        await self._until(
+            self.replica, lambda info: info["role"] == "master", within=SETTLE_TIMEOUT
+        )
 
     async def fail_over(self) -> None:
         """Swap the two. Redis itself holds writes back meanwhile: nothing acknowledged is lost.
@@ -80,7 +140,7 @@ class Servers:
         await self.client().execute_command(
             "FAILOVER", "TO", "127.0.0.1", self.replica.port, "TIMEOUT", int(SYNC_TIMEOUT * 1000)
         )
-        await self._until(self.replica, lambda info: info["role"] == "master")
+        await self.promoted()
         self.primary, self.replica = self.replica, self.primary
 
     async def part(self) -> None:
@@ -94,7 +154,7 @@ class Servers:
 
     async def rejoin(self) -> None:
         """Start the one that was lost; it drops what it had, and follows."""
-        await self._start(self.replica)
+        await self._in_thread(self.replica.start)
         await self._follow()
 
     async def in_sync(self) -> None:
@@ -116,13 +176,17 @@ class Servers:
         await self.client(self.replica).replicaof("127.0.0.1", str(self.primary.port))
         await self.in_sync()
 
-    async def _start(self, server: EmbeddedRedis) -> None:
-        await self._in_thread(server.start)
-        client = self.client(server)
-        await client.config_set("repl-diskless-sync-delay", "0")
+    def _kill_all(self) -> None:
+        for server in (self.replica, self.primary):
+            server.kill()
 
-    async def _until(self, server: EmbeddedRedis, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        async with asyncio.timeout(SYNC_TIMEOUT):
+    async def _until(
+        self,
+        server: EmbeddedRedis,
+        wanted: Callable[[dict[str, Any]], bool],
+        within: float = SYNC_TIMEOUT,
+    ) -> None:
+        async with asyncio.timeout(within):
             while True:
                 try:
                     if wanted(await self.client(server).info("replication")):
@@ -131,5 +195,5 @@ class Servers:
                     pass  # it is loading, or its link is
                 await asyncio.sleep(0.02)
 
-    async def _in_thread(self, work: Callable[[], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hiredis
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +114,35 @@ def test_an_error_in_a_transaction_has_redis_refuse_all_of_it() -> None:
     assert step == Step(to_client=b"+OK\r\n-OOM no\r\n" + ABORTED, to_server=packed([b"DISCARD"]))
     assert conversation.answered(b"+OK\r\n") == Step(to_server=packed([b"GET", b"k"]))
     assert conversation.answered(b"+1\r\n") == Step(to_client=b"+1\r\n")
+
+
+SLOTS = b"*1\r\n*3\r\n:0\r\n:5460\r\n*4\r\n$9\r\n127.0.0.1\r\n:30001\r\n$2\r\nid\r\n*0\r\n"
+MASTER = b"*2\r\n$9\r\n127.0.0.1\r\n$5\r\n30001\r\n"
+
+
+@given(cut=cuts, before=st.integers(0, 3), reply=st.sampled_from([SLOTS, MASTER]))
+def test_who_asks_for_a_server_is_told_the_proxys_port_for_it(
+    cut: list[int], before: int, reply: bytes
+) -> None:
+    question = {SLOTS: [b"CLUSTER", b"SLOTS"],
+                MASTER: [b"sentinel", b"get-master-addr-by-name", b"mymaster"]}[reply]  # fmt: skip
+    conversation = Conversation(lambda *_: Fate.PASS, {}, {30001: 40001})
+    gets = [[b"GET", b"30001"]] * before
+    asked = conversation.asked(packed(*gets, question, [b"PING"]))
+    heard = [conversation.answered(chunk) for chunk in chunks(b"+30001\r\n" * before, cut)]
+    heard += [conversation.answered(chunk) for chunk in chunks(reply, cut)]
+    heard.append(conversation.answered(b"+30001\r\n"))
+    told = b"".join(step.to_client for step in heard)
+    assert told == b"+30001\r\n" * before + reply.replace(b"30001", b"40001") + b"+30001\r\n"
+    sent = asked.to_server + b"".join(step.to_server for step in heard)
+    assert sent == packed(*gets, question, [b"PING"])
+
+
+@pytest.mark.parametrize("reply", [b"*-1\r\n", b"-IDONTKNOW no such master\r\n", b"*0\r\n"])
+def test_a_server_that_knows_of_none_is_heard_too(reply: bytes) -> None:
+    conversation = Conversation(lambda *_: Fate.PASS, {}, {30001: 40001})
+    conversation.asked(packed([b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", b"x"]))
+    assert conversation.answered(reply).to_client == reply.replace(b"*-1", b"$-1")
 
 
 def test_what_a_subscriber_is_sent_unasked_is_no_reply() -> None:

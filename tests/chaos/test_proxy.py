@@ -222,13 +222,39 @@ async def test_retargeted_connections_go_to_the_other_server(
         async with client_of(other.port) as there:
             await there.set("name", "second")
         assert await client.get("name") == b"first"
-        proxy.retarget("127.0.0.1", other.port)
+        proxy.retarget(other.port)
         with pytest.raises(ConnectionError):
             await client.get("name")
         assert await client.get("name") == b"second"
-        proxy.retarget("127.0.0.1", 1)
+        proxy.retarget(1)
         with pytest.raises(ConnectionError):
             await client.get("name")
+
+
+async def test_one_of_several_servers_is_hidden_and_the_others_are_not(
+    server: EmbeddedRedis, direct: Redis
+) -> None:
+    with EmbeddedRedis() as other:
+        async with (
+            CutProxy("127.0.0.1", server.port, other.port) as proxy,
+            client_of(proxy.ports[server.port]) as here,
+            client_of(proxy.ports[other.port]) as there,
+        ):
+            await here.set("name", "first")
+            await there.set("name", "second")
+            proxy.refuse(other.port)
+            assert await here.get("name") == b"first"
+            for _ in range(2):
+                with pytest.raises(ConnectionError):
+                    await there.get("name")
+            proxy.accept()
+            assert await there.get("name") == b"second"
+            # What befalls the actor befalls it before each of them.
+            proxy.drop_command("GET", times=2)
+            for client in (here, there):
+                with pytest.raises(ConnectionError):
+                    await client.get("name")
+            assert proxy.reached == {server.port: 1, other.port: 2}
 
 
 async def test_what_is_sent_to_a_subscriber_does_not_count_as_a_reply(

@@ -10,7 +10,7 @@ import pytest
 from bridge.local.feishu import LocalFeishu
 from bridge.local.valkey import EmbeddedRedis
 from tests.scenarios.stage import message
-from tests.scenarios.topologies import ClusterRedis, FollowingStage
+from tests.scenarios.topologies import ClusterRedis, FollowingStage, move_slot
 from tests.waiting import eventually
 
 
@@ -35,7 +35,7 @@ def fail_over(cluster: ClusterRedis) -> None:
 
 
 def move_the_slot(cluster: ClusterRedis) -> None:
-    cluster.move_slot(cluster.others[0])
+    move_slot(cluster.owner, cluster.others[0], cluster.primaries)
 
 
 @pytest.mark.parametrize("change", [fail_over, move_the_slot])

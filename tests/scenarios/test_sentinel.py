@@ -35,7 +35,7 @@ async def test_bridge_and_worker_follow_the_primary_and_nothing_acked_is_lost(
 
     async with stage.traffic() as pushes:
         await eventually(lambda: len(stage.deeds("finished")) > 20)
-        sentinels.primary.end()
+        sentinels.primary.kill()
         await eventually(sentinels.promoted)
         # An ack waits for a replica, and the promoted one has none of its own.
         sentinels.add_replica()

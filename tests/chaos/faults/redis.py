@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from redis.exceptions import RedisError
 
@@ -40,6 +41,19 @@ TIMEOUT = 5.0
 """Seconds after which the actors' clients give a reply up."""
 
 
+@asynccontextmanager
+async def hurting_all(play: Play, fault: str) -> AsyncIterator[None]:
+    """Everybody is hurt while the block runs, and until all agree on who the primary is.
+
+    Where that is another one by then, it has not all that the first was told.
+    """
+    before = play.servers.primary
+    with play.hurting(fault) as marks:
+        yield
+        await play.servers.settled()
+        marks["forgets"] = play.servers.primary is not before
+
+
 async def half_open(play: Play) -> None:
     """One actor's connections carry nothing, for longer than a reply may take, and then break."""
     name = play.random.choice(list(play.cast.roles))
@@ -69,14 +83,14 @@ async def away(play: Play, fault: str) -> None:
 
 async def restarted(play: Play) -> None:
     """Redis is stopped in good order, stays away, and comes back with all it had."""
-    with play.hurting("11 Redis restarted"):
+    async with hurting_all(play, "11 Redis restarted"):
         await play.servers.stop()
         await away(play, "11 Redis restarted")
 
 
 async def killed(play: Play) -> None:
     """Redis is killed; its append-only file holds all it has acknowledged."""
-    with play.hurting("11 Redis killed"):
+    async with hurting_all(play, "11 Redis killed"):
         play.servers.kill()
         await away(play, "11 Redis killed")
 
@@ -94,7 +108,7 @@ async def full(play: Play) -> None:
 async def busy(play: Play) -> None:
     """A long script: Redis answers BUSY to all others."""
     client = play.servers.client()
-    with play.hurting("13 Redis busy"):
+    async with hurting_all(play, "13 Redis busy"):
         await client.config_set("busy-reply-threshold", 50)
         with suppress(RedisError):
             await client.eval(BUSY, 0, play.random.randint(300, 2500))
@@ -104,7 +118,7 @@ async def busy(play: Play) -> None:
 async def asleep(play: Play) -> None:
     """Redis stands still, as by a slow fork or a paused machine."""
     pid = play.servers.primary.pid
-    with play.hurting("13 Redis asleep"):
+    async with hurting_all(play, "13 Redis asleep"):
         os.kill(pid, signal.SIGSTOP)
         await play.pause(0.3, 3.0)
         os.kill(pid, signal.SIGCONT)
@@ -114,7 +128,7 @@ async def clients_paused(play: Play) -> None:
     """Redis holds commands back, all or only writes."""
     duration = play.random.randint(300, 2500)
     mode = play.random.choice(("ALL", "WRITE"))
-    with play.hurting("13 clients paused"):
+    async with hurting_all(play, "13 clients paused"):
         await play.servers.client().execute_command("CLIENT", "PAUSE", duration, mode)
         await asyncio.sleep(duration / 1000)
 
@@ -126,7 +140,7 @@ async def failed_over(play: Play) -> None:
         await play.servers.fail_over()
         await play.pause(0.0, 0.5)
         for proxy in play.cast.redis.values():
-            proxy.retarget("127.0.0.1", play.servers.primary.port)
+            proxy.retarget(play.servers.primary.port)
 
 
 async def replica_asleep(play: Play) -> None:
@@ -136,6 +150,7 @@ async def replica_asleep(play: Play) -> None:
         os.kill(pid, signal.SIGSTOP)
         await play.pause(1.0, 4.0)
     os.kill(pid, signal.SIGCONT)
+    await play.servers.settled()
 
 
 async def primary_lost(play: Play) -> None:
@@ -146,7 +161,7 @@ async def primary_lost(play: Play) -> None:
         await play.pause(0.0, 1.0)
         play.servers.lose()
         for proxy in play.cast.redis.values():
-            proxy.retarget("127.0.0.1", play.servers.primary.port)
+            proxy.retarget(play.servers.primary.port)
     await play.servers.rejoin()
 
 
@@ -177,9 +192,9 @@ FAULTS = (
     Fault(13, "Redis busy", busy, ALL),
     Fault(13, "Redis asleep", asleep, ALL),
     Fault(13, "clients paused", clients_paused, ALL),
-    Fault(14, "Redis failed over", failed_over, ALL),
-    Fault(14, "primary lost", primary_lost, ALL, needs="replica:1"),
-    Fault(14, "replica asleep", replica_asleep, ALL, needs="replica:1"),
+    Fault(14, "Redis failed over", failed_over, ALL, needs=("single",)),
+    Fault(14, "primary lost", primary_lost, ALL, needs=("single", "replica:1")),
+    Fault(14, "replica asleep", replica_asleep, ALL, needs=("replica:1",)),
     Fault(25, "disk full", disk_full, ALL),
     Fault(30, "scripts flushed", scripts_flushed, INPUT),
 )

@@ -128,7 +128,7 @@ async def signalled_twice(play: Play) -> None:
 FAULTS = (
     Fault(2, "worker paused", worker_paused, WORKERS),
     Fault(9, "worker killed", worker_killed, WORKERS),
-    Fault(9, "pool child killed", child_killed, WORKERS, needs="prefork"),
+    Fault(9, "pool child killed", child_killed, WORKERS, needs=("prefork",)),
     Fault(10, "crash poison", crash_poison, INPUT),
     Fault(16, "no workers", no_workers, WORKERS, slow=True),
     Fault(28, "signalled twice", signalled_twice, ALL),
