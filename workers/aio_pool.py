@@ -26,7 +26,7 @@ from celery.concurrency.base import BasePool, apply_target
 
 from handlers.loggers import get_logger
 from workers import watch
-from workers.errands import ErrandThreads
+from workers.errands import OffloadThreads
 
 log = get_logger("workers.pool")
 
@@ -125,7 +125,7 @@ class TaskPool(BasePool):
     def on_start(self) -> None:
         """Start the loop."""
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(ErrandThreads())
+        self._loop.set_default_executor(OffloadThreads())
         self._tasks: set[asyncio.Task[Any]] = set()
         self._inbox: deque[Running] = deque()
         self._rung = self._stopping = False
@@ -169,7 +169,7 @@ class TaskPool(BasePool):
         return running
 
     def _begin(self) -> None:
-        # Before the look: what comes in meanwhile must ring again.
+        # Before the look: what comes in meanwhile must wake the loop again.
         self._rung = False
         while self._inbox:
             task = self._inbox.popleft().begin()

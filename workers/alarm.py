@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from workers.port import Call, Port
+    from workers.port import Call, Pool
 
 STEP = 0.001
 """Seconds that an alarm may be late."""
 
 
 class Alarm:
-    """A timer on the port's loop, which also calls `answer`."""
+    """A timer on the pool's loop, which also calls `answer`."""
 
-    def __init__(self, port: Port, answer: Callable[[], None]) -> None:
-        self._port = port
+    def __init__(self, pool: Pool, answer: Callable[[], None]) -> None:
+        self._pool = pool
         self._answer = answer
         self._call: Call | None = None
         self._due = 0.0
@@ -33,7 +33,7 @@ class Alarm:
         if self._call:
             self._call.cancel()
         # A timer of no delay would wait for the next look of Celery's loop, up to a second.
-        self._call = self._port.call_after(max(wait, STEP), self._go_off)
+        self._call = self._pool.call_after(max(wait, STEP), self._go_off)
         self._due = due
 
     def forget(self) -> None:

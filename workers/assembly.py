@@ -28,7 +28,7 @@ from workers.claims import Run
 from workers.consumer import Consumer
 from workers.group_watch import GroupWatch
 from workers.guard import Guard
-from workers.handover import HandOver
+from workers.handover import Dispatcher
 from workers.held import Held
 from workers.intake import Intake
 from workers.keeper import Keeper
@@ -50,7 +50,7 @@ from workers.waiting import Waiting
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
     from handlers.registry import Registry
-    from workers.port import Port
+    from workers.port import Pool
     from workers.routing import Routing
 
 
@@ -59,7 +59,7 @@ class Assembly:
     """The parts of one worker that its owner deals with."""
 
     intake: Intake
-    dispatcher: HandOver
+    dispatcher: Dispatcher
     waiting: Waiting
     held: Held
     claimer: Claimer
@@ -124,7 +124,7 @@ def assemble(
     registry: Registry,
     routing: Routing,
     share: Share,
-    port: Port,
+    pool: Pool,
     name: str,
     died: Callable[[], None],
     started: int | None,
@@ -172,25 +172,25 @@ def assemble(
     )
     lease, complete = settings.event_lease, Event()
     pending = PendingList(consumer, lease)
-    waiting = waiting_for(routing, port)
+    waiting = waiting_for(routing, pool)
     held = Held(waiting)
     outages = Outages(reader, disconnect, complete)
-    settler = Settler(guard, held, outages, spans, waiting, port.ring, complete)
-    claimer = Claimer(guard, pending, held, waiting, settler, unhandled, spans, lease, port.ring)
+    settler = Settler(guard, held, outages, spans, waiting, pool.wake, complete)
+    claimer = Claimer(guard, pending, held, waiting, settler, unhandled, spans, lease, pool.wake)
     keeper = Keeper(reader, pending, guard, clock, held, waiting, outages, claimer, lease)
     intake = Intake(
         selection.streams, reader, pending, claimer, waiting, held, keeper, settler, outages, died
     )
     isolate = partial(poison.isolate, client, keys, settings.group)
-    isolation = poison.Isolation(isolate, port.ring)
-    dispatcher = HandOver(routing, port, waiting, held, settler, spans.context, isolation)
+    isolation = poison.Isolation(isolate, pool.wake)
+    dispatcher = Dispatcher(routing, pool, waiting, held, settler, spans.context, isolation)
     return Assembly(
         intake, dispatcher, waiting, held, claimer, settler, consumer.stalls, spans, isolation,
         (client, once),
     )  # fmt: skip
 
 
-def waiting_for(routing: Routing, port: Port) -> Waiting:
+def waiting_for(routing: Routing, pool: Pool) -> Waiting:
     """Where claimed events wait for a pool."""
 
     def most(run: Run) -> int:
@@ -198,8 +198,8 @@ def waiting_for(routing: Routing, port: Port) -> Waiting:
 
     return Waiting(
         routing.task_of,
-        Limits(routing.task_of, routing.concurrency_of, port.bucket_of),
+        Limits(routing.task_of, routing.concurrency_of, pool.bucket_of),
         Batches(routing.task_of, routing.batch_of),
-        lambda run: poison.is_suspect(run, most(run), shares_process=port.shares_process),
+        lambda run: poison.is_suspect(run, most(run), shares_process=pool.shares_process),
         lambda run: poison.patience(run, most(run)),
     )

@@ -16,7 +16,7 @@ from handlers.loggers import get_logger
 from handlers.registry import registry
 from workers import watch
 from workers.assembly import Assembly, assemble, consumer_name, started
-from workers.celery_port import CeleryPort
+from workers.celery_port import CeleryPool
 from workers.selection import Share
 from workers.stray import Unread
 
@@ -42,7 +42,7 @@ class IntakeStep(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **_: Any) -> None:
         self._consumer = consumer
         self._name = consumer_name(consumer.hostname)
-        self._port = CeleryPort(consumer)
+        self._pool = CeleryPool(consumer)
         self._worker: Assembly | None = None
         self._unread = Unread()
 
@@ -57,8 +57,8 @@ class IntakeStep(bootsteps.StartStopStep):
             signals.worker_shutdown.connect(self._close, weak=False)
             # Celery's loop looks at its orders when it wakes.
             signals.worker_shutting_down.connect(self._wake, weak=False)
-        self._port.resume(consumer)
-        self._worker.held.slots = self._port.slots
+        self._pool.resume(consumer)
+        self._worker.held.slots = self._pool.slots
         self._worker.start(self._tell_started)
         self._worker.dispatcher.resume()
         # Celery cancels it when it makes the consumer anew.
@@ -91,7 +91,7 @@ class IntakeStep(bootsteps.StartStopStep):
             registry,
             self.routing,
             Share(self._queues, self._consumes),
-            self._port,
+            self._pool,
             self._name,
             self._died,
             started(self.settings),
@@ -119,10 +119,10 @@ class IntakeStep(bootsteps.StartStopStep):
 
     def _died(self) -> None:
         state.should_stop = EXIT_TASK
-        self._port.ring()
+        self._pool.wake()
 
     def _wake(self, **_: Any) -> None:
-        self._port.ring()
+        self._pool.wake()
 
     def _close(self, **_: Any) -> None:
         if self._worker is not None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from handlers.registry import Registration
 from handlers.threads import HandlerThreads, in_thread, of_caller
-from workers.errands import Errands
+from workers.errands import Offloaded
 from workers.loops import drive, threads_of
 from workers.watch import here
 
@@ -123,7 +123,7 @@ async def _within(
     It begins here, for what it does before its first `await` counts, too.
     """
     task = cast("asyncio.Task[Any]", asyncio.current_task())
-    errands, watch, returned = Errands(), here(), False
+    offloaded, watch, returned = Offloaded(), here(), False
     call = watch.begin(registration, given, context, task)
     limit = _Limit(task, registration.timeout)
     try:
@@ -133,7 +133,7 @@ async def _within(
         returned = True
         return result
     except (Exception, asyncio.CancelledError) as error:
-        await errands.end(threads)
+        await offloaded.end(threads)
         if limit.lift() and isinstance(error, asyncio.CancelledError):
             seconds = f"{registration.timeout:g} s"
             raise TimeoutError(f"still running after {seconds}; raise its timeout") from error

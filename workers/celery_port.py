@@ -12,7 +12,7 @@ from celery import bootsteps
 from celery.worker import state
 
 from workers import monitoring
-from workers.bell import Bell
+from workers.bell import WakeUp
 from workers.child import LAST_WORDS
 from workers.requests import EventRequest
 from workers.tasks import Results
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from workers.port import Call, Finish, Request, Trace
 
 
-class CeleryPort:
+class CeleryPool:
     """The pool of one worker; it outlives the consumers that Celery makes.
 
     Args:
@@ -32,12 +32,12 @@ class CeleryPort:
 
     def __init__(self, consumer: Any) -> None:
         self._consumer = consumer
-        self._bell = Bell()
+        self._wake_up = WakeUp()
 
     def resume(self, consumer: Any) -> None:
         """Go on with a consumer that was made, or made anew."""
         self._consumer = consumer
-        self._bell.hang(consumer.hub)
+        self._wake_up.attach(consumer.hub)
         if not self.shares_process:
             handlers = consumer.pool._pool._result_handler.state_handlers
             handlers[LAST_WORDS] = _hear_last_words
@@ -102,17 +102,17 @@ class CeleryPort:
         return call
 
     def listen(self, answer: Callable[[], None]) -> None:
-        """Have Celery's loop call `answer` soon after each ring."""
-        self._bell.answer = answer
+        """Have Celery's loop call `answer` soon after each `wake`."""
+        self._wake_up.answer = answer
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Callable from any thread."""
-        self._bell.ring()
+        self._wake_up.wake()
 
     @property
-    def rung_at(self) -> float | None:
-        """See `Bell`."""
-        return self._bell.rung_at
+    def woken_at(self) -> float | None:
+        """See `WakeUp`."""
+        return self._wake_up.woken_at
 
 
 def _hear_last_words(request_id: str, results: Results) -> None:

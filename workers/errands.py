@@ -19,7 +19,7 @@ ResultT = TypeVar("ResultT")
 _errands: ContextVar[list[Future[Any]] | None] = ContextVar("errands", default=None)
 
 
-class ErrandThreads(ThreadPoolExecutor):
+class OffloadThreads(ThreadPoolExecutor):
     """The default executor of a loop that runs handlers."""
 
     def submit(self, fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> Future[ResultT]:
@@ -31,7 +31,7 @@ class ErrandThreads(ThreadPoolExecutor):
         return future
 
 
-class Errands:
+class Offloaded:
     """What one handler call has given to threads; made in its context, before it begins."""
 
     def __init__(self) -> None:

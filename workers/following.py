@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = get_logger("workers.inline")
 
 
-class Following:
+class LiveRoutes:
     """The routes of one registry, brought up to date by `look`.
 
     Raises:

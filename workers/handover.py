@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from workers.claims import Run
     from workers.held import Held
     from workers.outcomes import Outcome
-    from workers.port import Port, Request, Trace
+    from workers.port import Pool, Request, Trace
     from workers.routing import Routing
     from workers.settler import Settler
     from workers.waiting import Waiting
@@ -50,8 +50,8 @@ this process."""
 LEFT = f"it goes on in a thread; end this process: in {LEAVING:g} s others may run the event"
 
 
-class HandOver:
-    """Gives the events that wait to one pool; belongs to the port's loop.
+class Dispatcher:
+    """Gives the events that wait to one pool; belongs to the pool's loop.
 
     Args:
         held: tells which claims are still ours, and how much more to claim.
@@ -61,7 +61,7 @@ class HandOver:
     def __init__(
         self,
         routing: Routing,
-        port: Port,
+        pool: Pool,
         waiting: Waiting,
         held: Held,
         settler: Settler,
@@ -69,21 +69,21 @@ class HandOver:
         isolate: Callable[[Run], int | None],
     ) -> None:
         self._routing = routing
-        self._port = port
+        self._pool = pool
         self._waiting = waiting
         self._held = held
         self._settler = settler
         self._trace = trace
         self._isolate = isolate
         self._requests: dict[Request, float] = {}
-        # Who takes out what waits: the port's loop, or `relieve`.
+        # Who takes out what waits: the pool's loop, or `relieve`.
         self._picking = threading.Lock()
         self._given = self._ended = 0
         self._relief = Relief()
         self._bundles = Bundles()
-        self._alarm = Alarm(port, self.hand_over)
+        self._alarm = Alarm(pool, self.dispatch)
         self._turn = 0
-        port.listen(self.hand_over)
+        pool.listen(self.dispatch)
 
     @property
     def requests(self) -> int:
@@ -97,9 +97,9 @@ class HandOver:
         return {"running": len(requests), "waits_for": " ".join(shown)} if requests else {}
 
     def resume(self) -> None:
-        """Go on with a port that may have forgotten our alarm."""
+        """Go on with a pool that may have forgotten our alarm."""
         self._alarm.forget()
-        self._port.ring()
+        self._pool.wake()
 
     def recall(self) -> None:
         """Take back what the pool gives up: it forgets that, and does not say so."""
@@ -114,10 +114,10 @@ class HandOver:
 
     def relieve(self) -> None:
         """Give back what waits for a pool that makes no headway; called by one thread."""
-        now, rung_at = time.monotonic(), self._port.rung_at
-        if not self._port.is_open:
+        now, woken_at = time.monotonic(), self._pool.woken_at
+        if not self._pool.is_open:
             return
-        deaf = rung_at is not None and now - rung_at > PATIENCE
+        deaf = woken_at is not None and now - woken_at > PATIENCE
         has_room = self._free() > 0 and not self._waiting.suspects.reserved
         self._relief.look(self._ended, deaf=deaf, has_room=has_room)
         taken_back = [
@@ -150,11 +150,11 @@ class HandOver:
         for request in list(self._requests):
             request.abandon()
 
-    def hand_over(self) -> None:
+    def dispatch(self) -> None:
         """Give the pool as much as it takes now."""
-        if not self._port.is_open:
+        if not self._pool.is_open:
             return
-        self._held.slots = self._port.slots
+        self._held.slots = self._pool.slots
         self._hand_suspects()
         if not self._waiting.suspects.reserved:
             while self._hand_next():
@@ -222,7 +222,7 @@ class HandOver:
         return min((wait for wait in waits if wait is not None), default=None)
 
     def _free(self) -> int:
-        return self._port.depth - len(self._requests)
+        return self._pool.depth - len(self._requests)
 
     def _hand_ready(self) -> bool:
         free = self._free()
@@ -254,7 +254,7 @@ class HandOver:
             if not ready or not self._waiting.limits.admit(task):
                 return False
             runs = batches.take(task)
-        revoked = self._port.revoked
+        revoked = self._pool.revoked
         # A revocation names one event, and a request has one name.
         alone = [run for run in runs if _event_id(run) in revoked] if revoked else []
         for run in alone:
@@ -278,7 +278,7 @@ class HandOver:
 
     def _bundled(self, task: str) -> bool:
         # A neighbour's crash would bury an event that may be tried once; a revocation names one.
-        return self._port.bundles and self._max_attempts(task) > 1 and not self._port.revoked
+        return self._pool.bundles and self._max_attempts(task) > 1 and not self._pool.revoked
 
     def _beside(self) -> int:
         """Events that would run again if a suspect killed its process now.
@@ -286,9 +286,9 @@ class HandOver:
         Among processes of their own, those that it would wait behind: what dies with the worker
         before it began must not be taken for what ran alone.
         """
-        if self._port.shares_process:
+        if self._pool.shares_process:
             return len(self._requests) + self._settler.unsettled
-        return len(self._requests) if len(self._requests) >= self._port.slots else 0
+        return len(self._requests) if len(self._requests) >= self._pool.slots else 0
 
     def _max_attempts(self, task: str) -> int:
         return self._routing.max_attempts_of(task)
@@ -301,7 +301,7 @@ class HandOver:
         if not runs:
             return
         try:
-            request = self._port.take_on(task, runs, self._trace, self._finish)
+            request = self._pool.take_on(task, runs, self._trace, self._finish)
         except Exception as error:
             # Whatever the pool or a signal receiver raises: no event may be held for ever.
             log.exception("request.refused", task=task, events=len(runs))
@@ -338,7 +338,7 @@ class HandOver:
         # Not before, or a suspect could start while nobody counts what just ended.
         self._forget(request)
         self._waiting.put_back(request.runs[len(outcomes) :])
-        self._port.ring()
+        self._pool.wake()
 
 
 def _event_id(run: Run) -> str:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from bridge.errors import Misused
 from bridge.redis_client import check_server_sync, sync_client
 from workers.assembly import started
-from workers.following import Following
-from workers.shift import GRACE, Shift
+from workers.following import LiveRoutes
+from workers.shift import GRACE, InlineRun
 
 if TYPE_CHECKING:
     from bridge.settings import WorkerSettings
@@ -49,12 +49,12 @@ class InlineWorker:
             registry.settle_unhandled()
         self._concurrency = max(1, concurrency)
         self._changing = asyncio.Lock()
-        self._shift: Shift | None = None
+        self._run: InlineRun | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether it takes events."""
-        return self._shift is not None and not self._shift.task.done()
+        return self._run is not None and not self._run.task.done()
 
     async def start(self) -> None:
         """Take up the streams.
@@ -68,9 +68,9 @@ class InlineWorker:
             if self.is_running:
                 raise Misused("This worker runs already; await stop() before another start().")
             parallel = self._settings.parallel_handlers
-            following = Following(self._registry, parallel=parallel)
+            routes = LiveRoutes(self._registry, parallel=parallel)
             begun = await _in_thread(self._ask_redis)
-            self._shift = Shift(self._settings, self._registry, following, self._concurrency, begun)
+            self._run = InlineRun(self._settings, self._registry, routes, self._concurrency, begun)
             # A task that is cancelled before its first step never runs, not even to clean up.
             await asyncio.sleep(0)
 
@@ -81,9 +81,9 @@ class InlineWorker:
             TaskFailed: why it ended by itself.
             Misused: it was never started.
         """
-        if self._shift is None:
+        if self._run is None:
             raise Misused("This worker was never started; await start() first.")
-        task = self._shift.task
+        task = self._run.task
         await asyncio.wait({task})
         task.result()
 
@@ -100,21 +100,21 @@ class InlineWorker:
             grace: seconds for the running handlers.
         """
         async with self._changing:
-            if self._shift is not None:
-                self._shift.ask_to_end(grace)
-                await asyncio.wait({self._shift.task})
+            if self._run is not None:
+                self._run.ask_to_end(grace)
+                await asyncio.wait({self._run.task})
 
     def in_work(self) -> Mapping[str, Any]:
         """What runs, as fields of a log line; callable from any thread."""
-        return self._shift.in_work() if self._shift is not None else {}
+        return self._run.in_work() if self._run is not None else {}
 
     def abandon(self) -> None:
         """Give back all that has not ended, not counted as an attempt. Callable from any thread.
 
         For a process that ends at once after this: what it runs meanwhile goes unheard.
         """
-        if self._shift is not None:
-            self._shift.abandon()
+        if self._run is not None:
+            self._run.abandon()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -77,7 +77,7 @@ class LoopRequest:
         self.ended = True
 
 
-class LoopPort:
+class LoopPool:
     """The loop on which it is made, as a pool; only `ring` and `bucket_of` are for any thread.
 
     Args:
@@ -105,7 +105,7 @@ class LoopPort:
         self._tasks: set[asyncio.Task[None]] = set()
         self._buckets: dict[tuple[str, float], Bucket] = {}
         self._answer: Callable[[], None] = lambda: None
-        self.rung_at: float | None = None
+        self.woken_at: float | None = None
         self.slots = self.depth = concurrency
         self.is_open = True
 
@@ -138,14 +138,14 @@ class LoopPort:
         return self._loop.call_later(seconds, answer, context=self._context)
 
     def listen(self, answer: Callable[[], None]) -> None:
-        """Have the loop call `answer` soon after each ring."""
+        """Have the loop call `answer` soon after each `wake`."""
         self._answer = answer
 
-    def ring(self) -> None:
-        """Rings once for any number of calls between two answers."""
-        if self.rung_at is not None:
+    def wake(self) -> None:
+        """Wakes the loop once for any number of calls between two answers."""
+        if self.woken_at is not None:
             return
-        self.rung_at = time.monotonic()
+        self.woken_at = time.monotonic()
         try:
             self._loop.call_soon_threadsafe(self._heard, context=self._context)
         except RuntimeError:
@@ -172,8 +172,8 @@ class LoopPort:
                 await asyncio.wait(set(self._tasks), timeout=seconds)
 
     def _heard(self) -> None:
-        # Before the answer: what comes up while it works must ring again.
-        self.rung_at = None
+        # Before the answer: what comes up while it works must wake it again.
+        self.woken_at = None
         self._answer()
 
     async def _run(self, request: LoopRequest, items: Sequence[Item], finish: Finish) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from handlers.threads import HandlerThreads
-from workers.errands import ErrandThreads
+from workers.errands import OffloadThreads
 from workers.failures import is_order_to_exit
 
 ResultT = TypeVar("ResultT")
@@ -31,7 +31,7 @@ def drive(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
     runner = loops.get(os.getpid())
     if runner is None:
         runner = loops[os.getpid()] = asyncio.Runner()
-        runner.get_loop().set_default_executor(ErrandThreads())
+        runner.get_loop().set_default_executor(OffloadThreads())
     try:
         # What one event leaves in its context must not be found by the next.
         return runner.run(coroutine, context=contextvars.copy_context())

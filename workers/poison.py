@@ -69,17 +69,17 @@ class Isolation:
     """Calls `isolate` in a thread of its own, for a loop must not wait for Redis.
 
     Args:
-        ring: called from the thread when there is an answer.
+        wake: called from the thread when there is an answer.
     """
 
-    def __init__(self, ask: Callable[[Run], int], ring: Callable[[], None]) -> None:
+    def __init__(self, ask: Callable[[Run], int], wake: Callable[[], None]) -> None:
         self._ask = ask
-        self._ring = ring
+        self._wake = wake
         self._thread = ThreadPoolExecutor(1, "flybridge-suspects")
         self._answers: dict[str, Future[int]] = {}
 
     def __call__(self, run: Run) -> int | None:
-        """What `isolate` says; None: that is not known yet, and a ring will tell when it is.
+        """What `isolate` says; None: that is not known yet, and a `wake` will tell when it is.
 
         Raises:
             redis.RedisError: see `isolate`.
@@ -87,7 +87,7 @@ class Isolation:
         answer = self._answers.get(run.token)
         if answer is None:
             answer = self._answers[run.token] = self._thread.submit(self._ask, run)
-            answer.add_done_callback(lambda _: self._ring())
+            answer.add_done_callback(lambda _: self._wake())
         if not answer.done():
             return None
         return self._answers.pop(run.token).result()

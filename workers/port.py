@@ -57,7 +57,7 @@ class Call(Protocol):
     def cancel(self) -> object: ...
 
 
-class Port(Protocol):
+class Pool(Protocol):
     """One pool and its loop; only methods that say so may be called from other threads."""
 
     @property
@@ -98,11 +98,11 @@ class Port(Protocol):
         """Have the loop call `answer` later."""
 
     def listen(self, answer: Callable[[], None]) -> None:
-        """Have the loop call `answer` soon after each `ring` from now on."""
+        """Have the loop call `answer` soon after each `wake` from now on."""
 
-    def ring(self) -> None:
-        """Callable from any thread; many rings may be one call."""
+    def wake(self) -> None:
+        """Callable from any thread; several calls may be one answer."""
 
     @property
-    def rung_at(self) -> float | None:
+    def woken_at(self) -> float | None:
         """Monotonic seconds of the first ring that the loop has not answered; None: of none."""

@@ -15,7 +15,7 @@ from handlers.loggers import get_logger
 from handlers.threads import HandlerThreads
 from workers import batch_runner
 from workers.assembly import assemble, consumer_name
-from workers.loop_port import LoopPort
+from workers.loop_port import LoopPool
 from workers.selection import Share
 from workers.spans import handler_spans
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from bridge.settings import WorkerSettings
     from handlers.registry import Registry
-    from workers.following import Following
+    from workers.following import LiveRoutes
     from workers.items import Item
     from workers.outcomes import Outcome
 
@@ -34,7 +34,7 @@ GRACE = 10.0
 """Seconds that running handlers have to end, unless `stop` is told otherwise."""
 
 
-class Shift:
+class InlineRun:
     """Runs a worker on the running loop, from when it is made.
 
     Args:
@@ -46,7 +46,7 @@ class Shift:
         self,
         settings: WorkerSettings,
         registry: Registry,
-        following: Following,
+        following: LiveRoutes,
         concurrency: int,
         started: int | None,
     ) -> None:
@@ -61,14 +61,14 @@ class Shift:
         # For the end, which waits for Redis.
         self._blocking = ThreadPoolExecutor(1, "flybridge-inline")
         self._threads = HandlerThreads()
-        self._port = LoopPort(self._process, following.routing, concurrency, self._deserted)
+        self._pool = LoopPool(self._process, following.routing, concurrency, self._deserted)
         self._name = consumer_name(f"inline@{platform.node()}")
         self._worker = assemble(
             settings,
             registry,
             following.routing,
             Share(self._queues, lambda _: True),
-            self._port,
+            self._pool,
             self._name,
             self._died,
             started,
@@ -105,7 +105,7 @@ class Shift:
             self._to_end.set()
 
     def in_work(self) -> dict[str, Any]:
-        """See `HandOver.in_work`."""
+        """See `Dispatcher.in_work`."""
         return self._worker.dispatcher.in_work()
 
     def abandon(self) -> None:
@@ -118,9 +118,9 @@ class Shift:
         except asyncio.CancelledError:
             # The loop ends, and so does what runs on it.
             self._grace = 0.0
-        self._port.close()
+        self._pool.close()
         stopped = self._in_thread(self._worker.intake.stop)
-        await self._port.wait_for_all(self._grace)
+        await self._pool.wait_for_all(self._grace)
         await _surely(stopped)
         # Who has not ended by now is given back, when the intake closes.
         self._worker.dispatcher.recall()

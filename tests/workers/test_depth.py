@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from workers.celery_port import CeleryPort
+from workers.celery_port import CeleryPool
 
 
 def depth(**pool: Any) -> int:
-    return CeleryPort(SimpleNamespace(pool=SimpleNamespace(**pool))).depth
+    return CeleryPool(SimpleNamespace(pool=SimpleNamespace(**pool))).depth
 
 
 def test_processes_and_threads_find_their_next_request_waiting():

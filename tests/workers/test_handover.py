@@ -16,9 +16,9 @@ from bridge.streams import Entry
 from handlers import Registry
 from workers.assembly import waiting_for
 from workers.bundles import SPAN
-from workers.celery_port import CeleryPort
+from workers.celery_port import CeleryPool
 from workers.claims import Pending, Run
-from workers.handover import HandOver
+from workers.handover import Dispatcher
 from workers.limits import MOST
 from workers.outcomes import Outcome
 from workers.poison import SLOW
@@ -115,10 +115,10 @@ class Stage:
             strategies={task: self.strategy(task) for task in routing.routes},
             task_buckets=dict.fromkeys(routing.routes),
         )
-        self.port = CeleryPort(self.consumer)
+        self.port = CeleryPool(self.consumer)
         self.waiting = waiting_for(routing, self.port)
         played: Any = self.intake
-        self.pool = HandOver(
+        self.pool = Dispatcher(
             routing, self.port, self.waiting, played, played, lambda run: "", self.isolate
         )
 
@@ -153,7 +153,7 @@ class Stage:
         """What the pool gets when these are ready: the tokens of each request."""
         self.waiting.add(runs)
         before = len(self.requests)
-        self.pool.hand_over()
+        self.pool.dispatch()
         return [[each.token for each in request.runs] for request in self.requests[before:]]
 
 

@@ -29,7 +29,7 @@ from handlers.batch import Batch
 from handlers.errors import RegistrationInvalid
 from tests.waiting import eventually
 from workers import poison
-from workers.following import Following
+from workers.following import LiveRoutes
 from workers.inline import InlineWorker
 from workers.presence import present
 from workers.reader import StreamReader
@@ -274,7 +274,7 @@ async def test_routes_follow_a_registry_that_changes(stage):
     async with stage.worker() as worker:
         stage.registry.unregister("free")
         stage.registry.register(count, MESSAGE, name="narrow", concurrency=1)
-        routing = worker._shift._worker.dispatcher._routing
+        routing = worker._run._worker.dispatcher._routing
         await eventually(lambda: routing.concurrency_of(f"feishu.{MESSAGE}") == 1)
         stage.publish("a", "b", "c")
         await eventually(lambda: stage.done("a", "b", "c"))
@@ -282,14 +282,14 @@ async def test_routes_follow_a_registry_that_changes(stage):
 
 
 async def test_a_change_that_contradicts_itself_leaves_the_routes_as_they_were(stage, monkeypatch):
-    looked, look = [], Following.look
+    looked, look = [], LiveRoutes.look
 
-    def note_looks(following: Following) -> None:
+    def note_looks(following: LiveRoutes) -> None:
         revision = stage.registry.revision
         look(following)
         looked.append(revision)
 
-    monkeypatch.setattr(Following, "look", note_looks)
+    monkeypatch.setattr(LiveRoutes, "look", note_looks)
 
     async def note(event: Event, context: Context) -> None:
         pass

@@ -22,7 +22,7 @@ from tests.workers.test_handover import run as handed
 from workers.claims import Pending, Run
 from workers.coverage import Coverage
 from workers.guard import Guard
-from workers.loop_port import LoopPort
+from workers.loop_port import LoopPool
 from workers.presence import Presence
 from workers.spans import IntakeSpans
 
@@ -99,8 +99,8 @@ def test_what_a_group_handles_may_be_told_to_two_threads_at_once():
     )
 
 
-async def made_on_loop(routing: Any) -> LoopPort:
-    return LoopPort(None, routing, 1, lambda: None)  # type: ignore[arg-type]
+async def made_on_loop(routing: Any) -> LoopPool:
+    return LoopPool(None, routing, 1, lambda: None)  # type: ignore[arg-type]
 
 
 def test_statistics_may_be_asked_for_while_pongs_come_in():
@@ -134,7 +134,7 @@ def test_what_several_threads_claim_and_several_end_is_run_once_each():
             request = stage.requests.pop()
             request.finish([DONE] * len(request.runs), 0.0001)
 
-    hammer(claim, claim, end, end, stage.pool.hand_over)
+    hammer(claim, claim, end, end, stage.pool.dispatch)
     while stage.hand_over() or stage.requests:
         while stage.requests:
             end()
