@@ -45,6 +45,15 @@ def test_it_writes_to_disk_when_it_was_told_and_from_its_first_moment(
         assert connection.config_get("appendfsync") == {"appendfsync": fsync}
 
 
+def test_it_takes_further_settings_of_the_server(tmp_path: Path) -> None:
+    with (
+        EmbeddedRedis(tmp_path, settings={"maxmemory": "7mb", "save": "60 1"}) as server,
+        client(server) as connection,
+    ):
+        assert connection.config_get("maxmemory") == {"maxmemory": str(7 * 2**20)}
+        assert connection.config_get("save") == {"save": "60 1"}
+
+
 @pytest.mark.parametrize("end", ["kill", "stop"])
 def test_it_comes_back_on_the_same_port_with_its_data(server: EmbeddedRedis, end: str) -> None:
     url, pid = server.url, server.pid
