@@ -26,7 +26,7 @@ from celery.concurrency.base import BasePool, apply_target
 
 from handlers.loggers import get_logger
 from workers import watch
-from workers.errands import OffloadThreads
+from workers.loops import OffloadThreads
 
 log = get_logger("workers.pool")
 

@@ -16,8 +16,7 @@ from typing import Any, cast
 
 from handlers.registry import Registration
 from handlers.threads import HandlerThreads, in_thread, of_caller
-from workers.errands import Offloaded
-from workers.loops import drive, threads_of
+from workers.loops import Offloaded, drive, threads_of
 from workers.watch import here
 
 Around = Callable[[Registration], AbstractContextManager[Any]]

@@ -1,6 +1,10 @@
 """The event loop of a thread and the threads of a process, made at first use: after the fork.
 
 They are for callers without a running loop; the asyncio pool has a loop of its own.
+
+Nothing stops a thread when the coroutine that waits for it is cancelled. So loops remember what a
+coroutine gives to threads, by `asyncio.to_thread` or `run_in_executor(None, …)`, and an attempt
+that has failed lasts until its threads have ended.
 """
 
 from __future__ import annotations
@@ -10,16 +14,19 @@ import contextvars
 import functools
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from handlers.threads import HandlerThreads
-from workers.errands import OffloadThreads
 from workers.failures import is_order_to_exit
 
 ResultT = TypeVar("ResultT")
 
 _local = threading.local()
+
+_offloaded: ContextVar[list[Future[Any]] | None] = ContextVar("offloaded", default=None)
 
 
 def drive(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
@@ -68,3 +75,33 @@ async def _cancel_all() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class OffloadThreads(ThreadPoolExecutor):
+    """The default executor of a loop that runs handlers."""
+
+    def submit(self, fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> Future[ResultT]:
+        """Run it in a thread, and remember for which handler."""
+        future = super().submit(fn, *args, **kwargs)
+        offloaded = _offloaded.get()
+        if offloaded is not None:
+            offloaded.append(future)
+        return future
+
+
+class Offloaded:
+    """What one handler call has given to threads; made in its context, before it begins."""
+
+    def __init__(self) -> None:
+        self._given: list[Future[Any]] = []
+        _offloaded.set(self._given)
+
+    async def end(self, threads: HandlerThreads) -> None:
+        """Wait until none is under way, however often this is cancelled.
+
+        Raises:
+            asyncio.CancelledError: the threads were told to let go.
+        """
+        for each in self._given:
+            if not each.cancel() and not each.done():
+                await threads.outlast(each)

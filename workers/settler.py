@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from handlers.loggers import get_logger
-from workers.burials import Burials
 from workers.claims import Run, Settlement
 from workers.outcomes import UNHANDLED, Outcome
+from workers.unhandled import Burials
 
 if TYPE_CHECKING:
     from workers.guard import Guard

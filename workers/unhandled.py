@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
@@ -30,6 +31,12 @@ HAD_ONE = 60
 
 MAX_TYPES = 1024
 """Types that are remembered: a sender can make up types without end."""
+
+PERIOD = 60.0
+"""Seconds between two lines at least."""
+
+SHOWN = 10
+"""Types that one line names."""
 
 _TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")
 
@@ -173,6 +180,47 @@ class Unhandled:
             "--all --reason unhandled",
             **shown,
         )
+
+
+class Burials:
+    """Logs once a minute how many events became dead letters that way: there may be thousands.
+
+    Called by one thread.
+
+    Args:
+        dead_letters: the stream where they are.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, dead_letters: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._types: Counter[str] = Counter()
+        self._displaced = 0
+        self._told = clock() - PERIOD
+
+    def add(self, event_type: str) -> None:
+        """An event of this type has become a dead letter."""
+        self._types[event_type[:128]] += 1
+
+    def tell(self, displaced: int) -> None:
+        """Log what came since the last line, at most once a period.
+
+        Args:
+            displaced: dead letters, ever, that made room for newer ones.
+        """
+        if not self._types or self._clock() - self._told < PERIOD:
+            return
+        log.warning(
+            "events.unhandled",
+            count=self._types.total(),
+            types=" ".join(name for name, _ in self._types.most_common(SHOWN)),
+            displaced=displaced - self._displaced,
+            dead_letters=self._dead_letters,
+            hint="see them: flybridge dlq list --reason unhandled",
+        )
+        self._told, self._displaced = self._clock(), displaced
+        self._types.clear()
 
 
 def _within(seconds: float, seen: Sequence[Sighting]) -> list[Coverage]:
