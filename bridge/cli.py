@@ -27,10 +27,10 @@ examples:
   $ flybridge run
   $ flybridge worker --handlers myapp.feishu
 \b
-  # two threads-of-eight workers that share the load of two domains
+  # a worker for two domains only, with eight handlers at once
   $ flybridge worker --queues im,contact --pool threads --concurrency 8
 \b
-  # thousands of awaiting handlers in one process
+  # thousands of async handlers at once, in one process
   $ flybridge worker --pool asyncio --concurrency 2000
 \b
   # no Feishu app at hand: a local stand-in, and a sample event through it
@@ -42,13 +42,13 @@ examples:
   $ flybridge local --text
   $ FLYBRIDGE_DOMAIN=http://127.0.0.1:8719 FLYBRIDGE_TEXT_DIALECT=true flybridge run
 \b
-  # what Feishu does when an ack is lost: the same event three times
+  # the same event three times, as Feishu pushes it when an ack is lost
   $ flybridge trigger im.message.receive_v1 --same-id --count 3
 \b
-  # a handler more, in all running workers
+  # one module of handlers more, in all running workers
   $ flybridge handlers register myapp.surveys
 \b
-  # what handlers gave up, and once more with the handler mended
+  # what handlers gave up; and once more, with the handler mended
   $ flybridge dlq list
   $ flybridge dlq replay --all --type im.message.receive_v1 --handlers myapp.feishu
 """
@@ -66,6 +66,13 @@ class Commands(click.Group):
             say_last(str(error), as_json=_tells_json(ctx))
             ctx.exit(error.exit_code)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are for."""
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                rows = [(each.name or "", each.get_short_help_str(70)) for each in commands]
+                formatter.write_dl(rows, col_max=10)
+
 
 @click.group(
     cls=Commands, epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]}
@@ -78,9 +85,10 @@ class Commands(click.Group):
 @click.version_option(package_name="flybridge", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, /, **options: Any) -> None:
-    """Feishu/Lark events to a pool of Celery workers: none lost, none handled twice.
+    """Bring Feishu/Lark events to a pool of Celery workers: none lost, none handled twice.
 
-    Settings come from flags, FLYBRIDGE_* variables, ./.env and defaults, in this order.
+    New here? Try `flybridge demo`, then `flybridge dev`. Settings come from options, FLYBRIDGE_*
+    variables, ./.env and defaults, in this order.
     """
     ctx.obj = options
 
@@ -132,7 +140,10 @@ def worker(
     name: str | None,
     **flags: Any,
 ) -> None:
-    """Run one worker: read the streams, run the handlers, each event once."""
+    """Run one worker: it reads the streams and runs the handlers.
+
+    Start as many as the load needs, on as many machines as you like.
+    """
     from bridge.settings import WorkerSettings
     from handlers import errors
     from workers.worker import run_worker
@@ -151,7 +162,13 @@ def worker(
     sys.exit(status)
 
 
-for _command in (local, trigger, dev, demo, events, dlq, groups, handlers, replay):
+SECTIONS = {
+    "Try it": (demo, dev, trigger, local, events),
+    "Run it": (run, worker),
+    "Operate it": (dlq, groups, handlers, replay),
+}
+
+for _command in (each for commands in SECTIONS.values() for each in commands):
     cli.add_command(_command)
 
 

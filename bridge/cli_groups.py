@@ -27,16 +27,19 @@ class GroupInUse(BridgeError):
 
 @click.group()
 def groups() -> None:
-    """See the consumer groups, and forget one that nobody needs any more."""
+    """See the consumer groups, and forget one that nobody needs."""
 
 
 @groups.command(name="list")
 @click.option("--redis-url", help="Where the streams are.")
 @click.pass_obj
 def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
-    """List the groups: streams joined, events delivered and not settled, not read (with a + if
-    there may be more); workers at work, and what trimming keeps for the group. Below, the keys of
-    ordered_by and dedup_by that stand still, and which event each of them waits for."""
+    """List the groups: what each has not handled, and its workers.
+
+    PENDING events are delivered and not settled, UNREAD ones not read yet (with a + if there may
+    be more); READS names the domains and types to which the group has subscribed. Below stand the
+    keys of ordered_by and dedup_by that make no progress, and which event each of them waits for.
+    """
     from workers.groups import Groups
     from workers.stalls import stalled
 
@@ -68,7 +71,7 @@ def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
 @click.option("--redis-url", help="Where the streams are.")
 @click.pass_obj
 def forget(common: dict[str, Any], /, name: str, yes: bool, **flags: Any) -> None:
-    """Remove a group from every stream, with the events it has not handled.
+    """Remove a group from every stream, and what it has not handled.
 
     Trimming waits for every group. A worker of that group that starts later begins as the first of
     a new group does: see --from of flybridge worker.

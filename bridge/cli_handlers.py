@@ -49,7 +49,10 @@ class WorkersDiffer(BridgeError):
 
 @click.group(epilog=EXAMPLES)
 def handlers() -> None:
-    """See and change the handlers of all running workers, without a restart."""
+    """See and change the handlers of all running workers.
+
+    No worker needs a restart.
+    """
 
 
 @handlers.command(name="list")
@@ -57,7 +60,10 @@ def handlers() -> None:
 @of_group
 @click.pass_obj
 def list_handlers(common: dict[str, Any], /, as_json: bool, **flags: Any) -> None:
-    """List the handlers in the order in which they were registered, the default last."""
+    """List the handlers, in the order of their registration.
+
+    The default handler comes last.
+    """
     answers = _fleet(common, flags).handlers()
     if as_json:
         click.echo(json.dumps(answers, indent=2, ensure_ascii=False))
@@ -75,7 +81,7 @@ def list_handlers(common: dict[str, Any], /, as_json: bool, **flags: Any) -> Non
 @of_group
 @click.pass_obj
 def register(common: dict[str, Any], /, module: str, timeout: float, **flags: Any) -> None:
-    """Import MODULE in every worker; or have back what was unregistered of it."""
+    """Import MODULE in every worker, unregistered handlers included."""
     from workers.control import REGISTER
 
     _change(_fleet(common, flags), REGISTER, timeout, module=module)
@@ -87,7 +93,10 @@ def register(common: dict[str, Any], /, module: str, timeout: float, **flags: An
 @of_group
 @click.pass_obj
 def unregister(common: dict[str, Any], /, name: str, timeout: float, **flags: Any) -> None:
-    """Stop running the handler NAME in every worker; what it is at work on, it ends."""
+    """Stop running the handler NAME in every worker.
+
+    Calls that have begun go on to their end.
+    """
     from workers.control import UNREGISTER
 
     _change(_fleet(common, flags), UNREGISTER, timeout, name=name)

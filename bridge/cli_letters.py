@@ -171,7 +171,7 @@ def purge(
 @click.option("--from", "first", metavar="TIME", required=True, help="2h (ago), or RFC 3339.")
 @click.option("--to", "last", metavar="TIME", help="Likewise.  [default: now]")
 @click.option("--type", "event_type", default="", help="A type, or a pattern like im.*")
-@click.option("--again", is_flag=True, help="Also what is done, and what nobody knows of.")
+@click.option("--again", is_flag=True, help="Also events that are done or forgotten.")
 @paced
 @of_group
 @click.pass_obj
@@ -186,10 +186,11 @@ def replay(
     dry_run: bool,
     **flags: Any,
 ) -> None:
-    """Give a group the events of some hours once more, as far as the streams still have them.
+    """Give a group the events of some hours once more.
 
-    Nothing is handled twice unless --again says so: what is done, in work or dead is left out, and
-    so is what is so old that nobody knows any more.
+    Only events that the streams still hold can be given. Nothing is handled twice unless --again
+    says so: an event that is done, in work or dead is left out, and so is one that is so old that
+    what became of it is forgotten.
     """
     from workers.replay import Window, marks_kept, marks_since
 

@@ -23,7 +23,7 @@ PORT = click.IntRange(0, 65_535)
 
 @click.command()
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Anyone who reaches it may push."
+    "--host", default="127.0.0.1", show_default=True, help="Who reaches it may push events."
 )
 @click.option("--port", type=PORT, default=LOCAL_PORT, show_default=True, help="0: any free one.")
 @click.option(
@@ -34,7 +34,7 @@ PORT = click.IntRange(0, 65_535)
 def local(
     common: dict[str, Any], /, host: str, port: int, text_dialect: bool, text_token: str
 ) -> None:
-    """Serve a local Feishu on the real protocol, for trying things out and for tests.
+    """Serve a local Feishu on the real protocol, to try things out.
 
     \b
     With --text it stands in for a gateway that is not Feishu, as for FLYBRIDGE_TEXT_DIALECT:
@@ -63,7 +63,9 @@ def _default_url() -> str:
     "--count", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Events to push."
 )
 @click.option("--same-id", is_flag=True, help="All under one event id, as when acks are lost.")
-@click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="In the sample.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change the sample."
+)
 @click.option("--file", type=click.File("rb"), help="An envelope of your own; - is stdin.")
 @click.option(
     "--timeout",
@@ -82,7 +84,7 @@ def trigger(
     timeout: float,
     url: str,
 ) -> None:
-    """Push a sample event of TYPE through the local Feishu and show its ack.
+    """Push a sample event through the local Feishu and show its ack.
 
     The path in --set starts in the envelope's event object, e.g. message.content.
     """
@@ -119,9 +121,10 @@ def trigger(
 )
 @click.pass_obj
 def dev(common: dict[str, Any], /, handlers: str | None, **options: Any) -> None:
-    """Run everything here: embedded Redis, local Feishu, bridges and a worker, until ^C.
+    """Run the whole chain here with your handlers, until ^C.
 
-    Of ./.env and the environment only FLYBRIDGE_HANDLERS counts.
+    Starts an embedded Redis, a local Feishu, bridges and a worker; `flybridge trigger` in a second
+    terminal pushes an event. Of ./.env and the environment only FLYBRIDGE_HANDLERS counts.
     """
     from bridge import logs
     from bridge.run import run_dev
@@ -143,9 +146,10 @@ def _told(name: str, common: dict[str, Any] | None) -> str:
 
 @click.command()
 def demo() -> None:
-    """Show the main job from end to end: embedded Redis, local Feishu, two bridges, a worker.
+    """Show the main job from end to end, and count what was lost.
 
-    Ends with 1 if an event was lost or handled twice.
+    Starts an embedded Redis, a local Feishu, two bridges and a worker, and kills the leader while
+    events flow. Ends with 1 if an event was lost or handled twice.
     """
     from bridge import logs
     from bridge.run import run_demo

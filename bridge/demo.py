@@ -125,6 +125,7 @@ async def _perform(play: Play, redis: EmbeddedRedis) -> int:
     play.say("flybridge demo: nothing leaves this machine, nothing is kept\n")
     play.say(f"  Redis    {redis.url}  (embedded, in memory)")
     play.say(f"  Feishu   {play.feishu.url}  (local, on the real protocol)\n")
+    play.tell("two bridges and a worker start; the bridges compete for the lease")
     leader, standby = await _open(play)
     await _push_one_again_and_again(play)
     await _kill_the_leader(play, leader, standby)
@@ -222,7 +223,8 @@ async def _judge(play: Play) -> int:
     if lost or doubled:
         play.say("\n  Something is wrong: this is not what Flybridge promises.")
         return EXIT_LOST
-    play.say("\n  None lost, none handled twice.  Next: flybridge dev, and the README.")
+    play.say("\n  None lost, none handled twice.")
+    play.say("  Next: write a handler and run it by `flybridge dev`; the README shows how.")
     return OK
 
 
@@ -249,7 +251,7 @@ def _print_trace(play: Play) -> None:
     ]
     if not spans:
         return
-    play.say("\n  The way of one event: its trace, put together from three processes\n")
+    play.say("\n  The way of the event whose handler failed first, as one trace\n")
     for line in play.collector.tree(spans[0].trace_id).splitlines():
         play.say(f"    {line}")
 

@@ -80,8 +80,10 @@ class LocalControl:
             with error:
                 raise LocalFeishuRefused(_sentence(error)) from None
         except OSError as error:
+            wrapped = getattr(error, "reason", error)
+            cause = getattr(wrapped, "strerror", None) or wrapped
             raise LocalFeishuRefused(
-                f"no local Feishu answers at {self.url} ({error}); start it with `flybridge dev`"
+                f"no local Feishu answers at {self.url} ({cause}); start it with `flybridge dev`"
             ) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -76,6 +77,20 @@ def test_help_ends_with_examples(flybridge: Flybridge) -> None:
     shown = flybridge("--help").output
 
     assert "$ flybridge worker --handlers myapp.feishu\n" in shown
+
+
+@pytest.mark.parametrize("command", [(), ("dlq",), ("groups",), ("handlers",)])
+def test_lists_of_commands_hold_every_command_in_whole_sentences(
+    command: tuple[str, ...], flybridge: Flybridge
+) -> None:
+    group = cli.cli.commands[command[0]] if command else cli.cli
+    assert isinstance(group, click.Group)
+
+    shown = flybridge(*command, "--help").output
+
+    listed = re.findall(r"^  ([a-z]+)  +[A-Z].*\.$", shown, re.MULTILINE)
+    assert sorted(listed) == sorted(group.commands)
+    assert "..." not in shown
 
 
 @pytest.mark.parametrize("command", sorted(cli.cli.commands))
