@@ -88,9 +88,8 @@ def test_lists_of_commands_hold_every_command_in_whole_sentences(
 
     shown = flybridge(*command, "--help").output
 
-    listed = re.findall(r"^  ([a-z]+)  +[A-Z].*\.$", shown, re.MULTILINE)
+    listed = re.findall(r"^  ([a-z]+)  +[A-Z].*[^.]\.$", shown, re.MULTILINE)
     assert sorted(listed) == sorted(group.commands)
-    assert "..." not in shown
 
 
 @pytest.mark.parametrize("command", sorted(cli.cli.commands))

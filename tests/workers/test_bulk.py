@@ -233,7 +233,7 @@ class World:
             [self._kept(each) for each in events],
             [self.redis.get("lock:" + self.keys.lock_name(GROUP, each)) for each in events],
             [each["message_id"] for each in pending],
-            retries,
+            sorted(retries),  # they are in the order of their instants
             self.redis.xlen(self.keys.dead(GROUP)),
         )
 
