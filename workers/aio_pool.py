@@ -30,11 +30,11 @@ from workers.loops import OffloadThreads
 
 log = get_logger("workers.pool")
 
-STOP_PATIENCE = 5.0
+CANCEL_TIMEOUT = 5.0
 """Seconds that cancelled coroutines have to end in a cold shutdown."""
 
 
-LOOK = 0.5
+LOST_CHECK_PERIOD = 0.5
 """Seconds between checks, in a warm shutdown, whether what still runs may ever end."""
 
 
@@ -192,15 +192,15 @@ class TaskPool(BasePool):
             if cancel and tasks:
                 for task in tasks:
                     task.cancel()
-                await asyncio.wait(tasks, timeout=STOP_PATIENCE)
+                await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
             # A handler's thread that never ends must not keep the worker from its end.
             while not (cancel or all(map(asyncio.Task.done, tasks)) or _all_lost()):
-                await asyncio.wait(tasks, timeout=LOOK)
+                await asyncio.wait(tasks, timeout=LOST_CHECK_PERIOD)
 
         asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
         self._stopping = True
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(STOP_PATIENCE)
+        self._thread.join(CANCEL_TIMEOUT)
         self._loop.close()
 
     def terminate_job(self, pid: int, signal: Any = None) -> None:

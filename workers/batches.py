@@ -17,7 +17,7 @@ from workers.queues import emptied
 if TYPE_CHECKING:
     from workers.claims import Run
 
-AHEAD = 2
+BATCHES_AHEAD = 2
 """Batches that may wait, so that one is full when a slot becomes free."""
 
 
@@ -97,7 +97,7 @@ class Batches:
         batch = self._batch_of(task)
         if batch is None:
             return None
-        return max(0, AHEAD * batch.size - len(self._gathered.get(task, ())))
+        return max(0, BATCHES_AHEAD * batch.size - len(self._gathered.get(task, ())))
 
     def drain(self) -> list[Run]:
         """Take out everything."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = get_logger("workers.bootstep")
 
-LOOK = 5.0
+UNREAD_PERIOD = 5.0
 """Seconds between looks for messages that nobody reads."""
 
 
@@ -62,7 +62,7 @@ class IntakeStep(bootsteps.StartStopStep):
         self._worker.start(self._tell_started)
         self._worker.dispatcher.resume()
         # Celery cancels it when it makes the consumer anew.
-        consumer.timer.call_repeatedly(LOOK, self._look)
+        consumer.timer.call_repeatedly(UNREAD_PERIOD, self._look)
 
     def stop(self, consumer: Any) -> None:
         """The consumer goes: for good at shutdown, for a moment when the broker was lost."""

@@ -17,7 +17,7 @@ from handlers.loggers import get_logger
 
 log = get_logger("workers.bridges")
 
-PERIOD = 10.0
+LOOK_PERIOD = 10.0
 """Seconds between two looks."""
 
 START_UP = 15.0
@@ -52,7 +52,7 @@ class Bridges:
         self._keys = keys
         self._place = place
         self._clock = clock
-        self._looked = -PERIOD
+        self._looked = -LOOK_PERIOD
         self._seen = clock()
         self._missing = self._denied = False
 
@@ -63,7 +63,7 @@ class Bridges:
             redis.RedisError: nothing is known.
         """
         now = self._clock()
-        if now - self._looked < PERIOD:
+        if now - self._looked < LOOK_PERIOD:
             return
         self._looked = now
         # The key is spoilt, or this user may not read it: that stops no worker.

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import threading
 
-SPAN = 0.005
+BUNDLE_SECONDS = 0.005
 """Seconds that a bundle should take at most."""
 
-MOST = 16
+MAX_BUNDLE = 16
 """Events in a bundle at most; as many are tried again when its process dies."""
 
 FORGETTING = 0.99
@@ -47,4 +47,4 @@ class Bundles:
         longest = self._longest.get(task)
         if longest is None:
             return 1
-        return max(1, min(MOST, int(SPAN / longest), waiting // max(1, free)))
+        return max(1, min(MAX_BUNDLE, int(BUNDLE_SECONDS / longest), waiting // max(1, free)))

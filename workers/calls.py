@@ -22,7 +22,7 @@ from workers.watch import here
 Around = Callable[[Registration], AbstractContextManager[Any]]
 """Makes the context in which a handler runs; its failures pass through it. For tracing."""
 
-AGAIN = 15.0
+CANCEL_AGAIN_AFTER = 15.0
 """Seconds after which a coroutine that was cancelled and goes on is cancelled once more."""
 
 
@@ -162,7 +162,7 @@ class _Limit:
 
     def _strike(self) -> None:
         self._struck += 1
-        self._next = self._task.get_loop().call_later(AGAIN, self._strike)
+        self._next = self._task.get_loop().call_later(CANCEL_AGAIN_AFTER, self._strike)
         self._task.cancel()
 
 

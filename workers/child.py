@@ -39,7 +39,7 @@ log = get_logger("workers.runner")
 LAST_WORDS = 71
 """Billiard numbers the messages of a child to its parent; this one is ours."""
 
-PATIENCE = 2.0
+KILL_TIMEOUT = 2.0
 """Seconds that the parent has to hear the last words, and kill."""
 
 KILLED = "its process ends with it; what others of its event or bundle have achieved is kept"
@@ -97,7 +97,7 @@ class Child:
         if call.struck or call.thread != self._main:
             return False
         # A coroutine is cancelled by its timeout; unless it blocks the loop.
-        margin = 0.0 if call.task is None else routing.MARGIN
+        margin = 0.0 if call.task is None else routing.COROUTINE_MARGIN
         return call.late(now) >= margin
 
     def _die(self, calls: list[Call], now: float) -> None:
@@ -114,7 +114,7 @@ class Child:
             sys.stderr.flush()
             # When it has heard this, the parent kills this process. What lies in the pipe of a
             # child that is dead billiard may lose, where several die at a time.
-            time.sleep(PATIENCE)
+            time.sleep(KILL_TIMEOUT)
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -16,7 +16,7 @@ from bridge.topology import parse
 from workers import broker, control
 from workers.celery_app import App
 
-PATIENCE = 5.0
+ANSWER_TIMEOUT = 5.0
 """Seconds for an answer that wants no work."""
 
 Answers = Mapping[str, dict[str, Any]]
@@ -54,7 +54,7 @@ class Fleet:
         Raises:
             NoAnswer, RedisUnreachable: nobody says so.
         """
-        answers, _ = self._ask(control.LIST, {}, PATIENCE)
+        answers, _ = self._ask(control.LIST, {}, ANSWER_TIMEOUT)
         return answers
 
     def change(self, command: str, timeout: float, **arguments: str) -> tuple[Answers, int]:

@@ -21,7 +21,7 @@ START_UP = 15.0
 BEATING = 10.0
 """Seconds since its last sign of life within which a worker is taken for one that runs now."""
 
-SHOWN = 10
+SHOWN_NAMES = 10
 """Names that a line shows at most."""
 
 
@@ -123,5 +123,5 @@ def _lacking(own: Coverage, other: Coverage) -> dict[str, list[str]]:
 
 
 def _shown(names: Collection[str]) -> str:
-    shown = " ".join(sorted(names)[:SHOWN])
-    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
+    shown = " ".join(sorted(names)[:SHOWN_NAMES])
+    return f"{shown} and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else shown

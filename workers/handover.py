@@ -19,8 +19,8 @@ from workers import poison
 from workers.alarm import Alarm
 from workers.bundles import Bundles
 from workers.crashes import crashed
-from workers.limits import LOOK
-from workers.relief import PATIENCE, Relief
+from workers.limits import RECHECK_PERIOD
+from workers.relief import STUCK_AFTER, Relief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,19 +35,17 @@ if TYPE_CHECKING:
 
 log = get_logger("workers.handover")
 
-SHOWN = 5
+SHOWN_REQUESTS = 5
 """Requests that are named when somebody waits for them."""
 
-REFUSALS = 5
+MAX_REFUSALS = 5
 """Attempts that a pool may refuse, by an exception, before their event is given up."""
 
-
-LEAVING = 5.0
+LEFT_DELAY = 5.0
 """Seconds until others may run an event whose handler goes on in a thread, which should end with
 this process."""
 
-
-LEFT = f"it goes on in a thread; end this process: in {LEAVING:g} s others may run the event"
+LEFT = f"it goes on in a thread; end this process: in {LEFT_DELAY:g} s others may run the event"
 
 
 class Dispatcher:
@@ -93,7 +91,9 @@ class Dispatcher:
     def in_work(self) -> dict[str, Any]:
         """What the pool has, as fields of a log line; callable from any thread."""
         requests = list(self._requests)
-        shown = [f"{each.task_name}[{_event_id(each.runs[0])}]" for each in requests[:SHOWN]]
+        shown = [
+            f"{each.task_name}[{_event_id(each.runs[0])}]" for each in requests[:SHOWN_REQUESTS]
+        ]
         return {"running": len(requests), "waits_for": " ".join(shown)} if requests else {}
 
     def resume(self) -> None:
@@ -106,7 +106,7 @@ class Dispatcher:
         for request in [each for each in list(self._requests) if each.forget()]:
             self._forget(request)
             if request.is_running:
-                self._settler.give_back(request.runs, LEAVING)
+                self._settler.give_back(request.runs, LEFT_DELAY)
                 log.warning("handler.left", event_id=_event_id(request.runs[0]),
                             events=len(request.runs), hint=LEFT)  # fmt: skip
             else:
@@ -117,7 +117,7 @@ class Dispatcher:
         now, woken_at = time.monotonic(), self._pool.woken_at
         if not self._pool.is_open:
             return
-        deaf = woken_at is not None and now - woken_at > PATIENCE
+        deaf = woken_at is not None and now - woken_at > STUCK_AFTER
         has_room = self._free() > 0 and not self._waiting.suspects.reserved
         self._relief.look(self._ended, deaf=deaf, has_room=has_room)
         taken_back = [
@@ -159,7 +159,7 @@ class Dispatcher:
         if not self._waiting.suspects.reserved:
             while self._hand_next():
                 continue
-        self._settler.give_back(self._waiting.excess(), LOOK)
+        self._settler.give_back(self._waiting.excess(), RECHECK_PERIOD)
         self._alarm.set(self._next_look())
 
     def _hand_suspects(self) -> None:
@@ -208,7 +208,7 @@ class Dispatcher:
         """Seconds until something may start that nothing rings for; None: no such thing."""
         suspects = self._waiting.suspects.wait()
         if self._waiting.suspects.reserved:
-            return min(LOOK, suspects or 0.0)
+            return min(RECHECK_PERIOD, suspects or 0.0)
         waits = (suspects, self._wait() if self._free() > 0 else None)
         return min((max(0.0, wait) for wait in waits if wait is not None), default=None)
 
@@ -306,7 +306,7 @@ class Dispatcher:
             # Whatever the pool or a signal receiver raises: no event may be held for ever.
             log.exception("request.refused", task=task, events=len(runs))
             for run in runs:
-                self._settler.end(run, crashed(run, REFUSALS, repr(error)))
+                self._settler.end(run, crashed(run, MAX_REFUSALS, repr(error)))
             return
         self._requests[request] = time.monotonic()
         self._given += 1

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from workers.waiting import Waiting
 
 
-PAUSE = 0.1
+PAUSE_CHECK_PERIOD = 0.1
 """Seconds between looks whether a pause is over, at most."""
 
-GATHER = 0.01
+GATHER_DELAY = 0.01
 """Seconds, at most, that a free slot waits for others, so that one read fills them all."""
 
 
@@ -99,7 +99,7 @@ class Held:
         """How many entries a read may bring; 0 after waiting `most` seconds, or some, for room."""
         with self._room:
             if self.paused:
-                self._room.wait(min(most, PAUSE))
+                self._room.wait(min(most, PAUSE_CHECK_PERIOD))
                 return 0
             size, held = self._window.size(self.slots), self._in_the_way
             # Half a window at a time: small reads would cost a round trip each.
@@ -107,7 +107,7 @@ class Held:
                 return size - held
             # But no slot stays idle for it, once those have come together that end now.
             starved = held < self.slots
-            self._room.wait(min(most, GATHER) if starved else most)
+            self._room.wait(min(most, GATHER_DELAY) if starved else most)
             return max(0, size - self._in_the_way) if starved else 0
 
     def stop_waiting(self) -> None:

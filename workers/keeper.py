@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bridge.boottime import boottime
 from workers.held import place
-from workers.presence import BEAT
+from workers.presence import BEAT_PERIOD
 
 if TYPE_CHECKING:
     from workers.claimer import Claimer
@@ -37,7 +37,7 @@ class Periods:
 
     due: float = 0.25
     """For retries that are due."""
-    beat: float = BEAT
+    beat: float = BEAT_PERIOD
     """Between two signs of life."""
     sweep: float = 60.0
     """For consumers whose workers are gone."""

@@ -16,10 +16,10 @@ from workers.window import Window
 if TYPE_CHECKING:
     from workers.claims import Run
 
-MOST = 256
+MAX_PARKED = 256
 """Events parked per task; what comes beyond, by a limit set while events flowed, is given back."""
 
-LOOK = 1.0
+RECHECK_PERIOD = 1.0
 """Seconds between looks at parked events at most: an operator may change a rate at any time."""
 
 
@@ -100,7 +100,7 @@ class Limits:
         if not self._slots(task):
             return None
         bucket = self._bucket_of(task)
-        return min(LOOK, bucket.expected_time()) if bucket else 0.0
+        return min(RECHECK_PERIOD, bucket.expected_time()) if bucket else 0.0
 
     def began(self, task: str, what: object) -> None:
         """Something runs an event of this task, until it `ended`."""
@@ -115,7 +115,9 @@ class Limits:
     def wait(self) -> float | None:
         """Seconds until a parked event may start, as far as that is known; None if none waits."""
         buckets = [self._bucket_of(task) for task in self.tasks() if self._slots(task)]
-        return min((min(LOOK, each.expected_time()) for each in buckets if each), default=None)
+        return min(
+            (min(RECHECK_PERIOD, each.expected_time()) for each in buckets if each), default=None
+        )
 
     def room(self, task: str) -> int | None:
         """How many more events of a task to claim: what starts at once, and a moment's work more;
@@ -123,7 +125,7 @@ class Limits:
         if not self.limited(task):
             return None
         at_once = self._slots(task) if self._bucket_of(task) is None else 0
-        ahead = min(MOST, self._window(task).size(1))
+        ahead = min(MAX_PARKED, self._window(task).size(1))
         return max(0, at_once + ahead - len(self._parked.get(task, ())))
 
     def excess(self) -> list[Run]:
@@ -131,7 +133,7 @@ class Limits:
         found = []
         for task in self.tasks():
             runs = self._parked[task]
-            found += [runs.pop() for _ in range(len(runs) - MOST)]
+            found += [runs.pop() for _ in range(len(runs) - MAX_PARKED)]
         return found
 
     def drain(self) -> list[Run]:

@@ -19,10 +19,10 @@ from redis.exceptions import RedisError
 from bridge.streams import Keys
 from handlers.loggers import get_logger
 
-ROUND = 1.0
+BLPOP_TIMEOUT = 1.0
 """Seconds that one call waits for another to release, less than a client waits for a reply."""
 
-AGAIN = 0.5
+RETRY_AFTER = 0.5
 """Seconds after which a renewal is tried again that failed."""
 
 log = get_logger("workers.locks")
@@ -111,7 +111,7 @@ class EventLock(redis_lock.Lock):
             left = deadline - time.monotonic()
             if left <= 0 or self._unwanted.is_set():
                 return False
-            self._client.blpop(self._signal, min(left, ROUND))
+            self._client.blpop(self._signal, min(left, BLPOP_TIMEOUT))
         return True
 
     def release(self) -> bool:
@@ -186,7 +186,7 @@ class EventLock(redis_lock.Lock):
         except redis_lock.NotAcquired:
             return None
         except (RedisError, OSError):
-            return min(period, AGAIN) if time.monotonic() < self._sure_until else None
+            return min(period, RETRY_AFTER) if time.monotonic() < self._sure_until else None
         self._sure_until = asked + self._expire
         return float(period)
 

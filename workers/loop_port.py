@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = get_logger("workers.inline")
 
-PATIENCE = 1.0
+CANCEL_TIMEOUT = 1.0
 """Seconds that cancelled handlers have to end."""
 
 Process = Callable[[Sequence[Item]], Awaitable[Sequence[Outcome]]]
@@ -164,7 +164,7 @@ class LoopPool:
         await self._wait(grace)
         for task in self._tasks:
             task.cancel()
-        await self._wait(PATIENCE)
+        await self._wait(CANCEL_TIMEOUT)
 
     async def _wait(self, seconds: float) -> None:
         if self._tasks:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 log = get_logger("workers.intake")
 
-PAUSE = 0.25
+PAUSE_AFTER_FAILURE = 0.25
 """Seconds after a failure."""
 
-FORGOTTEN = 30.0
+FAILURE_COUNTS_FOR = 30.0
 """Seconds after its failure that the end of an outage waits for somebody's success; longer than a
 call takes. Whoever asks nothing more would keep the outage up for ever."""
 
-CALM = 4
+CALM_PAUSES = 4
 """Pauses without a failure before an outage is over: a server that fails now and then is in one."""
 
 
@@ -75,7 +75,7 @@ class Health:
             self._failing.pop(doing, None)
             if not self._is_out or now - self._failed_at < self._calm:
                 return False
-            if any(now - failed < FORGOTTEN for failed in self._failing.values()):
+            if any(now - failed < FAILURE_COUNTS_FOR for failed in self._failing.values()):
                 return False
             self._failing.clear()
             self._is_out = False
@@ -98,14 +98,14 @@ class Outages:
         reader: StreamReader,
         disconnect: Callable[[], None],
         complete: threading.Event,
-        pause: float = PAUSE,
+        pause: float = PAUSE_AFTER_FAILURE,
     ) -> None:
         self._reader = reader
         self._disconnect = disconnect
         self._complete = complete
         self._pause = pause
         self._denials = Denials()
-        self._health = Health(CALM * pause)
+        self._health = Health(CALM_PAUSES * pause)
         self.in_doubt = threading.Event()
         """An answer was lost, and has left entries with us that nothing will give again."""
 

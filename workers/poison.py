@@ -17,16 +17,15 @@ from redis import Redis
 from bridge.scripts import Call, load, run_all
 from bridge.streams import Keys
 from workers.outcomes import Failure, Outcome
-from workers.suspects import PATIENCE
+from workers.suspects import LONGEST_TURN
 
 if TYPE_CHECKING:
     from workers.claims import Run
 
-INNOCENT = 2
+CRASHES_TO_SUSPECT = 2
 """Crashes of its process after which an event runs alone, if it has attempts left for that."""
 
-
-SLOW = 5.0
+SLOW_TURN = 5.0
 """Seconds that others wait for a suspect with attempts left."""
 
 
@@ -38,7 +37,7 @@ def is_suspect(run: Run, max_attempts: int, *, shares_process: bool) -> bool:
     """
     if run.attempt > max_attempts:
         return True
-    return shares_process and run.crashes >= max(1, min(INNOCENT, max_attempts - 1))
+    return shares_process and run.crashes >= max(1, min(CRASHES_TO_SUSPECT, max_attempts - 1))
 
 
 def patience(run: Run, max_attempts: int) -> float:
@@ -47,7 +46,7 @@ def patience(run: Run, max_attempts: int) -> float:
     While it has attempts left, whether it ran alone to its end decides nothing: others may join one
     that is slow. They would not be given up for its crash either.
     """
-    return PATIENCE if run.attempt >= max_attempts else SLOW
+    return LONGEST_TURN if run.attempt >= max_attempts else SLOW_TURN
 
 
 def isolate(redis: Redis, keys: Keys, group: str, run: Run) -> int:

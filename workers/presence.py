@@ -23,13 +23,13 @@ from bridge.streams import Keys
 from workers.coverage import NOTHING, Coverage, Sighting
 from workers.spoilt import SpoiltKeys, spoilt
 
-BEAT = 2.0
+BEAT_PERIOD = 2.0
 """Seconds between two signs of life."""
 
 AT_WORK = 60.0
 """Seconds after its last sign of life within which a worker counts as running."""
 
-REMEMBERED = 86_400.0
+HANDLED_REMEMBERED = 86_400.0
 """Seconds for which the group remembers what its workers have handled."""
 
 
@@ -133,7 +133,7 @@ class Presence:
         self._records.add(record)
         group = self._worker.group
         members = (f"{group}|{each}" for each in sorted(covered))
-        waits = (int(AT_WORK * 1000), int(REMEMBERED * 1000))
+        waits = (int(AT_WORK * 1000), int(HANDLED_REMEMBERED * 1000))
         told: tuple[str | bytes | int, ...] = (record, coverage, *waits, self._mark_ttl, *members)
         keys = (self._subscriptions, self._workers, self._handled, self._marks)
         (answer,) = run_all(self._redis, [Call(load("subscribe"), keys, told)])

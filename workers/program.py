@@ -30,7 +30,7 @@ from workers.bootstep import IntakeStep
 
 log = get_logger("workers.program")
 
-SHOWN = 5
+SHOWN_TASKS = 5
 """Tasks that are named when a worker waits for them."""
 
 
@@ -125,7 +125,7 @@ def _begin_again() -> None:
 def _running() -> dict[str, Any]:
     """The tasks that a worker which is to end waits for."""
     running = [each for each in list(state.requests.values()) if each in state.active_requests]
-    shown = [f"{each.name}[{each.id}]" for each in running[:SHOWN]]
+    shown = [f"{each.name}[{each.id}]" for each in running[:SHOWN_TASKS]]
     return {"running": len(running), "waits_for": " ".join(shown)} if running else {}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection
 BYTES = 8 * 1024 * 1024
 """Of one read, as far as it can be foreseen."""
 
-MOST = 256
+MAX_ENTRIES = 256
 """Entries in a read at most, for all of them may be larger than any before."""
 
 UNKNOWN = 64 * 1024
@@ -34,7 +34,7 @@ class ReadSizes:
     def most(self, streams: Collection[str], budget: int = BYTES) -> int:
         """Entries of each of these streams that one read may bring."""
         expected = sum(self._largest.get(stream, UNKNOWN) for stream in streams)
-        return max(1, min(MOST, int(budget / max(expected, SMALLEST))))
+        return max(1, min(MAX_ENTRIES, int(budget / max(expected, SMALLEST))))
 
     def note(self, stream: str, largest: int) -> None:
         """A read of this stream brought entries of so many bytes at most, 0 for none."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from workers.port import Request
 
-PATIENCE = 1.0
+STUCK_AFTER = 1.0
 """Seconds that a claimed event waits for a pool without headway."""
 
 
@@ -38,7 +38,7 @@ class Relief:
         Args:
             requests: with the monotonic seconds when the pool was given each.
         """
-        late = now - PATIENCE
+        late = now - STUCK_AFTER
         return [each for each, given in requests.items() if given < late and not each.is_running]
 
     def stands_still(self, moves: int, now: float, *, waits: bool) -> bool:
@@ -50,7 +50,7 @@ class Relief:
         """
         if moves != self._moves or not waits:
             self._moves, self._since = moves, now
-        return now - self._since > PATIENCE
+        return now - self._since > STUCK_AFTER
 
     def begin(self, ended: int, taken_back: Iterable[Request], *, deaf: bool) -> None:
         """Something has been given back."""

@@ -21,13 +21,13 @@ PREFIX = "feishu."
 OTHER = PREFIX + "other"
 """The task of every type that no task bears the name of."""
 
-MARGIN = 5.0
+COROUTINE_MARGIN = 5.0
 """Seconds that a coroutine's own timeout comes before the soft time limit; both at once race."""
 
-GRACE = 10.0
+INTERRUPT_GRACE = 10.0
 """Seconds from the interruption of a handler, which it may catch, to the end of its process."""
 
-NET = 3.0
+HARD_LIMIT_MARGIN = 3.0
 """Seconds more until Celery ends a process that could not end itself."""
 
 
@@ -161,7 +161,7 @@ def _route(event_type: str, registrations: tuple[Registration, ...], *, parallel
         queue=queues.pop() if queues else domain(event_type),
         max_attempts=max(each.max_attempts for each in registrations),
         soft_time_limit=limit,
-        time_limit=limit + GRACE + NET,
+        time_limit=limit + INTERRUPT_GRACE + HARD_LIMIT_MARGIN,
         rate_limit=min(rates, key=per_second, default=None),
         concurrency=min(
             (each.concurrency for each in registrations if each.concurrency), default=None
@@ -203,7 +203,7 @@ def _time_limit(
 
 def _longest(registration: Registration) -> float:
     """A coroutine is stopped by its own timeout; the signal is for `def` handlers, and a net."""
-    return registration.timeout + MARGIN * registration.is_async
+    return registration.timeout + COROUTINE_MARGIN * registration.is_async
 
 
 def _batch(registrations: tuple[Registration, ...]) -> Batch | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = get_logger("workers.intake")
 
-DELAY = 0.005
+GATHER_DELAY = 0.005
 """Seconds to gather outcomes; settled one by one they would cost ten times as much."""
 
 CUT_OFF = Outcome(retry_after=2.0, error="the worker was stopped in the middle")
@@ -34,7 +34,7 @@ CUT_SHORT = Outcome(
 )
 """Not counted as an attempt; later than the process ends, so that no other runs beside it."""
 
-SHORT_DELAY = 0.001
+GATHER_DELAY_IN_LINE = 0.001
 """Seconds of the same while others wait in line behind one of them."""
 
 
@@ -123,8 +123,8 @@ class Settler:
             True if the first of a line has gone, so that the next may be due.
         """
         self._any_ended.wait()
-        if self._hurry.wait(DELAY):
-            self._complete.wait(SHORT_DELAY)
+        if self._hurry.wait(GATHER_DELAY):
+            self._complete.wait(GATHER_DELAY_IN_LINE)
         self._any_ended.clear()
         self._hurry.clear()
         self._settling = len(self._ended)

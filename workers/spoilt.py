@@ -16,10 +16,10 @@ from handlers.loggers import get_logger
 
 log = get_logger("workers.spoilt")
 
-REMEMBERED = 10_000
+MAX_TOLD_KEYS = 10_000
 """Keys that are not told of again."""
 
-FORGOTTEN = 60.0
+DENIAL_REMEMBERED = 60.0
 """Seconds without a denial after which the next one is told of again."""
 
 
@@ -47,7 +47,7 @@ class Denials:
         with self._lock:
             before = self._met.get(right, -math.inf)
             self._met[right] = now
-        return now - before > FORGOTTEN
+        return now - before > DENIAL_REMEMBERED
 
 
 class SpoiltKeys:
@@ -77,7 +77,7 @@ class SpoiltKeys:
         keys = self._wrong(expected) or [next(iter(expected))]
         with self._lock:
             new = [key for key in keys if key not in self._told]
-            if len(self._told) > REMEMBERED:
+            if len(self._told) > MAX_TOLD_KEYS:
                 self._told.clear()
             self._told.update(new)
         for key in new:

@@ -20,10 +20,10 @@ from bridge.scripts import Call, load, run_all
 from bridge.streams import Keys
 from handlers.loggers import get_logger
 
-STILL = 900.0
+STALLED_AFTER = 900.0
 """Seconds after which a line or key with the same first event stands still."""
 
-MOST = 1_000
+MAX_NAMES = 1_000
 """Names in one look, at most; the others are met again."""
 
 FRESH = 300.0
@@ -99,7 +99,7 @@ class Stalls:
     def met(self, kind: Kind, names: Iterable[str]) -> None:
         """Somebody waits there; callable from any thread."""
         for name in names:
-            if len(self._met) < MOST:
+            if len(self._met) < MAX_NAMES:
                 self._met[name] = kind
 
     def look(self) -> None:
@@ -151,7 +151,7 @@ def looked(
     """Those of them that stand still, and whether nobody was told so before."""
     script, prefix, seen = load("watch"), keys.states(group), keys.stalls(group)
     calls = [
-        Call(script, (seen, name, prefix), (kind, int(STILL * 1000), int(note)))
+        Call(script, (seen, name, prefix), (kind, int(STALLED_AFTER * 1000), int(note)))
         for name, kind in kinds.items()
     ]
     answers = run_all(redis, calls) if calls else []

@@ -20,18 +20,18 @@ from handlers.loggers import get_logger
 
 log = get_logger("workers.broker")
 
-LINES = 10
+LINES_PER_PERIOD = 10
 """Log lines in a period; a flood of messages must not become one of lines."""
 
-PERIOD = 60.0
+LOG_PERIOD = 60.0
 """Seconds."""
 
-LONGEST = 200
+NAME_LENGTH = 200
 """Characters of a name that a stranger chose."""
 
 
 class Refusals:
-    """Logs messages that are rejected, up to `LINES` in a period.
+    """Logs messages that are rejected, up to `LINES_PER_PERIOD` in a period.
 
     Args:
         clock: monotonic seconds.
@@ -39,7 +39,7 @@ class Refusals:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._since = -PERIOD
+        self._since = -LOG_PERIOD
         self._told = self._untold = 0
 
     def tell(self, error: object, queue: str, message: Any = None) -> None:
@@ -49,9 +49,9 @@ class Refusals:
             queue: where it came from.
         """
         now = self._clock()
-        if now - self._since >= PERIOD:
+        if now - self._since >= LOG_PERIOD:
             self._since, self._told = now, 0
-        if self._told == LINES:
+        if self._told == LINES_PER_PERIOD:
             self._untold += 1
             return
         self._told += 1
@@ -59,7 +59,7 @@ class Refusals:
         facts = _facts(message) if message is not None else {}
         if self._untold:
             facts["untold"], self._untold = self._untold, 0
-        log.error("message.rejected", queue=queue, reason=reason[:LONGEST], **facts)
+        log.error("message.rejected", queue=queue, reason=reason[:NAME_LENGTH], **facts)
 
 
 refusals = Refusals()
@@ -93,7 +93,7 @@ class Unread:
             return
         now = self._clock()
         if found == self._told or (
-            found.keys() == self._told.keys() and now - self._told_at < PERIOD
+            found.keys() == self._told.keys() and now - self._told_at < LOG_PERIOD
         ):
             return
         self._told, self._told_at = found, now
@@ -144,14 +144,14 @@ class TaskConsumer(Consumer):
 def queue_of(message: Any) -> str:
     """Where it came from, as far as it says so."""
     info = message.delivery_info
-    return str(info.get("routing_key", ""))[:LONGEST] if isinstance(info, dict) else ""
+    return str(info.get("routing_key", ""))[:NAME_LENGTH] if isinstance(info, dict) else ""
 
 
 def _facts(message: Any) -> dict[str, Any]:
     headers = message.headers if isinstance(message.headers, dict) else {}
     return {
-        "task": str(headers.get("task", ""))[:LONGEST],
-        "id": str(headers.get("id", ""))[:LONGEST],
-        "content_type": str(message.content_type)[:LONGEST],
+        "task": str(headers.get("task", ""))[:NAME_LENGTH],
+        "id": str(headers.get("id", ""))[:NAME_LENGTH],
+        "content_type": str(message.content_type)[:NAME_LENGTH],
         "bytes": len(message.body) if isinstance(message.body, bytes | str) else None,
     }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = get_logger("workers.poison")
 
-MOST = 256
+MAX_SUSPECTS = 256
 """Suspects that wait here; what comes beyond is given back."""
 
 OTHERS_TURN = 0.1
@@ -26,9 +26,9 @@ OTHERS_TURN = 0.1
 
 DRAIN = 2.0
 """Seconds that others stand still for the pool to become empty, at most. Twice as long each time
-that it did not, up to `PATIENCE`: then the suspect starts beside what hangs there."""
+that it did not, up to `LONGEST_TURN`: then the suspect starts beside what hangs there."""
 
-PATIENCE = 60.0
+LONGEST_TURN = 60.0
 """Seconds that others wait for a suspect which runs, or a suspect for them, at most: one that hangs
 must not stop a worker for ever."""
 
@@ -43,7 +43,7 @@ class Suspects:
 
     def __init__(
         self,
-        patience: Callable[[Run], float] = lambda _: PATIENCE,
+        patience: Callable[[Run], float] = lambda _: LONGEST_TURN,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._patience = patience
@@ -72,7 +72,7 @@ class Suspects:
 
     def excess(self) -> list[Run]:
         """Take out those beyond measure."""
-        return [self.waiting.pop() for _ in range(len(self.waiting) - MOST)]
+        return [self.waiting.pop() for _ in range(len(self.waiting) - MAX_SUSPECTS)]
 
     def take(self, beside: int, *, others: bool) -> Run | None:
         """The suspect that may start now, if any.
@@ -93,7 +93,7 @@ class Suspects:
             return self._start(now)
         if now - self._kept_out_since < self._drain:
             return None
-        if self._drain < PATIENCE:
+        if self._drain < LONGEST_TURN:
             self._fruitless += 1
             self._let_others(now)
             return None
@@ -112,7 +112,7 @@ class Suspects:
 
     @property
     def _drain(self) -> float:
-        return min(PATIENCE, DRAIN * 2.0**self._fruitless)
+        return min(LONGEST_TURN, DRAIN * 2.0**self._fruitless)
 
     def _is_its_turn(self, now: float, beside: int, others: bool) -> bool:
         if not self._draining and (now >= self._others_until or not (beside or others)):

@@ -14,7 +14,7 @@ from celery.backends.base import DisabledBackend
 
 from handlers.registry import Registry
 from workers import batch_runner, child, runner
-from workers.bundles import SPAN
+from workers.bundles import BUNDLE_SECONDS
 from workers.items import Item
 from workers.outcomes import Outcome
 from workers.requests import EventTask
@@ -64,7 +64,7 @@ def _run_bundle(
         outcomes.append(outcome)
         longest = max(longest, time.perf_counter() - started)
         # The others would wait for more slow ones, and the time limit is that of one event.
-        if longest > SPAN:
+        if longest > BUNDLE_SECONDS:
             break
     return outcomes, longest
 

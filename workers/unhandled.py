@@ -32,10 +32,10 @@ HAD_ONE = 60
 MAX_TYPES = 1024
 """Types that are remembered: a sender can make up types without end."""
 
-PERIOD = 60.0
+LOG_PERIOD = 60.0
 """Seconds between two lines at least."""
 
-SHOWN = 10
+SHOWN_TYPES = 10
 """Types that one line names."""
 
 _TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")
@@ -197,7 +197,7 @@ class Burials:
         self._clock = clock
         self._types: Counter[str] = Counter()
         self._displaced = 0
-        self._told = clock() - PERIOD
+        self._told = clock() - LOG_PERIOD
 
     def add(self, event_type: str) -> None:
         """An event of this type has become a dead letter."""
@@ -209,12 +209,12 @@ class Burials:
         Args:
             displaced: dead letters, ever, that made room for newer ones.
         """
-        if not self._types or self._clock() - self._told < PERIOD:
+        if not self._types or self._clock() - self._told < LOG_PERIOD:
             return
         log.warning(
             "events.unhandled",
             count=self._types.total(),
-            types=" ".join(name for name, _ in self._types.most_common(SHOWN)),
+            types=" ".join(name for name, _ in self._types.most_common(SHOWN_TYPES)),
             displaced=displaced - self._displaced,
             dead_letters=self._dead_letters,
             hint="see them: flybridge dlq list --reason unhandled",

@@ -14,7 +14,7 @@ from bridge.streams import OTHER
 from workers.batches import Batches
 from workers.limits import Limits
 from workers.queues import emptied
-from workers.suspects import PATIENCE, Suspects
+from workers.suspects import LONGEST_TURN, Suspects
 
 if TYPE_CHECKING:
     from workers.claims import Run
@@ -34,7 +34,7 @@ class Waiting:
         limits: Limits,
         batches: Batches,
         is_suspect: Callable[[Run], bool],
-        patience: Callable[[Run], float] = lambda _: PATIENCE,
+        patience: Callable[[Run], float] = lambda _: LONGEST_TURN,
     ) -> None:
         self._task_of = task_of
         self._is_suspect = is_suspect

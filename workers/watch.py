@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 log = get_logger("workers.runner")
 
-PERIOD = 0.25
+LOOK_PERIOD = 0.25
 """Seconds between looks."""
 
-TOLERANCE = 1.0
+OVERRUN_AFTER = 1.0
 """Seconds past its timeout after which a call that still runs is told of: what ends by its timeout
 needs some time for that."""
 
-LATE = 0.1
+LATE_AFTER = 0.1
 """Seconds past its timeout after which a success is told of as late."""
 
-BLOCKED = 1.0
+BLOCKED_AFTER = 1.0
 """Seconds without an answer after which a loop counts as blocked."""
 
 OVERRUN = (
@@ -68,8 +68,8 @@ class Call(Struct, eq=False):
 
     def is_lost(self, now: float) -> bool:
         """Whether it should have ended long ago, interrupted or not."""
-        margin = 0.0 if self.task is None else routing.MARGIN
-        return self.late(now) > margin + routing.GRACE
+        margin = 0.0 if self.task is None else routing.COROUTINE_MARGIN
+        return self.late(now) > margin + routing.INTERRUPT_GRACE
 
     def seconds(self, now: float) -> float:
         """How long it has been running."""
@@ -116,7 +116,7 @@ class Watch:
     def ended(self, call: Call, *, returned: bool) -> None:
         """It has ended, and is none of `calls` any more."""
         now = time.monotonic()
-        if call.told or (returned and call.late(now) > LATE):
+        if call.told or (returned and call.late(now) > LATE_AFTER):
             self._tell_end(call, now, returned=returned)
 
     def all_lost(self, now: float) -> bool:
@@ -127,7 +127,7 @@ class Watch:
     def is_blocked(self, loop: asyncio.AbstractEventLoop, now: float) -> bool:
         """Whether a loop that runs handlers has not answered for long."""
         ping = self._loops.get(loop)
-        return ping is not None and not ping.answered and now - ping.sent > BLOCKED
+        return ping is not None and not ping.answered and now - ping.sent > BLOCKED_AFTER
 
     def also(self, look: Callable[[float], None]) -> None:
         """Have something else done at each look; it is given monotonic seconds."""
@@ -137,7 +137,7 @@ class Watch:
         """Tell of what has come up since the last look."""
         calls = list(self.calls)
         for call in calls:
-            if call.late(now) > TOLERANCE and not call.told:
+            if call.late(now) > OVERRUN_AFTER and not call.told:
                 self._tell(call, now)
         self._look_at_loops([call for call in calls if call.task is not None], now)
         for each in self._each:
@@ -151,7 +151,7 @@ class Watch:
 
     def _serve(self) -> None:
         while True:
-            time.sleep(PERIOD)
+            time.sleep(LOOK_PERIOD)
             try:
                 self.look(time.monotonic())
             except Exception:  # a mistake of ours: handlers go on, and so must the looks

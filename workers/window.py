@@ -14,7 +14,7 @@ LOOK_AHEAD = 0.2
 MEMORY = 0.25
 """Seconds over which the rate is averaged."""
 
-MOST = 2048
+MAX_WINDOW = 2048
 """Entries; bounds memory and the time of one pipeline."""
 
 
@@ -42,4 +42,4 @@ class Window:
 
     def size(self, slots: int) -> int:
         """Entries to hold for a pool that runs `slots` at once."""
-        return max(slots, min(MOST, int(self._rate * LOOK_AHEAD)))
+        return max(slots, min(MAX_WINDOW, int(self._rate * LOOK_AHEAD)))

@@ -14,7 +14,7 @@ import workers.bundles
 from handlers import Batch, BatchContext, Context, Event, handles
 
 if "BENCH_ONE_A_REQUEST" in os.environ:
-    workers.bundles.MOST = 1
+    workers.bundles.MAX_BUNDLE = 1
 
 
 @handles(events.NOOP)

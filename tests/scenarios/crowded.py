@@ -16,7 +16,7 @@ CROWD = "vc.meeting.meeting_started_v1"
 HANGING = "im.chat.disbanded_v1"
 EVENTS, HANDLERS = 110, 10
 
-routing.GRACE = 0.5
+routing.INTERRUPT_GRACE = 0.5
 
 _everyone = threading.Barrier(EVENTS * HANDLERS)
 

@@ -22,7 +22,7 @@ from workers import routing
 DEF, ASYNC, BLOCKING, STUBBORN = "chat.def", "chat.async", "chat.blocking", "chat.stubborn"
 BATCH, AFTER_BATCH, ALONE, KEYED = "chat.batch", "chat.after_batch", "chat.alone", "chat.keyed"
 
-routing.GRACE = routing.MARGIN = 0.3
+routing.INTERRUPT_GRACE = routing.COROUTINE_MARGIN = 0.3
 
 OPTIONS: Any = {"timeout": 0.3, "max_attempts": 2, "backoff": 0.1}
 TOGETHER = Batch(size=3, wait=0.1)

@@ -6,4 +6,4 @@ import perils  # noqa: F401  # registers its handlers
 
 from workers import routing
 
-routing.GRACE = 0.5
+routing.INTERRUPT_GRACE = 0.5

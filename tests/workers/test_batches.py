@@ -7,7 +7,7 @@ import pytest
 from kombu.utils.limits import TokenBucket
 
 from handlers.batch import Batch
-from workers.batches import AHEAD, Batches
+from workers.batches import BATCHES_AHEAD, Batches
 from workers.limits import Limits
 from workers.waiting import Waiting
 
@@ -74,9 +74,9 @@ def test_a_batch_that_does_not_fill_is_ready_when_its_first_event_has_waited(
 
 
 def test_streams_are_capped_so_that_a_few_batches_wait_and_no_more(batches: Batches) -> None:
-    assert (batches.room("rows"), batches.room("single")) == (AHEAD * 3, None)
+    assert (batches.room("rows"), batches.room("single")) == (BATCHES_AHEAD * 3, None)
     batches.add(run(str(number)) for number in range(5))
-    assert batches.room("rows") == AHEAD * 3 - 5
+    assert batches.room("rows") == BATCHES_AHEAD * 3 - 5
     batches.add(run(str(number)) for number in range(5))
     assert batches.room("rows") == 0
 
@@ -115,7 +115,7 @@ def test_a_rate_limit_does_not_lift_the_bound_on_what_waits_for_its_batch() -> N
     batches = Batches(lambda event_type: event_type, {"rows": ROWS}.get)
     limits = Limits(lambda event_type: event_type, lambda _: None, {"rows": slow}.get)
     waiting = Waiting(str, limits, batches, lambda _: False)
-    assert waiting.caps([stream]) == {stream: AHEAD * 3}
+    assert waiting.caps([stream]) == {stream: BATCHES_AHEAD * 3}
     batches.add(run(name) for name in "abcdef")
     assert waiting.caps([stream]) == {stream: 0}
 
@@ -127,7 +127,7 @@ def test_types_that_share_a_stream_stop_it_when_enough_of_one_waits(kind: str) -
     waiting = Waiting(str, limits, Batches(str, {"rows": ROWS}.get), lambda run: False)
     assert waiting.caps([shared, own]) == {}
     waiting.add([run("a", "rows"), run("b", "slow")])
-    name, most = {"batches": ("rows", AHEAD * ROWS.size), "limits": ("slow", 2)}[kind]
+    name, most = {"batches": ("rows", BATCHES_AHEAD * ROWS.size), "limits": ("slow", 2)}[kind]
     waiting.add([run(f"{number}", name) for number in range(most - 1)])
     assert waiting.caps([shared, own]) == {shared: 0}
     waiting.drain()

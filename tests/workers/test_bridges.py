@@ -11,7 +11,7 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from bridge.streams import Keys
-from workers.bridges import PERIOD, SILENT, START_UP, Bridges
+from workers.bridges import LOOK_PERIOD, SILENT, START_UP, Bridges
 
 
 class Stage:
@@ -21,7 +21,7 @@ class Stage:
         self.keys = keys
         self.bridges = Bridges(redis, keys, "redis://here/3", lambda: self.now)
 
-    def look(self, later: float = PERIOD) -> list[dict[str, Any]]:
+    def look(self, later: float = LOOK_PERIOD) -> list[dict[str, Any]]:
         self.now += later
         with capture_logs() as lines:
             self.bridges.look()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from workers.unhandled import PERIOD, Burials
+from workers.unhandled import LOG_PERIOD, Burials
 
 
 def test_burials_are_told_of_at_once_and_then_counted_for_a_minute():
@@ -17,9 +17,9 @@ def test_burials_are_told_of_at_once_and_then_counted_for_a_minute():
             burials.add("a")
             burials.tell(displaced)
         burials.add("b")
-        now[0] = PERIOD
+        now[0] = LOG_PERIOD
         burials.tell(3)
-        now[0] = 2 * PERIOD
+        now[0] = 2 * LOG_PERIOD
         burials.tell(3)
     told = [(line["count"], line["types"], line["displaced"]) for line in lines]
     assert told == [(1, "a", 0), (3, "a b", 3)]

@@ -27,7 +27,7 @@ from workers import control, runner, tasks
 from workers.changes import NONE_MADE, Change, Changes, Made
 from workers.items import Item
 from workers.requests import EventTask, trace_event
-from workers.routing import GRACE, NET, OTHER, Routing
+from workers.routing import HARD_LIMIT_MARGIN, INTERRUPT_GRACE, OTHER, Routing
 
 TYPE = "vc.meeting.meeting_started_v1"
 TASK = f"feishu.{TYPE}"
@@ -142,7 +142,10 @@ def test_a_second_handler_of_a_type_changes_its_limits_in_place(folder, worker) 
     (folder / "late_long.py").write_text(HANDLER.replace("timeout=7", "timeout=70"))
     worker.told("register_handlers", module="late_long")
     assert worker.task() is task
-    assert (task.soft_time_limit, task.time_limit) == (140, 140 + GRACE + NET)
+    assert (task.soft_time_limit, task.time_limit) == (
+        140,
+        140 + INTERRUPT_GRACE + HARD_LIMIT_MARGIN,
+    )
     assert task.rate_limit == "2/s"
 
 

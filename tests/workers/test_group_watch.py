@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from workers.coverage import Coverage, Sighting
-from workers.group_watch import BEATING, SHOWN, START_UP, GroupWatch
+from workers.group_watch import BEATING, SHOWN_NAMES, START_UP, GroupWatch
 from workers.presence import AT_WORK
 
 MESSAGE, CREATED, MADE_UP = "im.message.receive_v1", "contact.user.created_v3", "im.made_up_v1"
@@ -70,9 +70,9 @@ def test_types_that_feishu_does_not_know_are_compared_too(group):
 
 
 def test_a_line_names_no_more_than_can_be_read(group):
-    others = coverage(**{f"h{number:03}": MESSAGE for number in range(SHOWN + 5)})
+    others = coverage(**{f"h{number:03}": MESSAGE for number in range(SHOWN_NAMES + 5)})
     (line,) = group.look(coverage(a=MESSAGE), others)
-    assert line["lacking"].endswith(f"h{SHOWN - 1:03} and 5 more")
+    assert line["lacking"].endswith(f"h{SHOWN_NAMES - 1:03} and 5 more")
 
 
 def test_a_queue_with_handlers_that_no_worker_reads_is_told_of_once_and_when_it_is_read(group):

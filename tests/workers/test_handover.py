@@ -15,16 +15,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from bridge.streams import Entry
 from handlers import Registry
 from workers.assembly import waiting_for
-from workers.bundles import SPAN
+from workers.bundles import BUNDLE_SECONDS
 from workers.celery_port import CeleryPool
 from workers.claims import Pending, Run
 from workers.handover import Dispatcher
-from workers.limits import MOST
+from workers.limits import MAX_PARKED
 from workers.outcomes import Outcome
-from workers.poison import SLOW
+from workers.poison import SLOW_TURN
 from workers.routing import Routing
 from workers.suspects import DRAIN
-from workers.suspects import MOST as SUSPECTS
+from workers.suspects import MAX_SUSPECTS as SUSPECTS
 
 DONE = Outcome(finished=("H",))
 IM, CONTACT = "im.message.receive_v1", "contact.user.created_v3"
@@ -207,7 +207,7 @@ def test_events_that_a_request_did_not_come_to_are_handed_over_again(quick):
     quick.hand_over(*(run(f"ev{n}") for n in range(12)))
     first = quick.requests[2]
     begun, *rest = [each.token for each in first.runs]
-    first.finish([DONE], 2 * SPAN)
+    first.finish([DONE], 2 * BUNDLE_SECONDS)
     assert quick.intake.ends == [(begun, DONE)]
     assert sorted(each.token for each in quick.waiting.ready) == rest
     assert quick.hand_over()[0][0] in rest
@@ -286,7 +286,7 @@ def test_no_alarm_rings_while_the_pool_is_full(stage):
 
 
 def test_what_is_parked_beyond_measure_is_given_back(stage):
-    stage.hand_over(*(run(f"limited{n}", LIMITED) for n in range(MOST + 3)))
+    stage.hand_over(*(run(f"limited{n}", LIMITED) for n in range(MAX_PARKED + 3)))
     assert len(stage.intake.given_back) == 2
 
 
@@ -341,13 +341,13 @@ def test_others_join_a_slow_suspect_that_has_attempts_left(stage, monkeypatch):
     assert stage.hand_over(run("suspect", attempt=3, crashes=2), last, run("other")) == [
         ["suspect"]
     ]
-    later = time.monotonic() + SLOW + 1
+    later = time.monotonic() + SLOW_TURN + 1
     monkeypatch.setattr(stage.waiting.suspects, "_clock", lambda: later)
     assert stage.hand_over() == [["other"]]
     for request in stage.requests[:2]:
         request.finish([DONE], 0.1)
     assert stage.hand_over() == [["last"]]
-    later += SLOW + 1
+    later += SLOW_TURN + 1
     assert stage.hand_over(run("another")) == [], "it may be given up if it dies now"
 
 

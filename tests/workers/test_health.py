@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.outages import FORGOTTEN, Health
+from workers.outages import FAILURE_COUNTS_FOR, Health
 
 CALM = 1.0
 
@@ -69,8 +69,8 @@ def test_what_is_asked_after_the_end_and_fails_is_another_outage(health):
 
 def test_who_failed_and_asks_nothing_more_does_not_keep_it_up_for_ever(health):
     health.failed("line", 0.0, 0.0)
-    assert not health.succeeded("keep", FORGOTTEN - 1)
-    assert health.succeeded("keep", FORGOTTEN)
+    assert not health.succeeded("keep", FAILURE_COUNTS_FOR - 1)
+    assert health.succeeded("keep", FAILURE_COUNTS_FOR)
 
 
 class Moment(float):

@@ -360,7 +360,7 @@ async def test_stopping_lets_a_handler_end_and_gives_back_the_others(stage):
 @pytest.mark.parametrize("kind", ["async def", "def"])
 async def test_what_does_not_end_within_the_grace_is_given_back_uncounted(stage, kind, monkeypatch):
     """At once if it has ended by its cancellation; a thread has a moment for its process to end."""
-    monkeypatch.setattr("workers.handover.LEAVING", 0.5)
+    monkeypatch.setattr("workers.handover.LEFT_DELAY", 0.5)
     begun, release, attempts = threading.Event(), threading.Event(), []
 
     async def wait(event: Event, context: Context) -> None:

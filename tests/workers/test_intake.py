@@ -420,7 +420,7 @@ def test_handlers_that_are_skipped_are_counted(intake, waiting, reader, guard):
 
 
 def test_a_worker_that_is_full_reads_no_more(intake, waiting, reader, monkeypatch):
-    monkeypatch.setattr("workers.held.GATHER", 5.0)  # on a slow machine the two end far apart
+    monkeypatch.setattr("workers.held.GATHER_DELAY", 5.0)  # on a slow machine the two end far apart
     reader.new.append([item(f"ev{number}") for number in range(4)])
     until(lambda: len(intake.held) == 4)
     reads = len(reader.called("read"))

@@ -12,7 +12,7 @@ from kombu.utils.limits import TokenBucket
 from bridge.streams import Entry, Keys
 from workers.batches import Batches
 from workers.claims import Pending, Run
-from workers.limits import LOOK, MOST, Bucket, Limits
+from workers.limits import MAX_PARKED, RECHECK_PERIOD, Bucket, Limits
 from workers.waiting import Waiting
 
 FREE, NARROW, RATED = "free", "narrow", "rated"
@@ -121,7 +121,7 @@ def test_however_slow_a_rate_is_it_is_looked_at_again_soon(buckets: dict[str, Bu
     assert limits.wait() is None
     limits.park(runs(2, RATED))
     assert started(limits, RATED) == ["rated0"]
-    assert limits.wait() == LOOK
+    assert limits.wait() == RECHECK_PERIOD
 
 
 def test_the_streams_of_free_tasks_are_not_capped(limits: Limits) -> None:
@@ -150,10 +150,13 @@ def test_quick_handlers_of_a_limited_task_are_given_more_ahead(
 
 
 def test_what_is_parked_beyond_measure_is_taken_out_newest_first(limits: Limits) -> None:
-    limits.park(runs(MOST + 2, NARROW))
-    assert [each.token for each in limits.excess()] == [f"narrow{MOST + 1}", f"narrow{MOST}"]
+    limits.park(runs(MAX_PARKED + 2, NARROW))
+    assert [each.token for each in limits.excess()] == [
+        f"narrow{MAX_PARKED + 1}",
+        f"narrow{MAX_PARKED}",
+    ]
     assert limits.excess() == []
-    assert limits.parked == MOST
+    assert limits.parked == MAX_PARKED
 
 
 def test_everything_can_be_taken_out(limits: Limits) -> None:

@@ -105,7 +105,7 @@ def test_a_renewal_that_fails_is_tried_again(make, monkeypatch):
         renewed.append(time.monotonic())
 
     monkeypatch.setattr(lock, "extend", extend)
-    monkeypatch.setattr("workers.locks.AGAIN", 0.05)
+    monkeypatch.setattr("workers.locks.RETRY_AFTER", 0.05)
     with lock:
         until(lambda: len(renewed) > 1)
         assert not lock.lost

@@ -9,8 +9,8 @@ from bridge.streams import Entry, Keys
 from workers.claims import Pending, Run, Settlement
 from workers.guard import Guard
 from workers.outcomes import Outcome
-from workers.poison import SLOW, is_suspect, isolate, patience, verdict
-from workers.suspects import PATIENCE
+from workers.poison import SLOW_TURN, is_suspect, isolate, patience, verdict
+from workers.suspects import LONGEST_TURN
 
 
 def run(event_id: str = "ev", attempt: int = 1, crashes: int = 0) -> Run:
@@ -127,6 +127,6 @@ def test_a_note_makes_no_state_where_there_is_none(redis: Redis, keys: Keys) -> 
 
 
 def test_others_join_a_slow_suspect_unless_its_end_may_give_it_up() -> None:
-    assert patience(run(attempt=3, crashes=2), 5) == SLOW
-    assert patience(run(attempt=5, crashes=2), 5) == PATIENCE
-    assert patience(run(attempt=6, crashes=2), 5) == PATIENCE
+    assert patience(run(attempt=3, crashes=2), 5) == SLOW_TURN
+    assert patience(run(attempt=5, crashes=2), 5) == LONGEST_TURN
+    assert patience(run(attempt=6, crashes=2), 5) == LONGEST_TURN

@@ -12,7 +12,7 @@ from bridge.streams import Entry, Keys
 from tests.workers.follower import CONTACT, IM, Follower, follower, ids
 from workers.consumer import Consumer
 from workers.pending_list import PendingList
-from workers.read_size import BYTES, FORGETTING, MOST, UNKNOWN, ReadSizes
+from workers.read_size import BYTES, FORGETTING, MAX_ENTRIES, UNKNOWN, ReadSizes
 from workers.reader import StreamReader
 
 MIB = 1024 * 1024
@@ -37,7 +37,7 @@ def test_what_a_stream_gave_of_late_tells_how_many_to_ask_for() -> None:
     assert sizes.most(["s"]) == 1
     for _ in range(100):
         sizes.note("s", 10)
-    assert sizes.most(["s"]) == MOST
+    assert sizes.most(["s"]) == MAX_ENTRIES
 
 
 def test_a_large_entry_is_remembered_for_some_reads() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from workers.relief import PATIENCE, Relief
+from workers.relief import STUCK_AFTER, Relief
 
-LATER = 10.0 + PATIENCE + 0.1
+LATER = 10.0 + STUCK_AFTER + 0.1
 
 
 def request(*, running: bool = False) -> Any:

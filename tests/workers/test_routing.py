@@ -6,7 +6,7 @@ import pytest
 
 from handlers import Batch, Registry
 from handlers.errors import RegistrationInvalid
-from workers.routing import GRACE, NET, OTHER, Routing
+from workers.routing import HARD_LIMIT_MARGIN, INTERRUPT_GRACE, OTHER, Routing
 
 
 def handler(event, context) -> None: ...
@@ -75,7 +75,10 @@ def test_a_task_has_the_most_patient_limits_of_its_handlers(registry):
     registry.register(other_handler, "im.message.receive_v1", timeout=7, max_attempts=1)
     route = Routing.of(registry).routes["feishu.im.message.receive_v1"]
     # One may be called again beside the other, until that has had its time.
-    assert (route.soft_time_limit, route.time_limit) == (14, 14 + GRACE + NET)
+    assert (route.soft_time_limit, route.time_limit) == (
+        14,
+        14 + INTERRUPT_GRACE + HARD_LIMIT_MARGIN,
+    )
     assert route.max_attempts == 2
 
 

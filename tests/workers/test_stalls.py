@@ -13,7 +13,7 @@ from tests.workers.test_business import RETRY, World, claim, end, run
 from tests.workers.test_lines import IM, Streams, Worker
 from workers.claims import Queued
 from workers.outcomes import Outcome
-from workers.stalls import STILL, Stalls, stalled
+from workers.stalls import STALLED_AFTER, Stalls, stalled
 
 DAY = Outcome(retry_after=86_400.0, error="E: later")
 
@@ -28,7 +28,7 @@ def worker(redis: Redis, keys: Keys) -> Worker:
     return Worker(redis, keys, "a")
 
 
-def later(redis: Redis, keys: Keys, seconds: float = STILL) -> None:
+def later(redis: Redis, keys: Keys, seconds: float = STALLED_AFTER) -> None:
     """As if everything had been seen so much earlier."""
     for name, noted in redis.hgetall(keys.stalls("workers")).items():
         since, _, rest = noted.partition(b"|")
@@ -54,7 +54,7 @@ def test_a_line_whose_first_waits_long_is_told_of_once_and_shown(redis, keys, st
     run = worker.held[0]
     worker.end(DAY)
     assert told(worker) == []
-    later(redis, keys, STILL - 60)
+    later(redis, keys, STALLED_AFTER - 60)
     met_again(worker)
     assert told(worker) == []
     later(redis, keys)
@@ -62,7 +62,7 @@ def test_a_line_whose_first_waits_long_is_told_of_once_and_shown(redis, keys, st
     (line,) = told(worker)
     assert line["event"] == "line.stalled"
     assert (line["event_id"], line["entry"]) == ("x-0", run.pending.entry_id)
-    assert line["since"] >= 2 * STILL - 60
+    assert line["since"] >= 2 * STALLED_AFTER - 60
     assert "its retry, due in 86" in line["waits_for"]
     assert f"XACK {keys.stream(IM)} workers {run.pending.entry_id}" in line["hint"]
     assert len(line["key"]) == 12, "a hash: a key may be anything"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from structlog.testing import capture_logs
 
-from workers.stray import LINES, PERIOD, Refusals, Unread
+from workers.stray import LINES_PER_PERIOD, LOG_PERIOD, Refusals, Unread
 
 MESSAGE = SimpleNamespace(
     headers={"task": "t" * 1000, "id": ["odd"]}, content_type=7, body=b"canary", delivery_info={}
@@ -17,11 +17,11 @@ def test_messages_beyond_measure_are_counted_and_told_of_later() -> None:
     now = 100.0
     refusals = Refusals(lambda: now)
     with capture_logs() as said:
-        for _ in range(LINES + 5):
+        for _ in range(LINES_PER_PERIOD + 5):
             refusals.tell(ValueError("no"), "im", MESSAGE)
-        now += PERIOD
+        now += LOG_PERIOD
         refusals.tell(ValueError("no"), "im")
-    assert len(said) == LINES + 1
+    assert len(said) == LINES_PER_PERIOD + 1
     assert said[-1]["untold"] == 5
 
 
@@ -42,7 +42,7 @@ def test_lists_that_nobody_reads_are_told_of_once_and_their_growth_once_a_period
     with capture_logs() as said:
         for waiting["im"] in (1, 1, 2, 3):
             unread.look(consumer)
-        now += PERIOD
+        now += LOG_PERIOD
         unread.look(consumer)
         waiting["card"] = 1
         unread.look(consumer)

@@ -7,7 +7,7 @@ import structlog
 
 from bridge.streams import Entry
 from workers.claims import Pending, Run
-from workers.suspects import DRAIN, MOST, OTHERS_TURN, PATIENCE, Suspects
+from workers.suspects import DRAIN, LONGEST_TURN, MAX_SUSPECTS, OTHERS_TURN, Suspects
 
 
 def run(event_id: str) -> Run:
@@ -116,7 +116,7 @@ def test_a_pool_that_does_not_become_empty_stands_still_for_moments_only(
                 assert longest <= DRAIN * 2
     assert taken == A
     assert [line["event"] for line in lines] == ["suspect.not_alone"]
-    assert longest == pytest.approx(PATIENCE)
+    assert longest == pytest.approx(LONGEST_TURN)
     assert still < total * 0.7
     assert not suspects.reserved, "others go on beside both"
 
@@ -125,13 +125,16 @@ def test_one_that_cannot_start_yet_keeps_the_pool_empty(suspects: Suspects, cloc
     suspects.add(A)
     assert suspects.take(0, others=True) == A
     suspects.put_back(A)
-    clock.now += PATIENCE
+    clock.now += LONGEST_TURN
     assert suspects.reserved
     assert suspects.take(0, others=True) == A
 
 
 def test_what_is_beyond_measure_is_taken_out_the_last_first(suspects: Suspects) -> None:
-    for number in range(MOST + 2):
+    for number in range(MAX_SUSPECTS + 2):
         suspects.add(run(f"ev{number}"))
-    assert [each.token for each in suspects.excess()] == [f"ev{MOST + 1}", f"ev{MOST}"]
+    assert [each.token for each in suspects.excess()] == [
+        f"ev{MAX_SUSPECTS + 1}",
+        f"ev{MAX_SUSPECTS}",
+    ]
     assert suspects.excess() == []

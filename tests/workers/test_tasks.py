@@ -9,7 +9,7 @@ from celery import Celery
 
 from handlers import Registry, Retry
 from workers import tasks
-from workers.bundles import SPAN
+from workers.bundles import BUNDLE_SECONDS
 from workers.items import Item
 from workers.requests import EventTask
 from workers.routing import Routing
@@ -44,7 +44,7 @@ def task(handled: list[str], monkeypatch: pytest.MonkeyPatch) -> EventTask:
 
     def handle(event, context) -> None:
         handled.append(event.id)
-        clock.now += 2 * SPAN if event.body["text"] == "slow" else SPAN / 100
+        clock.now += 2 * BUNDLE_SECONDS if event.body["text"] == "slow" else BUNDLE_SECONDS / 100
         if event.body["text"] == "retry":
             raise Retry
 
@@ -58,14 +58,14 @@ def test_every_event_has_its_outcome_in_order(task: EventTask, handled: list[str
     outcomes, longest = task.run([item("a"), item("b", "retry"), item("c")])
     assert [outcome.verdict for outcome in outcomes] == ["done", "retry", "done"]
     assert handled == ["a", "b", "c"]
-    assert 0 < longest < SPAN
+    assert 0 < longest < BUNDLE_SECONDS
 
 
 def test_events_behind_a_slow_one_are_left_for_others(task: EventTask, handled: list[str]) -> None:
     outcomes, longest = task.run([item("a"), item("b", "slow"), item("c"), item("d")])
     assert len(outcomes) == 2
     assert handled == ["a", "b"]
-    assert longest > SPAN
+    assert longest > BUNDLE_SECONDS
 
 
 async def test_a_task_tells_the_runner_how_old_an_event_is(task: EventTask) -> None:

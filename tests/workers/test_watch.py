@@ -12,7 +12,7 @@ import structlog
 
 from handlers import Context, Registry
 from handlers.registry import Registration
-from workers.watch import TOLERANCE, Watch
+from workers.watch import OVERRUN_AFTER, Watch
 
 TYPE = "im.message.receive_v1"
 
@@ -49,7 +49,7 @@ def test_who_runs_past_its_timeout_is_told_of_once_and_when_it_has_ended(
 ) -> None:
     begun = time.monotonic() - 4
     call = watch.begin(registration, None, context(begun))
-    watch.look(begun + 2 + TOLERANCE / 2)
+    watch.look(begun + 2 + OVERRUN_AFTER / 2)
     assert lines == []
     watch.look(begun + 3.5)
     watch.look(begun + 3.6)

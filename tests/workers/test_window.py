@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.window import LOOK_AHEAD, MOST, Window
+from workers.window import LOOK_AHEAD, MAX_WINDOW, Window
 
 
 def settled(rate: float, seconds: float = 5.0, step: float = 0.01) -> Window:
@@ -43,4 +43,4 @@ def test_the_window_is_bounded_whatever_happens(steps):
     for count, elapsed in steps:
         now += elapsed
         window.settled(count, now)
-        assert 3 <= window.size(3) <= MOST
+        assert 3 <= window.size(3) <= MAX_WINDOW

@@ -41,7 +41,7 @@ def scale() -> None:
     """Shorten what takes tens of seconds."""
     import workers.routing
 
-    workers.routing.MARGIN, workers.routing.GRACE = MARGIN, GRACE
+    workers.routing.COROUTINE_MARGIN, workers.routing.INTERRUPT_GRACE = MARGIN, GRACE
     import bridge.liveness
 
     bridge.liveness.PONG_TIMEOUT = PONG_TIMEOUT
