@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ from bridge.service import Service
 from bridge.setting_types import Switch
 from bridge.settings import BridgeSettings
 from handlers.errors import RegistrationInvalid
+from handlers.middleware import Middleware
+from handlers.options import Options
 from handlers.overlap import shared_types
 from handlers.registry import Registry
 from handlers.registry import registry as decorated
@@ -101,7 +103,7 @@ class Builder:
         """
         return self.configure(multi_handler=True, parallel_handlers=parallel)
 
-    def add_handler(self, handler: object, *event_types: str, **options: Any) -> Self:
+    def add_handler(self, handler: object, *event_types: str, **options: Unpack[Options]) -> Self:
         """Have a handler run for these types.
 
         Args:
@@ -120,7 +122,7 @@ class Builder:
         self._registry.register(handler, *(event_types or types), **chosen)
         return self
 
-    def set_default_handler(self, handler: object, **options: Any) -> Self:
+    def set_default_handler(self, handler: object, **options: Unpack[Options]) -> Self:
         """Have a handler run for all types that no other covers; else they are logged.
 
         Raises:
@@ -131,7 +133,7 @@ class Builder:
         self._has_default = True
         return self
 
-    def use(self, middleware: object) -> Self:
+    def use(self, middleware: Middleware | type[Middleware]) -> Self:
         """Have a middleware around every handler, inside those used before.
 
         Raises:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack
 
 import pytest
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bridge.local.feishu import LocalFeishu
     from bridge.local.pushes import Attempt, Push
     from bridge.local.valkey import EmbeddedRedis
+    from handlers.options import Options
 
 PATIENCE = 10.0
 """Seconds that waiting takes at most, unless told otherwise."""
@@ -186,7 +187,7 @@ class Flybridge:
         self._service: Service | None = None
         self._until_end = until_end
 
-    def add_handler(self, handler: object, *types: str, **options: Any) -> Flybridge:
+    def add_handler(self, handler: object, *types: str, **options: Unpack[Options]) -> Flybridge:
         """Register a handler, as `Registry.register` does; before the first push or later.
 
         Raises:

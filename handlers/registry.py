@@ -6,15 +6,18 @@ Reads are lock-free and cached per type; every change takes the lock and drops t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar, Unpack
 
+from handlers.base import Context, Handler
+from handlers.batch import BatchContext
 from handlers.default import LogUnhandled
 from handlers.errors import RegistrationInvalid
+from handlers.event import Event
 from handlers.loggers import get_logger
-from handlers.middleware import layer_of
+from handlers.middleware import Middleware, layer_of
 from handlers.options import Options
 from handlers.overlap import shared_types
 from handlers.patterns import check, warn_of_aliases, warn_of_misspelling
@@ -29,7 +32,15 @@ log = get_logger("handlers.registry")
 
 _MAX_CACHED = 1024  # a sender can make up types without end
 
-GivenT = TypeVar("GivenT")
+_BatchResults = Sequence[object] | None
+DecoratedT = TypeVar(
+    "DecoratedT",
+    bound=type[Handler]
+    | Callable[[], Handler]
+    | Callable[[Event, Context], object]
+    | Callable[[list[Event], BatchContext], _BatchResults | Awaitable[_BatchResults]],
+)
+MiddlewareT = TypeVar("MiddlewareT", bound=Middleware | type[Middleware])
 
 
 class Registry:
@@ -47,7 +58,9 @@ class Registry:
         self.revision = 0
         """Grows with every change."""
 
-    def handles(self, *patterns: str, **options: Unpack[Options]) -> Callable[[GivenT], GivenT]:
+    def handles(
+        self, *patterns: str, **options: Unpack[Options]
+    ) -> Callable[[DecoratedT], DecoratedT]:
         """Decorate a Handler class or a function to register it; options as in `register`.
 
         Raises:
@@ -58,7 +71,7 @@ class Registry:
                 "handles was used without event types; write @handles('im.message.receive_v1')"
             )
 
-        def decorate(given: GivenT) -> GivenT:
+        def decorate(given: DecoratedT) -> DecoratedT:
             self.register(given, *patterns, **options)
             return given
 
@@ -102,7 +115,7 @@ class Registry:
         self._cache, self._composed = {}, {}
         self.revision += 1
 
-    def use(self, middleware: GivenT) -> GivenT:
+    def use(self, middleware: MiddlewareT) -> MiddlewareT:
         """Have a middleware around every handler, the default too, within those used before.
 
         Args:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from bridge.builder import Builder
 from handlers import Batch, BatchContext, Event, Handler
+from handlers.payloads.im import MessageReceived
 
 
 class SaveMessages(Handler):
@@ -11,13 +12,13 @@ class SaveMessages(Handler):
     batch = Batch(size=100, wait=0.05)  # whichever comes first
 
     async def handle(
-        self, events: Sequence[Event], context: BatchContext
+        self, events: Sequence[Event[MessageReceived]], context: BatchContext
     ) -> list[Exception | None]:
         """None for what was saved; an exception, and only that event is tried again."""
         print(f"saving {len(events)} at once")
         return [self.problem_of(event) for event in events]
 
-    def problem_of(self, event: Event) -> Exception | None:
+    def problem_of(self, event: Event[MessageReceived]) -> Exception | None:
         return None if event.payload.message.chat_id else ValueError("no chat")
 
 

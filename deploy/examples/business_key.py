@@ -5,13 +5,14 @@ Seed: IdempotentFeishuEventHandler, which its package has and its document does 
 
 from bridge.builder import Builder
 from handlers import Context, Event, Handler
+from handlers.payloads.im import MessageReceived
 
 
 class Charge(Handler):
     event_types = "im.message.receive_v1"
     dedup_by = "body.message.message_id"
 
-    async def handle(self, event: Event, context: Context) -> None:
+    async def handle(self, event: Event[MessageReceived], context: Context) -> None:
         print(f"charged for {event.payload.message.message_id}")
 
 

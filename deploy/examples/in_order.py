@@ -5,13 +5,14 @@ import json
 
 from bridge.builder import Builder
 from handlers import Context, Event, Handler
+from handlers.payloads.im import MessageReceived
 
 
 class Converse(Handler):
     event_types = "im.message.receive_v1"
     ordered_by = "body.message.chat_id"
 
-    async def handle(self, event: Event, context: Context) -> None:
+    async def handle(self, event: Event[MessageReceived], context: Context) -> None:
         message = event.payload.message
         await asyncio.sleep(0.01)  # even so nothing overtakes within a chat
         print(f"{message.chat_id} {json.loads(message.content)['text']}")

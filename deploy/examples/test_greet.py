@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from handlers import Context, Event, Handler, Retry
+from handlers.payloads.im import MessageReceived
 from handlers.testing import run
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ MESSAGE = "im.message.receive_v1"
 class Greet(Handler):
     event_types = MESSAGE
 
-    def handle(self, event: Event, context: Context) -> str:
+    def handle(self, event: Event[MessageReceived], context: Context) -> str:
         if "later" in event.payload.message.content:
             raise Retry(after=30)
         return f"hello, {event.payload.message.chat_id}"

@@ -10,8 +10,8 @@ from handlers.payloads import contact
 class UserCreated(Handler):
     """Somebody joined the company."""
 
-    def handle(self, event: Event, context: Context) -> None:
-        payload: contact.UserChanged = event.payload
+    def handle(self, event: Event[contact.UserChanged], context: Context) -> None:
+        payload = event.payload
         context.logger.info(
             "user.created",
             departments=len(payload.object.department_ids),

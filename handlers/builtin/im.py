@@ -10,8 +10,8 @@ from handlers.payloads import im
 class ReceiveMessage(Handler):
     """Somebody wrote to the bot, or in a chat it is in."""
 
-    def handle(self, event: Event, context: Context) -> None:
-        payload: im.MessageReceived = event.payload
+    def handle(self, event: Event[im.MessageReceived], context: Context) -> None:
+        payload = event.payload
         context.logger.info(
             "message.received",
             message_id=payload.message.message_id,
@@ -26,8 +26,8 @@ class ReceiveMessage(Handler):
 class MessageRead(Handler):
     """Somebody read what the bot wrote to them."""
 
-    def handle(self, event: Event, context: Context) -> None:
-        payload: im.MessageRead = event.payload
+    def handle(self, event: Event[im.MessageRead], context: Context) -> None:
+        payload = event.payload
         context.logger.info("message.read", message_ids=payload.message_id_list)
 
 
@@ -35,8 +35,8 @@ class MessageRead(Handler):
 class UserAddedToGroup(Handler):
     """People came into a group that the bot is in."""
 
-    def handle(self, event: Event, context: Context) -> None:
-        payload: im.ChatMembersChanged = event.payload
+    def handle(self, event: Event[im.ChatMembersChanged], context: Context) -> None:
+        payload = event.payload
         context.logger.info(
             "chat_members.added", chat_id=payload.chat_id, members=len(payload.users)
         )
@@ -46,8 +46,8 @@ class UserAddedToGroup(Handler):
 class UserRemovedFromGroup(Handler):
     """People left a group that the bot is in, or were removed."""
 
-    def handle(self, event: Event, context: Context) -> None:
-        payload: im.ChatMembersChanged = event.payload
+    def handle(self, event: Event[im.ChatMembersChanged], context: Context) -> None:
+        payload = event.payload
         context.logger.info(
             "chat_members.removed", chat_id=payload.chat_id, members=len(payload.users)
         )

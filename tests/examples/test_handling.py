@@ -13,10 +13,19 @@ from tests.waiting import eventually
 
 async def test_a_handler_of_ones_own_handles_a_type_of_ones_own(play: Player, stage: Stage) -> None:
     example = await play.connected("custom_handler")
-    envelope = message()
-    envelope["header"]["event_type"] = "custom.event.example_v1"
-    await done(stage, envelope)
-    await example.said('"custom_event.handled"')
+    fitting, unfit = message(), message()
+    for envelope, number in ((fitting, 7), (unfit, "private")):
+        envelope["header"]["event_type"] = "custom.event.example_v1"
+        envelope["event"] = {"number": number}
+    await done(stage, fitting)
+    await example.said('"custom_event.handled"', '"number": 7')
+
+    ids = stage.push(unfit)
+    await eventually(lambda: stage.states(ids) == {"dead": 1})
+    (letter,) = stage.dead_letters("workers")
+    assert (letter["reason"], letter["event_id"]) == ("rejected", ids[0])
+    assert "does not fit CustomEvent: number: Input should be a valid integer" in letter["error"]
+    assert not example.says("private")
     assert await example.ended() == 0
 
 
