@@ -1,5 +1,6 @@
-"""The app secret as it is now: a file is read again for every discovery, so that a secret which was
-changed in the console and in the file is used without a restart."""
+"""The app secret. A secret file is read again for each discovery, so that a changed secret is used
+without a restart.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +17,11 @@ log = get_logger("bridge.app_secret")
 
 
 class AppSecret:
-    """The secret of one app.
+    """The App Secret of one app.
 
     Args:
-        secret: what the settings held when they were loaded.
-        file: where it came from; None, or no regular file (a pipe can be read once only): it stays.
+        secret: the secret that the settings held.
+        file: the file it came from, read again by `current`. A pipe can be read only once.
     """
 
     def __init__(self, secret: str, file: Path | None = None) -> None:
@@ -29,7 +30,7 @@ class AppSecret:
         self._trouble = ""
 
     def current(self) -> str:
-        """The secret to use now: that of the file, or the last one that could be read."""
+        """The secret to use now. If the file cannot be read, the last one stays in use."""
         read = self._read(self._file) if self._file is not None else ""
         if read not in ("", self._secret):
             self._secret = read
@@ -37,11 +38,11 @@ class AppSecret:
         return self._secret
 
     def has_changed(self) -> bool:
-        """Whether `current` would give another secret than the last time."""
+        """Whether `current` would return another secret than the last time."""
         return self._file is not None and self._read(self._file) not in ("", self._secret)
 
     def _read(self, file: Path) -> str:
-        """The file's content; empty when there is none, which is logged once."""
+        """The file's content; empty when it cannot be read, which is logged once."""
         secret = trouble = ""
         try:
             secret = read_secret(file)
@@ -55,10 +56,10 @@ class AppSecret:
 
 
 def read_secret(file: Path) -> str:
-    """The secret that a file holds, without what surrounds it.
+    """The secret in a file, without surrounding whitespace.
 
     Raises:
-        FileUnreadable: it holds none.
+        FileUnreadable: the file holds no secret, or more than one.
     """
     secret = read_text(file).strip()
     if not secret:

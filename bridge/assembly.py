@@ -1,4 +1,4 @@
-"""Puts a bridge together from its settings: composition only. What it does is in `supervisor`."""
+"""Builds a bridge from its settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = get_logger("bridge.assembly")
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """Asks Feishu for an endpoint with the credentials of one app, the secret as it is now."""
+    """Asks Feishu for an endpoint, with the current secret of the app."""
 
     base_url: str
     app_id: str
@@ -52,7 +52,7 @@ class Discovery:
 
 
 def heartbeat(settings: BridgeSettings) -> Heartbeat:
-    """The heartbeat of a bridge that has not pinged yet."""
+    """Statistics for a bridge that has not pinged yet."""
     return Heartbeat(longest=settings.ping_interval, silence=settings.pong_alarm)
 
 
@@ -65,17 +65,16 @@ async def assembled(
     on_asked: Callable[[], None],
     traced: bool,
 ) -> AsyncIterator[Supervisor]:
-    """A bridge that has not begun; its Redis is fit, its port for health and status served.
+    """A bridge that is ready to run. Its Redis was checked, and its ops port is served.
 
     Args:
-        heartbeat: to go on with.
-        lifecycle: who is told of what happens.
-        on_asked: called after each of a standby's questions for the lease.
+        on_asked: called after each lease call of a standby.
         traced: whether spans are made.
 
     Raises:
         SettingsInvalid: the proxy is not supported.
-        RedisUnreachable, RedisUnfit, PortTaken: there will be no bridge.
+        RedisUnreachable, RedisUnfit: Redis cannot be used.
+        PortTaken: the ops port cannot be had.
     """
     redaction.keep_secret(settings.secrets)
     _tell_of_proxies(settings)
@@ -121,7 +120,7 @@ def _timing(settings: BridgeSettings) -> Timing:
 
 
 def _pace(settings: BridgeSettings) -> Pace:
-    """With patience for two attempts, however long the operator lets one take."""
+    """With a patience of two attempts, if the operator allows long ones."""
     pace = Pace()
     return replace(pace, patience=pace.patience * max(1.0, settings.connection_timeout / QUICK))
 

@@ -1,7 +1,7 @@
-"""Tells of events that wait too long: held past the retention, read by no group, without a worker.
+"""Reports events that wait too long: older than the retention, read by no group, without a worker.
 
-It is shown where each group stands in each stream, once a round of trimming, and logs what has
-changed since the last round: one line a group, however many streams it is about.
+It is told once per trimming round where each group stands in each stream, and logs what changed
+since the last round: one line per group, however many streams are concerned.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Kind = Literal["unread", "unsettled", "retry"]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Where a group stands in one stream; with an empty name, that no group reads it."""
+    """A consumer group's position in one stream. The name is empty if no group reads the stream."""
 
     stream: str
     name: str
@@ -52,17 +52,17 @@ class Group:
     """Id of the oldest entry it has not read; empty when there is none."""
 
     def holds_pending(self, before: float) -> bool:
-        """Whether it was given something published before this Unix ms and still needs it."""
+        """Whether an entry published before this Unix ms was delivered and is not acknowledged."""
         return bool(self.oldest_pending) and published(self.oldest_pending) < before
 
     def holds_unread(self, before: float) -> bool:
-        """Whether it has not read something published before this Unix ms."""
+        """Whether an entry published before this Unix ms has not been read."""
         return bool(self.oldest_unread) and published(self.oldest_unread) < before
 
     def held(self, before: float) -> Held | None:
-        """What it holds back that was published before this Unix ms.
+        """The oldest entry published before this Unix ms that the group holds back.
 
-        The unread counts more: behind it nothing at all is trimmed.
+        Unread entries come first: nothing behind them is trimmed.
         """
         if self.holds_unread(before):
             return Held(self, "unread", self.oldest_unread)
@@ -73,7 +73,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Why a group holds entries of a stream back, and which is the oldest."""
+    """The oldest entry that a group holds back in a stream, and why."""
 
     group: Group
     kind: Kind
@@ -81,16 +81,14 @@ class Held:
 
     @property
     def place(self) -> tuple[str, str, Kind]:
-        """Stream, group and kind: what is told once."""
+        """Stream, group and kind: each is logged once."""
         return self.group.stream, self.group.name, self.kind
 
 
 class Backlog:
-    """What waits too long in the streams of one app.
+    """Finds and logs what waits too long in the streams of one app.
 
     Args:
-        redis: a client.
-        keys: of the app.
         retention: seconds.
     """
 
@@ -105,7 +103,7 @@ class Backlog:
 
     @property
     def lagging(self) -> int:
-        """Pairs of stream and group that hold entries past the retention."""
+        """Pairs of stream and group that hold back entries older than the retention."""
         return sum(name != NOBODY for _, name, _ in self._late)
 
     @property
@@ -119,19 +117,19 @@ class Backlog:
         return len(self._alone)
 
     def forget(self) -> None:
-        """Nobody looks any more: what was known says nothing about later."""
+        """Forget everything, when nobody looks any more."""
         self._late.clear()
         self._alone.clear()
 
     async def look(self, round_: Mapping[str, Sequence[Group]], now: int) -> None:
-        """Tell of groups that begin or cease to hold entries back, or to have workers.
+        """Log which groups begin or cease to hold entries back, or to have workers.
 
         Args:
-            round_: stream -> its groups; a stream that is missing is as it was.
+            round_: stream -> its groups; a stream that is missing has not changed.
             now: Unix ms by Redis' clock.
 
         Raises:
-            redis.RedisError: some was not told; it will be at the next look.
+            redis.RedisError: something was not logged; the next call does it.
         """
         groups = [group for each in round_.values() for group in each]
         held = [one for group in groups if (one := group.held(now - self._patience(group) * 1000))]
@@ -153,7 +151,7 @@ class Backlog:
             await self._warn(sorted(several, key=lambda one: published(one.entry_id)), now)
 
     async def _warn(self, several: Sequence[Held], now: int) -> None:
-        """One line for one group: the oldest first."""
+        """Log one line for a group, about its oldest entry."""
         oldest = several[0]
         group, stream = oldest.group, oldest.group.stream
         rows: Any = await self._redis.xrange(stream, oldest.entry_id, oldest.entry_id)
@@ -253,5 +251,5 @@ def published(entry_id: str) -> int:
 
 
 def text(name: bytes) -> str:
-    """Names that someone made by hand may be anything."""
+    """A name as text; names made by hand may hold any bytes."""
     return name.decode(errors="replace")

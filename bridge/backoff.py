@@ -1,4 +1,4 @@
-"""When to connect to Feishu again, and whether: delays, and how many attempts may fail."""
+"""Decides when, and whether, to connect to Feishu again: delays, and how many attempts may fail."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OFF = (
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long what may take on the way to Feishu; seconds."""
+    """Durations on the way to Feishu, in seconds."""
 
     patience: float = 60.0
     """A leader without a connection for so long lets another host try."""
@@ -40,9 +40,7 @@ class Pace:
 
 
 class Backoff:
-    """The delays between attempts to connect: random from 0 to a bound that doubles.
-
-    `reset` after a success.
+    """Random delays between attempts to connect, from 0 to a bound that doubles with each failure.
 
     Args:
         first: seconds; upper bound of the first delay.
@@ -56,7 +54,7 @@ class Backoff:
         self._first = self._bound = min(first, LONGEST_DELAY)
 
     def next(self) -> float:
-        """Seconds to wait: anything from 0 to a bound that doubles each time up to `cap`."""
+        """Seconds to wait before the next attempt; `cap` at most."""
         bound = min(self._bound, self.cap)
         self._bound = min(self._bound * 2, LONGEST_DELAY)
         return self._chance() * bound
@@ -65,18 +63,17 @@ class Backoff:
         self._bound = self._first
 
     def limit(self, interval: float) -> None:
-        """Cap delays by the server's ReconnectInterval; at least `first`."""
+        """Cap delays at the server's ReconnectInterval, but not below `first`."""
         self.cap = min(max(interval, self._first), LONGEST_DELAY)
 
 
 class Attempts:
-    """Decides whether to connect again after an end or a failure, as the settings have it.
-
-    It counts attempts that failed in a row, over all leaderships of a process.
+    """Decides whether to connect again after an end or a failure.
 
     Args:
         auto_reconnect: False: one connection, and no attempt after a failed one.
-        most: failed attempts in a row after which there is no other; 0: no limit.
+        most: failed attempts in a row, over all leaderships, after which there is no other; 0: no
+            limit.
     """
 
     def __init__(self, *, auto_reconnect: bool = True, most: int = 0) -> None:
@@ -87,17 +84,17 @@ class Attempts:
         self._most = most
 
     def succeeded(self) -> None:
-        """A connection has lasted: those that failed before it do not count any more."""
+        """A connection has lasted: forget the failures before it."""
         self._failed = 0
 
     def ended(self, reason: str, *, brief: bool) -> None:
-        """A connection has ended without our will.
+        """A connection has ended against our will.
 
         Args:
-            brief: it had hardly begun, so it counts as an attempt that failed.
+            brief: it ended so soon that it counts as a failed attempt.
 
         Raises:
-            ConnectionOver: there is to be no other.
+            ConnectionOver: the settings allow no further attempt.
         """
         if not self._auto_reconnect:
             raise ConnectionOver(f"The connection to Feishu has ended ({reason}); {_OFF}")
@@ -108,7 +105,7 @@ class Attempts:
         """An attempt failed.
 
         Raises:
-            ConnectionOver: there is to be no other.
+            ConnectionOver: the settings allow no further attempt.
         """
         if not self._auto_reconnect:
             raise ConnectionOver(f"No connection to Feishu ({error}); {_OFF}") from error

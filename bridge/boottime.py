@@ -1,7 +1,7 @@
-"""The clock for everything that runs out in Redis meanwhile: leases of the app and of events.
+"""A monotonic clock that runs on while the machine is suspended, as Redis' clock does.
 
-Like `time.monotonic`, it is never put back or forward; unlike that, it goes on while the machine
-is suspended, as Redis' clock does. Who wakes up knows at once that its leases have run out.
+Leases of the app and of events are measured by it: a process that wakes up sees at once that its
+leases have run out.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ _CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def boottime() -> float:
-    """Seconds since some moment in the past; of `time.monotonic` where there is no such clock."""
+    """Seconds; those of `time.monotonic` on systems without this clock."""
     return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)

@@ -1,4 +1,4 @@
-"""The bounds of settings that the code behind them shares. Constants only."""
+"""The bounds of settings that other code shares."""
 
 from __future__ import annotations
 

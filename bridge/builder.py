@@ -1,7 +1,4 @@
-"""Builds a service: a bridge and, unless told otherwise, a worker for its events in one process.
-
-Composition root: it may import all, and nobody imports it.
-"""
+"""Builds a service: a bridge and, unless told otherwise, a worker for its events in one process."""
 
 from __future__ import annotations
 
@@ -40,7 +37,7 @@ __all__ = [
 
 
 class ServiceSettings(BridgeSettings):
-    """What a service needs: what a bridge does, and how its handlers share the types."""
+    """The settings of a service: those of a bridge, and whether handlers share types."""
 
     multi_handler: Switch = Field(
         False, description="give true to let several handlers share an event type, else false"
@@ -52,11 +49,11 @@ class Builder:
 
         Builder().configure_from("settings.yaml").add_handler(Greet).build().run()
 
-    What is configured later wins over what was configured earlier; all of it wins over the
-    environment (`FLYBRIDGE_*`), that over `.env`, and that over the defaults.
+    Later configuration wins over earlier. All of it wins over the environment (`FLYBRIDGE_*`),
+    which wins over `.env` and the defaults.
 
-    A mistake that can be seen at once is an exception at once. What depends on the whole is told by
-    `build`, all of it together. Every method but `build` returns the builder.
+    A mistake that can be seen at once raises at once. `build` reports all others together. Every
+    method but `build` returns the builder.
     """
 
     def __init__(self) -> None:
@@ -69,13 +66,14 @@ class Builder:
     def configure_from(
         self, source: str | Path | Mapping[str, Any] | None, section: str = SECTION
     ) -> Self:
-        """Take the settings of a section of a file, or of a mapping.
+        """Take the settings in a section of a file or a mapping.
 
         Args:
-            source: a .toml, .json, .yaml or .yml file; None: nothing besides the environment.
-            section: `Production:WebSocket` is the section `WebSocket` in `Production`; '' is all.
-                A section `WebSocket` in it counts as part of it, and app id and secret that it
-                lacks are taken from the sections around it.
+            source: a .toml, .json, .yaml or .yml file, or a mapping; None: only the environment
+                counts.
+            section: `Production:WebSocket` is the section `WebSocket` in `Production`; '' is the
+                top. A section `WebSocket` inside the section counts as part of it. App id and
+                secret may also stand in the sections around it.
 
         Raises:
             SettingsInvalid: no such file or section, or an option that does not exist.
@@ -95,23 +93,22 @@ class Builder:
         return self._take(tuple(Written(name, value, name) for name, value in options.items()))
 
     def use_multi_handler(self, *, parallel: bool | None = None) -> Self:
-        """Let several handlers share an event type; else two for one type are a mistake.
+        """Allow several handlers for an event type; otherwise two are a mistake.
 
         Args:
-            parallel: run them side by side (the default), or False: one after the other, in the
-                order in which they were added. None leaves what was configured.
+            parallel: True: run them side by side (the default). False: one after the other, in the
+                order in which they were added. None: as configured.
         """
         return self.configure(multi_handler=True, parallel_handlers=parallel)
 
     def add_handler(self, handler: object, *event_types: str, **options: Unpack[Options]) -> Self:
-        """Have a handler run for these types.
+        """Register a handler.
 
         Args:
             handler: a Handler subclass or instance, a function without parameters that returns one,
                 or a function(event, context).
-            event_types: types or patterns; none: those it was decorated with by `@handles`, else
-                its `event_types`.
-            options: as for `@handles`; they win over those it was decorated with.
+            event_types: types or patterns; none: those given to `@handles`, else its `event_types`.
+            options: as for `@handles`; they win over those given there.
 
         Raises:
             RegistrationInvalid: it is no handler, has no types, or an option is wrong.
@@ -123,7 +120,7 @@ class Builder:
         return self
 
     def set_default_handler(self, handler: object, **options: Unpack[Options]) -> Self:
-        """Have a handler run for all types that no other covers; else they are logged.
+        """Register a handler for all types that no other handler covers.
 
         Raises:
             RegistrationInvalid: it is no handler, or an option is wrong.
@@ -134,20 +131,20 @@ class Builder:
         return self
 
     def use(self, middleware: Middleware | type[Middleware]) -> Self:
-        """Have a middleware around every handler, inside those used before.
+        """Run a middleware around every handler, inside the middlewares added before.
 
         Raises:
-            RegistrationInvalid: it is none.
+            RegistrationInvalid: it is no middleware.
         """
         self._refuse_if_built()
         self._registry.use(middleware)
         return self
 
     def apply(self, change: Callable[[Self], object]) -> Self:
-        """Call `change`, a plain function, with the builder: for what depends on conditions.
+        """Call `change(builder)`, for configuration that depends on conditions.
 
         Raises:
-            SettingsInvalid: it is none.
+            SettingsInvalid: it is no plain function.
         """
         self._refuse_if_built()
         if not callable(change) or inspect.iscoroutinefunction(change):
@@ -156,13 +153,13 @@ class Builder:
         return self
 
     def bridge_only(self) -> Self:
-        """Run no handlers here: `flybridge worker` does, in processes of its own."""
+        """Run no handlers in this process; `flybridge worker` processes do."""
         self._refuse_if_built()
         self._runs_handlers = False
         return self
 
     def build(self) -> Service:
-        """The service, not started. The builder is used up: its handlers are the service's.
+        """Build the service, without starting it. The builder cannot be used any more.
 
         Raises:
             SettingsInvalid: every problem of settings and handlers.
@@ -217,7 +214,7 @@ class Builder:
 
 
 def service_with_single_handler(handler: object, *event_types: str, **options: Any) -> Service:
-    """A service with one handler; types as in `add_handler`, options as in `configure`.
+    """A service with one handler. Types as in `add_handler`, options as in `configure`.
 
     Raises:
         SettingsInvalid, RegistrationInvalid: see `Builder`.
@@ -242,7 +239,7 @@ def service_from(
     section: str = SECTION,
     handlers: Iterable[object] = (),
 ) -> Service:
-    """A service as a file or a mapping says; without handlers only a bridge.
+    """A service with the settings of a file or a mapping; without handlers it is only a bridge.
 
     Raises:
         SettingsInvalid, RegistrationInvalid: see `Builder`.

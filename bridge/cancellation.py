@@ -1,4 +1,4 @@
-"""Makes up for cancellations that Python 3.11 loses. Not needed from Python 3.12 on.
+"""Restores cancellations that Python 3.11 loses. Not needed from Python 3.12 on.
 
 `asyncio.wait_for`, which redis-py uses for every write, swallows a cancellation that arrives in the
 turn of the loop in which the write is done; the task would then run for ever.
@@ -10,10 +10,10 @@ import asyncio
 
 
 def heed_cancellation() -> None:
-    """To be called after a redis-py command.
+    """Raise a cancellation that got lost; call it after each redis-py command.
 
     Raises:
-        asyncio.CancelledError: the current task was cancelled and has not noticed.
+        asyncio.CancelledError: the current task was cancelled.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():

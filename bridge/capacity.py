@@ -1,6 +1,6 @@
-"""How many events may wait for Redis, and the word that more came than that. It holds none itself.
+"""Admission: how many events may wait for Redis.
 
-What is refused stays with Feishu, which sends it again a few seconds later.
+Further events are refused. Feishu keeps them and sends them again a few seconds later.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ log = get_logger("bridge.capacity")
 
 
 class Capacity:
-    """Says whether one more may wait.
+    """Decides whether one more event may wait.
 
     Args:
-        entries: that may be without an answer at a time; 0: as many as memory allows.
-        queue: False: none may wait for the answer to those before it, whatever `entries` says.
+        entries: entries that may wait for an answer at a time; 0: as many as memory allows.
+        queue: False: no entry may wait for those before it, whatever `entries` says.
     """
 
     def __init__(self, entries: int = 0, *, queue: bool = True) -> None:
@@ -34,7 +34,7 @@ class Capacity:
         self._last = 0.0
 
     def takes(self, waiting: int, now: float, *, busy: bool) -> bool:
-        """Whether an entry is taken in; logs the first refusal, and the end of the shortage.
+        """Whether an entry is admitted. Logs the first refusal, and the end of the shortage.
 
         Args:
             waiting: entries without an answer.

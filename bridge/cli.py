@@ -1,6 +1,6 @@
-"""The `flybridge` command. Each body imports what it needs itself, so that `--help` is instant.
+"""The `flybridge` command. Each command imports what it needs itself, so that `--help` is instant.
 
-Composition root: it may import all, and nobody imports it. Exit codes are those of `bridge.errors`.
+The exit codes are those of `errors`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ examples:
 
 
 class Commands(click.Group):
-    """A group whose commands may raise BridgeError: one line a problem, no traceback."""
+    """A group of commands that print a BridgeError as sentences, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -99,9 +99,9 @@ def cli(ctx: click.Context, /, **options: Any) -> None:
 @click.option("--ops-port", type=int, help="Health, status, metrics by HTTP; 0: none.")
 @click.pass_obj
 def run(common: dict[str, Any], /, **flags: Any) -> None:
-    """Run one bridge: standby until it holds the lease, then leader.
+    """Run one bridge: a standby until it holds the lease, then the leader.
 
-    Start two or more; one leads, the others take over when it ends.
+    Start two or more: one leads, and another takes over when it ends.
     """
     from bridge.run import run_bridge
     from bridge.settings import BridgeSettings
@@ -173,10 +173,10 @@ for _command in (each for commands in SECTIONS.values() for each in commands):
 
 
 def _tells_json(ctx: click.Context | None) -> bool:
-    """Whether what is said at the end is for a machine, as the log lines before it are.
+    """Whether the last line of the process is to be JSON, as the log lines before it.
 
     Args:
-        ctx: of the command; None: it is not known which.
+        ctx: None: the command is not known.
     """
     from bridge.logs import format_to_be
 
@@ -190,7 +190,10 @@ def _tells_json(ctx: click.Context | None) -> bool:
 
 
 def main() -> None:
-    """The console script. The working directory goes last on the path: it can shadow nothing."""
+    """The console script.
+
+    The working directory goes last on the path, so that it shadows nothing.
+    """
     sys.path.append(str(Path.cwd()))
     try:
         status = cli(prog_name="flybridge", standalone_mode=False)

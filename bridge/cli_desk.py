@@ -1,7 +1,4 @@
-"""What the commands on dead letters and replays share: options, a client, the report at the end.
-
-Part of the command line, and so of the composition root.
-"""
+"""What the operator commands share: options, a Redis client, the report at the end."""
 
 from __future__ import annotations
 
@@ -45,18 +42,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class UnknownGroup(BridgeError):
-    """No such group: what was asked for would be answered by "none" for ever."""
+    """There is no such consumer group."""
 
 
 class RedisRefused(BridgeError):
-    """Redis answers, and says no."""
+    """Redis answers and refuses."""
 
     exit_code = EXIT_REDIS
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What every command here works with."""
+    """What an operator command works with."""
 
     settings: WorkerSettings
     redis: Redis
@@ -77,12 +74,12 @@ class Desk:
         return Replayer(self.redis, self.keys, self.group, self.who, pace=pace, dry_run=dry_run)
 
     def now(self) -> int:
-        """Unix ms, by the clock that the ids of entries are made with."""
+        """Unix ms by Redis' clock, as in the ids of entries."""
         now: Any = self.redis.time()
         return int(now[0]) * 1000 + int(now[1]) // 1000
 
     def moment(self, option: str, text: str) -> int:
-        """A point in time given to an option, in Unix ms."""
+        """The point in time that was given to an option, in Unix ms."""
         from bridge.moments import parse
 
         try:
@@ -95,12 +92,12 @@ class Desk:
 def open_desk(
     common: dict[str, Any], flags: dict[str, Any], *, changes: bool = False
 ) -> Iterator[Desk]:
-    """Read settings and connect; what goes wrong with Redis inside becomes a sentence.
+    """Read the settings and connect to Redis; errors of Redis in the block become sentences.
 
     Args:
         common: the options of `flybridge` itself.
-        flags: the command's own.
-        changes: whether the command does more than look.
+        flags: the options of the command.
+        changes: whether the command changes anything.
 
     Raises:
         RedisUnreachable, RedisRefused: instead of what redis-py raises.
@@ -131,10 +128,10 @@ def open_desk(
 def open_group_desk(
     common: dict[str, Any], flags: dict[str, Any], *, changes: bool = False
 ) -> Iterator[Desk]:
-    """The same for a command on what one group has, which must be a group that there is.
+    """`open_desk` for a command about one group.
 
     Raises:
-        UnknownGroup: it is none.
+        UnknownGroup: there is no such group.
     """
     asked = flags["group"]
     with open_desk(common, flags, changes=changes) as desk:
@@ -143,14 +140,13 @@ def open_group_desk(
 
 
 class Report:
-    """Counts answers, tells refusals and progress on stderr; sums up at the end of its block.
+    """Counts answers, prints refusals and progress to stderr, and sums up at the end of its block.
 
     Args:
         done: the word for what was moved.
-        desk: of the command.
-        registry: to name handlers from.
+        registry: names the handlers in refusals.
         accepted: results that are no failure.
-        changes: False for a dry run, which is not worth a line in the log.
+        changes: False for a dry run, which is not logged.
     """
 
     def __init__(
@@ -172,11 +168,11 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """1 if something was refused."""
+        """1 if something was refused, else 0."""
         return int(not self.counts.keys() <= self._accepted)
 
     def add(self, answer: Answer) -> None:
-        """Count an answer, and tell it if it is a refusal."""
+        """Count an answer, and print it if it is a refusal."""
         from workers.refusals import why
 
         self.counts[answer.result] += 1
@@ -186,7 +182,7 @@ class Report:
             click.echo(self._summary(), err=True)
 
     def refuse(self, result: str, sentence: str) -> None:
-        """Count what was not even tried."""
+        """Count and print what was not even tried."""
         self.counts[result] += 1
         self._tell(sentence)
 
@@ -194,7 +190,7 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Also when Redis failed in the middle."""
+        """Sum up, even when Redis failed in the middle."""
         from handlers.loggers import get_logger
 
         click.echo(self._summary())
@@ -224,7 +220,7 @@ class Report:
 
 
 def of_group(command: Command) -> Command:
-    """The options that every command here has."""
+    """Add the options that every operator command has."""
     return _with(
         command,
         click.option("--group", help="Consumer group.  [default: FLYBRIDGE_GROUP, or workers]"),
@@ -233,7 +229,7 @@ def of_group(command: Command) -> Command:
 
 
 def selected(command: Command) -> Command:
-    """The options that choose among dead letters."""
+    """Add the options that select dead letters."""
     return _with(
         command,
         click.option("--type", "event_type", default="", help="A type, or a pattern like im.*"),
@@ -242,7 +238,7 @@ def selected(command: Command) -> Command:
 
 
 def paced(command: Command) -> Command:
-    """The options of what replays."""
+    """Add the options of commands that replay."""
     rate = click.FloatRange(0.1, 100_000)
     return _with(
         command,
@@ -256,7 +252,7 @@ def _with(command: Command, *options: Callable[[Command], Command]) -> Command:
 
 
 def _note_if_unknown(redis: Redis, keys: Keys, app_id: str) -> None:
-    """An app id with a typo looks like an app whose handlers never fail."""
+    """Warn of an app id that Redis does not know: a typo looks like an app without trouble."""
     from bridge.redis_client import address
 
     if not redis.exists(keys.types):
@@ -268,9 +264,9 @@ def _note_if_unknown(redis: Redis, keys: Keys, app_id: str) -> None:
 
 
 def _refuse_unknown(desk: Desk, asked: str | None) -> None:
-    """A group with a typo looks like a group whose handlers never fail.
+    """Refuse a group that Redis does not know: a typo looks like a group without trouble.
 
-    The default group may have had no worker yet, unless there are others.
+    The default group may have had no worker yet, unless there are other groups.
     """
     from workers.groups import Groups
 

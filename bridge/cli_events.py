@@ -1,7 +1,4 @@
-"""`flybridge events`: which event types are known, what one looks like, what its payload holds.
-
-It reads what is installed; neither Feishu nor Redis is asked.
-"""
+"""`flybridge events`: the known event types, their samples and payload schemas; works offline."""
 
 from __future__ import annotations
 
@@ -18,13 +15,13 @@ from click.shell_completion import CompletionItem
 def complete_types(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The types that have a sample, for the shell."""
+    """Complete a type in the shell, among those with a sample."""
     names = sorted(path.stem for path in _folder_of_samples().glob("*.json"))
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def _folder_of_samples() -> Path:
-    """Found without importing `handlers`, which would take longer than a shell may wait."""
+    """Found without importing `handlers`, which would take too long for a shell."""
     found = find_spec("handlers")
     return Path(found.origin).with_name("samples") if found and found.origin else Path()
 
@@ -53,7 +50,7 @@ def events(event_type: str | None, every: bool, schema: bool, compact: bool) -> 
 
 
 def _check_known(event_type: str) -> None:
-    """Refuses a type nobody knows; says on stderr what an alias stands for."""
+    """Refuse an unknown type; say on stderr what an alias stands for."""
     from difflib import get_close_matches
 
     from handlers.types import ALIASES, KNOWN_TYPES, STATUS_OF_ALIAS

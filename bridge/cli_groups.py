@@ -1,7 +1,4 @@
-"""`flybridge groups`: where each consumer group stands, and forgetting one that nobody needs.
-
-Part of the command line, and so of the composition root.
-"""
+"""`flybridge groups`: shows where each consumer group stands, and removes a group."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ STALLS = 10
 
 
 class GroupInUse(BridgeError):
-    """A group that cannot be forgotten, or not yet."""
+    """A group cannot be removed now."""
 
 
 @click.group()
@@ -73,8 +70,8 @@ def list_groups(common: dict[str, Any], /, **flags: Any) -> None:
 def forget(common: dict[str, Any], /, name: str, yes: bool, **flags: Any) -> None:
     """Remove a group from every stream, and what it has not handled.
 
-    Trimming waits for every group. A worker of that group that starts later begins as the first of
-    a new group does: see --from of flybridge worker.
+    Trimming waits for every group. A worker of this group that starts later creates it anew: see
+    --from of flybridge worker.
     """
     from workers.groups import Groups
 
@@ -90,10 +87,10 @@ def forget(common: dict[str, Any], /, name: str, yes: bool, **flags: Any) -> Non
 
 
 def _idle(known: Groups, name: str) -> GroupState:
-    """How far a group is that has no workers at work.
+    """The state of a group without workers at work.
 
     Raises:
-        GroupInUse: it has some, or there is no such group.
+        GroupInUse: it has workers, or there is no such group.
     """
     from workers.presence import AT_WORK
 

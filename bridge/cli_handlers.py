@@ -1,7 +1,4 @@
-"""`flybridge handlers`: which handlers the running workers have, and changing that in all of them.
-
-Part of the command line, and so of the composition root.
-"""
+"""`flybridge handlers`: shows and changes the handlers of the running workers."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ waiting = click.option(
 
 
 class WorkersDiffer(BridgeError):
-    """Not all workers have done what they were told."""
+    """Not all workers did what they were told."""
 
 
 @click.group(epilog=EXAMPLES)
@@ -133,7 +130,7 @@ def _sentence(command: str, answer: dict[str, Any]) -> str:
 
 
 def _counted(answers: Answers) -> list[tuple[dict[str, Any], int]]:
-    """Each handler that some worker has, as the first one has it, and how many workers do."""
+    """Each handler that some worker has, as the first worker has it, and how many workers do."""
     found: dict[tuple[str, bool], dict[str, Any]] = {}
     counts: dict[tuple[str, bool], int] = {}
     for _, answer in sorted(answers.items()):

@@ -1,7 +1,4 @@
-"""The commands that look at dead letters and bring events back. Part of the composition root.
-
-Each body imports what it needs itself, as those of `bridge.cli` do; nobody else imports this file.
-"""
+"""`flybridge dlq` and `flybridge replay`: look at dead letters, and bring events back."""
 
 from __future__ import annotations
 
@@ -39,9 +36,9 @@ LEFT_OUT = frozenset({"done", "running", "retry", "dead", "unknown", "gone"})
 
 @click.group()
 def dlq() -> None:
-    """Dead letters: what handlers gave up, with the event untouched.
+    """Look at, replay or delete dead letters: events that handlers gave up.
 
-    ID is a letter's or an event's. The group `bridge` has the frames that held no event.
+    ID is the id of a letter or of an event. The group `bridge` has the frames that held no event.
     """
 
 
@@ -77,7 +74,7 @@ def list_letters(
 @of_group
 @click.pass_obj
 def show(common: dict[str, Any], /, name: str, body: bool, **flags: Any) -> None:
-    """Show everything about one dead letter."""
+    """Show one dead letter in full."""
     from workers import letter_views
     from workers.refusals import Refused, missing
 
@@ -115,8 +112,8 @@ def replay_letters(
 ) -> None:
     """Move dead letters back to the workers of their group.
 
-    The event keeps its id, and only handlers that had not succeeded run. What dies again is a new
-    letter. Ends with 1 if any was not replayed.
+    The event keeps its id, and only handlers that had not succeeded run. If it fails again, it
+    becomes a new letter. The exit code is 1 if any letter was not replayed.
     """
     from workers.refusals import Refused
 
@@ -226,7 +223,7 @@ def _chosen(
     report: Report | None,
     before: int | None = None,
 ) -> Iterator[Stored]:
-    """The letters that were meant, each once; the report tells of names without any."""
+    """The selected letters, each once. The report lists names without a letter."""
     from workers.letters import Selection
     from workers.refusals import missing
 

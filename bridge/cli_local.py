@@ -1,7 +1,4 @@
-"""`flybridge local`, `trigger`, `dev` and `demo`: all that needs no Feishu app and no server.
-
-What runs in production is in `cli.py`.
-"""
+"""`flybridge local`, `trigger`, `dev` and `demo`: they need neither a Feishu app nor a Redis."""
 
 from __future__ import annotations
 
@@ -136,7 +133,7 @@ def dev(common: dict[str, Any], /, handlers: str | None, **options: Any) -> None
 
 
 def _told(name: str, common: dict[str, Any] | None) -> str:
-    """What the environment says of a setting, or `.env`; empty if neither does."""
+    """The value of a setting in the environment or `.env`; empty if neither has it."""
     from bridge import environment
 
     layers = environment.layers((common or {}).get("env_file"))

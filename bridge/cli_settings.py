@@ -1,4 +1,4 @@
-"""What the commands do first: read the settings and set up the logs. Part of the command line."""
+"""What commands do first: read the settings and set up the logs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ if TYPE_CHECKING:
 
 
 def begin(kind: type[Loaded], common: dict[str, Any], flags: dict[str, Any]) -> Loaded:
-    """Read settings and set up the logs, in this order: the one says how to do the other.
+    """Read the settings, then set up the logs as they say.
 
     Args:
-        kind: of settings.
         common: the options of `flybridge` itself.
-        flags: the command's own; None for those not given.
+        flags: the options of the command; None for those not given.
 
     Raises:
         SettingsInvalid: naming every problem.

@@ -1,4 +1,4 @@
-"""The long connection to Feishu as a program sees it: a snapshot, without anything secret."""
+"""A snapshot of the connection to Feishu for embedding programs, without secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bridge.status import Status
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """The connection at one moment. Without one `id` and `url` are empty; the counters go on."""
+    """The connection at one moment. Without one, `id` and `url` are empty; the counters go on."""
 
     is_connected: bool = False
     id: str = ""
@@ -31,7 +31,7 @@ class Client:
 
     @classmethod
     def of(cls, status: Status, endpoint: Endpoint | None) -> Self:
-        """The connection of a bridge with this status; `endpoint` is that of its connection."""
+        """The connection of a bridge with this status, to this endpoint."""
         counters = cls(connects=status.connects, frames=status.frames, outcomes=status.outcomes)
         if endpoint is None or status.connected_for is None:
             return counters

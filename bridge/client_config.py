@@ -1,4 +1,4 @@
-"""How a server wants its clients to behave. Not what an operator sets: see `bridge/settings.py`."""
+"""The ClientConfig by which Feishu tells its clients how often to ping and to reconnect."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import msgspec
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """What the server tells its clients, in discovery and in pongs. Seconds; the SDKs' defaults."""
+    """What Feishu tells its clients in discovery and pongs; seconds. The defaults are the SDKs'."""
 
     reconnect_interval: int = 120
     """Between attempts."""
     ping_interval: int = 120
 
     def updated(self, fields: object) -> ClientConfig:
-        """This config with Feishu's `fields` on top; what is missing or no number stays."""
+        """This config with Feishu's `fields` on top. Fields that are missing or no number stay."""
         if not isinstance(fields, Mapping):
             return self
         return ClientConfig(
@@ -26,7 +26,7 @@ class ClientConfig:
         )
 
     def from_json(self, data: bytes) -> ClientConfig:
-        """`updated` with a JSON object; this config if it is none."""
+        """`updated` with a JSON object; unchanged if it is none."""
         try:
             return self.updated(msgspec.json.decode(data))
         except (msgspec.DecodeError, ValueError, RecursionError):

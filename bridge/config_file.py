@@ -1,7 +1,6 @@
-"""Settings from a file: TOML, JSON or YAML, or a mapping that was read elsewhere.
+"""Reads settings from a TOML, JSON or YAML file, or from a mapping.
 
-What the names in it mean is in `seed_options`. Nothing that stands in a file is ever part of an
-error, since secrets stand there: an error says where, not what.
+An error says where in the file it is and never repeats the content, which may be secret.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _Levels = list[tuple[str, Mapping[Any, Any]]]
 
 
 def read(source: object, section: str = SECTION) -> tuple[Written, ...]:
-    """The options of one section, and app id and secret of those around it.
+    """The options of one section; app id and secret may also stand in the sections around it.
 
     Args:
         source: the path of a .toml, .json, .yaml or .yml file, or a mapping.
@@ -89,7 +88,7 @@ def _parsed(path: Path) -> Any:
 
 
 def _place(error: Exception) -> str:
-    """Where a parser stopped, as far as it says."""
+    """Where the parser stopped, as far as it says."""
     if isinstance(error, json.JSONDecodeError):
         return f": line {error.lineno}, column {error.colno}"
     mark = getattr(error, "problem_mark", None)
@@ -100,7 +99,7 @@ def _place(error: Exception) -> str:
 
 
 def _descend(where: str, root: Any, names: list[str]) -> _Levels:
-    """The mappings on the way from the top to the section, both included."""
+    """The mappings from the top to the section, both included."""
     levels = [(where, _mapping(where, root))]
     for name in names:
         path, around = levels[-1]
@@ -143,7 +142,7 @@ def _written(path: str, section: Mapping[Any, Any]) -> list[Written]:
 
 
 def _inherited(around: _Levels, options: tuple[Written, ...]) -> tuple[Written, ...]:
-    """App id and secret of the nearest section around that has them."""
+    """App id and secret from the nearest section around that has them."""
     found = list(options)
     for path, section in reversed(around):
         for names in _IDENTITY:

@@ -1,7 +1,6 @@
-"""One WebSocket to Feishu, from the upgrade to its end. What frames mean is `bridge/protocol.py`'s,
-and how the WebSocket is opened, or refused, `bridge/upgrade.py`'s.
+"""Runs one WebSocket connection to Feishu from the upgrade to its end.
 
-It never reconnects: the URL of an endpoint is good once, and who may connect is the lease's matter.
+It never reconnects: the URL of an endpoint is good for one connection.
 """
 
 from __future__ import annotations
@@ -49,26 +48,26 @@ class Closed:
 
 
 class Receiver(Interface):
-    """Takes what a connection brings. None of these may block."""
+    """Takes what a connection brings. Its methods must not block."""
 
-    def take(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         """A complete push."""
 
-    def reject(self, rejected: Rejected) -> None:
+    def on_rejected(self, rejected: Rejected) -> None:
         """A frame that makes no delivery."""
 
-    def feel(self, pulse: Pulse) -> None:
+    def on_pulse(self, pulse: Pulse) -> None:
         """A pong, or a heartbeat of the text dialect."""
 
-    def hear(self, kind: str, text: str) -> None:
+    def on_text(self, kind: str, text: str) -> None:
         """A message of the text dialect that is no event."""
 
 
 class Outgoing:
-    """What waits to be sent over a WebSocket: all of one turn of the loop leaves in one write.
+    """Collects what is to be sent, and sends all of one turn of the loop in one write.
 
-    It does not wait for the other side; `congested` says when somebody should. Once the connection
-    is not open any more, what comes is dropped.
+    It does not wait for the other side; `congested` says when somebody should. Data for a
+    connection that is not open any more is dropped.
     """
 
     def __init__(self, websocket: ClientConnection) -> None:
@@ -79,13 +78,13 @@ class Outgoing:
         self._waiting: list[bytes | str] = []
 
     def add(self, data: bytes | str) -> None:
-        """Have this sent when this turn of the loop is over."""
+        """Send this at the end of this turn of the loop."""
         if not self._waiting:
             self._loop.call_soon(self.flush)
         self._waiting.append(data)
 
     def flush(self) -> None:
-        """Send everything now; a quarter of what the library's `send` would cost per ack."""
+        """Send everything now, at a quarter of the CPU that the library's `send` takes per ack."""
         waiting, self._waiting = self._waiting, []
         if not waiting or self._protocol.state is not State.OPEN or self._transport.is_closing():
             return
@@ -99,7 +98,7 @@ class Outgoing:
 
 
 class Connection:
-    """An open connection, made by `connect`. One task runs it; it belongs to that task's loop."""
+    """An open connection, made by `connect`. It belongs to the loop of the task that runs it."""
 
     def __init__(self, websocket: ClientConnection, protocol: Protocol) -> None:
         self.protocol = protocol
@@ -114,22 +113,22 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether something can be sent; False from the first step of its end on."""
+        """Whether something can be sent; False as soon as the connection begins to end."""
         is_closing = bool(self._reason) or self._transport.is_closing()
         return self._websocket.protocol.state is State.OPEN and not is_closing
 
     @property
     def ended(self) -> Closed:
-        """How it ended as far as is known, for who does not wait for `run`."""
+        """How it ended as far as is known, for callers that do not wait for `run`."""
         return Closed(self._reason or "left by us", self._websocket.close_code or 1006)
 
     async def run(self, receiver: Receiver) -> Closed:
-        """Read until the connection ends, whoever ends it, and say why.
+        """Read until the connection ends, and say why it did.
 
-        What the receiver raises ends it too, and comes out here.
+        An exception of the receiver ends it too, and is raised here.
 
         Raises:
-            FeishuRefused: a server of the text dialect does not let us in.
+            FeishuRefused: a server of the text dialect refuses our token.
         """
         self._on_timer()
         try:
@@ -146,21 +145,21 @@ class Connection:
             self.protocol.end(self._loop.time())
 
     def ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> None:
-        """Answer a delivery with 200 or 500; all acks of one turn of the loop leave together.
+        """Answer a delivery with 200 or 500. All acks of one turn of the loop leave together.
 
-        Once the connection has ended this does nothing: Feishu sends the event again. It does
-        nothing either for a delivery that came as text: that dialect has no ack.
+        Nothing is sent once the connection has ended (Feishu sends the event again), nor for a
+        delivery that came as text, since the text dialect has no ack.
         """
         frame = self.protocol.ack(delivery, code, self._loop.time(), data)
         if frame is not None:
             self._outgoing.add(frame)
 
     async def send(self, data: str | bytes) -> None:
-        """Send a text or a binary message as it is; wait while Feishu takes nothing.
+        """Send a text or binary message as it is; wait while Feishu takes nothing.
 
         Raises:
-            NotConnected: the connection has ended, or ends now.
-            UnicodeEncodeError: the text holds half a character.
+            NotConnected: the connection has ended.
+            UnicodeEncodeError: the text holds half of a surrogate pair.
         """
         if isinstance(data, str):
             data.encode()  # in `Outgoing` it would cost others their acks
@@ -173,13 +172,13 @@ class Connection:
             raise NotConnected("The connection to Feishu has ended; send again on the next one.")
 
     def pause(self) -> None:
-        """Stop reading for good; what has been read, some 256 KiB, is still delivered."""
+        """Stop reading for good. What was read already, some 256 KiB, is still delivered."""
         self._paused = True
         self.protocol.pause(self._loop.time())
         self._transport.pause_reading()
 
     async def close(self) -> None:
-        """Send waiting acks, say goodbye, close, within a second. Nothing is delivered any more."""
+        """Send waiting acks and close, within a second. Nothing is delivered any more."""
         self._outgoing.flush()
         self._reason = self._reason or "closed by us"
         self._transport.resume_reading()  # for Feishu's part of the goodbye
@@ -191,7 +190,7 @@ class Connection:
             self._transport.abort()
 
     def abort(self, reason: str = "aborted by us") -> None:
-        """Drop the TCP connection at once, without a goodbye; unsent acks are lost."""
+        """Drop the TCP connection at once. Unsent acks are lost."""
         self._reason = self._reason or reason
         self._transport.abort()
 
@@ -206,17 +205,17 @@ class Connection:
         else:
             deliveries = self.protocol.receive_data(data, now)
         for delivery in deliveries:
-            receiver.take(delivery)
+            receiver.on_delivery(delivery)
         if not deliveries:
             self._receive_rest(receiver)
 
     def _receive_rest(self, receiver: Receiver) -> None:
         for rejected in self.protocol.take_rejected():
-            receiver.reject(rejected)
+            receiver.on_rejected(rejected)
         for kind, text in self.protocol.take_heard():
-            receiver.hear(kind, text)
+            receiver.on_text(kind, text)
         if (pulse := self.protocol.take_pulse()) is not None:
-            receiver.feel(pulse)
+            receiver.on_pulse(pulse)
         self._answer()
         # A pong or a piece may have brought a timer forward; whole events, nearly all, never do.
         self._arm()
@@ -293,16 +292,16 @@ async def connect(
     text_dialect: TextDialect | None = None,
     receive_buffer_size: int = 0,
 ) -> AsyncIterator[Connection]:
-    """Open the endpoint's WebSocket, through the proxy of the environment if there is one.
+    """Open the WebSocket of an endpoint, through the proxy of the environment if there is one.
 
     Args:
         open_timeout: seconds for everything up to the upgrade.
         pong_timeout: seconds from a ping to any frame.
-        counts: the counter to go on with, so that it outlives the connection.
-        heartbeat: the statistics to go on with, likewise.
-        text_dialect: speak text as well, to servers other than Feishu; None: ignore it.
-        receive_buffer_size: bytes the kernel keeps for us to read; below `SMALLEST_BUFFER`: what
-            the system thinks best.
+        counts: frames by outcome; it outlives the connection.
+        heartbeat: statistics; they outlive the connection.
+        text_dialect: speak text as well, to servers other than Feishu; None: ignore text.
+        receive_buffer_size: bytes of the kernel's receive buffer; below `SMALLEST_BUFFER` the
+            system chooses.
 
     Raises:
         FeishuUnavailable: a passing fault; discover again and retry with backoff.

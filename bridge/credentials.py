@@ -1,9 +1,9 @@
-"""Whether Feishu accepts this bridge: its app id and secret, at its domain.
+"""Checks whether Feishu accepts this bridge's app id and secret.
 
 Every discovery tells. A standby makes one at its start and from time to time, without opening a
-connection, so that a wrong secret shows before the fleet depends on it: a bridge that is refused is
-not ready, and does not stand for the lease until it is accepted. A network that does not answer is
-no refusal. Nor is Feishu's limit on connections, which it tells to those whom it knows.
+connection, so that a wrong secret shows before the fleet depends on this bridge. A refused bridge
+is not ready, and does not stand for the lease until it is accepted. A network that does not answer
+is no refusal, and neither is Feishu's limit on connections.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ log = get_logger("bridge.credentials")
 
 
 class Discovery(Protocol):
-    """Asks Feishu for an endpoint with the credentials of an app; see `discovery.Discovery`."""
+    """Asks Feishu for an endpoint with the credentials of one app."""
 
     async def discover(self, *, config: ClientConfig | None, refusals: int) -> Endpoint: ...
 
     def has_another_secret(self) -> bool:
-        """Whether the next discovery would be made with another secret than the last one."""
+        """Whether the next discovery would use another secret than the last one."""
 
 
 class Credentials:
-    """Asks Feishu, and remembers what it said.
+    """Makes discoveries, and remembers whether Feishu accepts the credentials.
 
     Args:
-        attempts: where refusals count as failed attempts to connect.
-        board: written when the answer is another than before.
+        attempts: counts refusals as failed attempts to connect.
+        board: written when the answer changes.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Credentials:
 
     @property
     def are_refused(self) -> bool:
-        """Whether this bridge must not lead: another may be accepted."""
+        """Whether this bridge must not lead, since another may be accepted."""
         return self.standing is Standing.REFUSED
 
     @property
@@ -86,10 +86,10 @@ class Credentials:
         return self._clock() - since if since is not None else 0.0
 
     async def discover(self, config: ClientConfig | None = None) -> Endpoint:
-        """Discovery, and what it tells of the credentials.
+        """Ask Feishu for an endpoint, and note what the answer says of the credentials.
 
         Raises:
-            FeishuError: see `endpoint.discover`.
+            FeishuError: see `discover`.
         """
         try:
             endpoint = await self._discovery.discover(config=config, refusals=self._refusals)
@@ -107,7 +107,7 @@ class Credentials:
         return endpoint
 
     def refuse(self, error: FeishuError) -> float:
-        """Take in that Feishu refused this bridge; returns the seconds until it is asked again."""
+        """Note a refusal; return the seconds until Feishu is asked again."""
         pause = self._pause_after(error)
         self._unreached_since = None
         self._ask_in(pause)
@@ -115,7 +115,7 @@ class Credentials:
         return pause
 
     async def check(self) -> None:
-        """Ask once, for who does not lead.
+        """Ask Feishu once, while this bridge does not lead.
 
         Raises:
             FeishuRefused: wrong configuration, and it was never accepted.
@@ -139,7 +139,7 @@ class Credentials:
             log.info("feishu.accepted")
 
     async def watch(self, leads: Callable[[], bool]) -> None:
-        """Ask whenever it is time, unless this bridge leads: then its connection tells.
+        """Ask Feishu whenever it is time, unless this bridge leads: then its connection tells.
 
         Raises:
             FeishuRefused, ConnectionOver: see `check`.
@@ -160,7 +160,7 @@ class Credentials:
         return self._pace.busy_retry if isinstance(error, FeishuBusy) else self._pace.refused_retry
 
     def _failed(self, error: FeishuError, known: str) -> None:
-        """Tell of a check that failed: in the log once per reason, for it is repeated for days."""
+        """Log a failed check once per reason, since it is repeated for days."""
         if self.trouble != known:
             retry_in = round(self._due - self._clock())
             if self.are_refused:

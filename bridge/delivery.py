@@ -1,7 +1,4 @@
-"""What comes of an incoming frame: a delivery, a frame that is rejected, or no more than a count.
-
-Not how it comes to that, which is the conversation's matter: see `bridge/protocol.py`.
-"""
+"""What an incoming frame becomes: a delivery, a rejected frame, or only a count."""
 
 from __future__ import annotations
 

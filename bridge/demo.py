@@ -1,8 +1,8 @@
-"""`flybridge demo`: the main job from end to end, on this machine alone, counted at the end.
+"""`flybridge demo`: shows the main job on this machine, and that no event is lost or doubled.
 
-The play: two bridges, a worker, a local Feishu. Events flow; one is pushed fifty times; one
-handler fails at first; the leader is killed in the middle. Then what Feishu pushed, what it got
-acks for, what lies in Redis and what handlers wrote down must agree, or the demo fails.
+Two bridges, a worker, a local Feishu. One event is pushed fifty times, one handler fails at first,
+the leader is killed in the middle. At the end, what Feishu pushed, what it got acks for, what lies
+in Redis and what handlers wrote down must agree.
 """
 
 from __future__ import annotations

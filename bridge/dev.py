@@ -1,7 +1,6 @@
-"""`flybridge dev`: everything on this machine, in one process tree, until ^C.
+"""`flybridge dev`: embedded Redis, local Feishu, bridges and a worker in one process tree.
 
-Embedded Redis, local Feishu, bridges and a worker, whose logs share the terminal. Nothing of it is
-for production: what it keeps is gone at the end.
+For development only: what it keeps is gone at the end.
 """
 
 from __future__ import annotations

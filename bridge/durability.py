@@ -1,9 +1,8 @@
-"""What must hold before an event is acknowledged: Redis has it in memory, on disk, or on replicas.
-It does not send: the publisher puts the waiting command behind each batch.
+"""What must hold before an event is acked: Redis has it in memory, on disk, or on replicas.
 
-On disk means `appendfsync always`: a reply then comes after the fsync. WAITAOF is sent only to hear
-of a server without an append-only file, as after a fail-over; by `everysec` it cannot be trusted,
-for Valkey up to 9.1.2 and Redis before its fix 13793 answer it up to a second before the fsync.
+On disk means `appendfsync always`: the reply then comes after the fsync. WAITAOF is sent only to
+notice a server without an append-only file, as after a fail-over. With `everysec` it cannot be
+trusted: Valkey up to 9.1.2 and Redis before its fix 13793 answer up to a second before the fsync.
 """
 
 from __future__ import annotations

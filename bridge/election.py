@@ -1,9 +1,8 @@
-"""Who leads: the decisions of one candidate for the lease of an app. No I/O, no clock of its own.
+"""The decisions of one candidate for the lease of an app, without I/O. Instants are in seconds.
 
-It does not fence. That one leader at most believes in itself follows from the timing as long as the
-clocks run about equally fast (client-go's bargain); that a paused or partitioned one does no
-harm follows from the term, which `lua/publish.lua` compares with the stored one. Instants are
-seconds of the caller's monotonic clock.
+The timing makes sure that at most one leader believes in itself, as long as the clocks run about
+equally fast (client-go's bargain). A leader that was paused or cut off is fenced by its term, which
+`publish.lua` compares with the stored one.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""The end of what runs in a task of its own: whoever waits is told why, and if nobody does, the
-log is. It ends nothing."""
+"""Logs the error that ends a background task, unless somebody waits for the task and is told."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Asks Feishu where to connect: one HTTP POST for one WebSocket URL. It does not open that URL.
+"""Discovery: one HTTP POST asks Feishu for the URL of one WebSocket.
 
-Feishu: the URL alone authenticates the socket and is good for one connection, so discovery comes
+Feishu: the URL alone authenticates the socket and is good for one connection. So discovery comes
 before every connection, and neither the URL nor the app secret may reach a log or an error.
 """
 

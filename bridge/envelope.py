@@ -1,6 +1,6 @@
 """Reads the header of an envelope without decoding the event: id, type, app, tenant and time.
 
-The rules by which fields are read are those of `handlers.header`, which handlers' events follow.
+Fields are read by the rules of `handlers.header`, as handlers' events are.
 """
 
 from __future__ import annotations

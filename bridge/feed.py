@@ -1,8 +1,7 @@
-"""From delivery to entry to ack, for one connection. It reads no socket and never waits for Redis.
+"""Publishes what one connection delivers, and acks it.
 
-Acks: 200 when Redis holds the event, or its dead letter; 500 when Redis did not take it in time, so
-that Feishu sends it again; none when another bridge leads by now, since this socket is closed
-anyway.
+Ack 200: Redis holds the event, or its dead letter. Ack 500: Redis did not take it in time, and
+Feishu sends it again. No ack: another bridge leads by now, and this socket is about to close.
 """
 
 from __future__ import annotations

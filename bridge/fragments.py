@@ -1,8 +1,8 @@
-"""Joins the pieces of an event that came in several frames. It has no clock and sees no frame.
+"""Joins the pieces of an event that came in several frames.
 
-Feishu: the pieces of one push share `message_id`; `sum` says how many there are, `seq` (from 0)
-which one this is; they have been seen 61,440 bytes long. A set that never completes is never acked,
-so Feishu sends it again.
+Feishu: the pieces of one push share `message_id`; `sum` is their number, `seq` (from 0) the index
+of a piece. Pieces of 61,440 bytes were seen. A set that never completes is never acked, so Feishu
+sends it again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""The frame of Feishu's long connection and its bytes, by the protobuf library.
+"""Encodes and decodes the frames of Feishu's long connection.
 
-Not the rules of the conversation (`bridge/protocol.py`): a frame here is a record, nothing more.
-
-Feishu: every binary WebSocket message is exactly one proto2 `pbbp2.Frame`; `_FRAME` below is the
-whole of it. The descriptor is built at import, in a pool of its own: no generated file, no protoc,
-and no clash with an SDK in the same process that registers the same names.
+Feishu: every binary WebSocket message is exactly one proto2 `pbbp2.Frame`; `_FRAME` below is all of
+it. The descriptor is built at import, in a pool of its own: no generated file, no protoc, and no
+clash with an SDK in the same process that registers the same names.
 """
 
 from __future__ import annotations

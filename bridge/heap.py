@@ -1,7 +1,7 @@
-"""Keeps the garbage collector from what a process has loaded for good. It collects nothing itself.
+"""Exempts what a process has loaded from garbage collection.
 
-A full collection visits every object there is: with Celery loaded that takes some 40 ms, during
-which no thread of the process runs, and under load one is due every second.
+A full collection visits every object: with Celery loaded that takes some 40 ms, during which no
+thread of the process runs, and under load one is due every second.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The heartbeat of a link: what pings and pongs tell about it, and how often to ping therefore.
+"""Statistics of pings and pongs, and the ping interval that follows from them.
 
-It sends nothing and gives no connection up, which is for `bridge/liveness.py` to say. Statistics go
-on over all connections of a link; what depends on one connection starts anew with each.
+The statistics go on over all connections; what depends on one connection starts anew with each.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""The JSON text messages that development servers and other gateways speak, beside `frames`.
+"""Encodes and decodes JSON text messages, as development servers and gateways speak them.
 
-The same interface as `bridge/frames.py`: `decode` one WebSocket message, or raise FrameInvalid, and
-`encode` one; bytes are for that codec, text is for this. Feishu itself never speaks it, so it is
-off unless a `TextDialect` is given. The conversation itself is in `bridge/text_dialect.py`.
+Feishu itself sends none.
 
 An event becomes a 2.0 envelope as Feishu would have sent it: `event_id`, `event_type`, `app_id` and
 `tenant_key` go into its header as they are, `create_time` turns from seconds into text of

@@ -1,4 +1,4 @@
-"""One connection of the publisher, and the batch that is on its way there. It judges no entry."""
+"""One Redis connection of the publisher, and the batch that is on its way over it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Settings from several sources, one over the other: who said what, and who wins. Pure.
+"""Settings from several sources: who said what, and who wins.
 
-It neither reads sources nor knows which values are right; a value that turns out wrong is told of
-by the name under which it was written.
+A value that turns out wrong is reported under the name by which it was written.
 """
 
 from __future__ import annotations

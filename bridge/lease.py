@@ -1,6 +1,6 @@
-"""The lease in Redis: asking for it, renewing it, giving it back. `election.py` judges the answers.
+"""Acquires, renews and releases the lease in Redis.
 
-A lease is not a lock with a time to live: its record stays, so that terms only grow.
+The lease's record never expires, so that terms only grow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The three durations of the lease: how long it lasts, and how often it is renewed. Pure."""
+"""The three durations of the lease: how long it lasts, and how often it is renewed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What can happen to a bridge's connection, for whoever subscribes. How they are told is in
-`bridge/subscribers.py`.
-
-Every `at` is in Unix ms, as in `Status`.
-"""
+"""What can happen to a bridge's connection, for subscribers. Every `at` is in Unix ms."""
 
 from __future__ import annotations
 

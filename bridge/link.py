@@ -1,15 +1,13 @@
 """Keeps a leader connected to Feishu: discovery, connection, and what follows from each failure.
 
-Whether this process may connect at all is the supervisor's question, not answered here.
-
 Feishu: a close is routine (every half hour or so), hence a quiet reconnect with a new discovery.
-What a refusal means:
+What an error means:
 
 * `FeishuUnavailable`: passing; backoff. After `patience` without a connection `hold` gives up,
   since another host's network may be better.
 * `FeishuCrowded`: slow retry. Another host would be refused as well, so the lease is kept.
 * `FeishuBusy`, `FeishuRefused`: `hold` gives up at once, since another bridge may be accepted, and
-  `credentials` asks until this one is. A `FeishuRefused` ends the process as long as Feishu has
+  `Credentials` asks until this one is. A `FeishuRefused` ends the process as long as Feishu has
   never let it in, because then somebody is waiting for it to start.
 """
 
@@ -71,19 +69,19 @@ class Receiver:
     feed: Feed
     lifecycle: Subscribers
 
-    def take(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         self.feed.take(delivery)
         if self.lifecycle.wants(MessageReceived):
             self._tell(delivery.kind, delivery.payload, delivery.message_id)
 
-    def reject(self, rejected: Rejected) -> None:
+    def on_rejected(self, rejected: Rejected) -> None:
         self.feed.reject(rejected)
 
-    def hear(self, kind: str, text: str) -> None:
+    def on_text(self, kind: str, text: str) -> None:
         if self.lifecycle.wants(MessageReceived):
             self._tell(kind, text.encode(errors="replace"), "")
 
-    def feel(self, pulse: Pulse) -> None:
+    def on_pulse(self, pulse: Pulse) -> None:
         if self.lifecycle.wants(HeartbeatReceived):
             told = (pulse.interval, pulse.status, pulse.round_trip, pulse.sent_at, pulse.message)
             self.lifecycle.tell(HeartbeatReceived(now_ms(), *told))

@@ -1,8 +1,7 @@
-"""When to ping, and when silence means a dead connection. It neither sends nor waits.
+"""When to ping, and when silence means a dead connection.
 
-No SDK of Feishu notices a missing pong, which is how connections stay half-open for days. Two
-limits: 20 s from a ping to any frame, and 2.5 ping intervals without one. Any frame counts as life.
-How often to ping is the business of `bridge/heartbeat.py`.
+No SDK of Feishu notices a missing pong, so their connections stay half-open for days. Two limits:
+20 s from a ping to any frame, and 2.5 ping intervals without one. Any frame counts as life.
 """
 
 from __future__ import annotations

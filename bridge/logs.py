@@ -1,4 +1,4 @@
-"""One shape for every log line, ours and the libraries', with secrets taken out of all of them.
+"""Configures logging: one shape for every log line, ours and the libraries', without secrets.
 
 Modules log by ``log = get_logger("bridge.lease")`` of `handlers.loggers`, and need nothing
 of this file. Lines go to stderr or a file, as text for people or as one JSON object each.

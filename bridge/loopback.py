@@ -1,4 +1,4 @@
-"""Which URLs stay on this machine, judged by their text. No name is looked up."""
+"""Tells which URLs stay on this machine, by their text."""
 
 from __future__ import annotations
 

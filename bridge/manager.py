@@ -1,7 +1,7 @@
-"""One bridge inside a running event loop: start it, watch it, talk over its connection, stop it.
+"""Embeds one bridge in a running event loop: start it, watch it, talk over its connection, stop it.
 
-`flybridge run` runs it, and programs embed it. Who leads is not its choice: of several bridges of
-an app only the leader is connected, whatever is called here. It belongs to one loop at a time.
+Of several bridges of an app only the leader is connected, whatever is called here. A manager
+belongs to one loop at a time.
 """
 
 from __future__ import annotations

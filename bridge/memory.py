@@ -1,7 +1,7 @@
-"""Watches Redis' memory: whether it has room for more events.
+"""Watches Redis' memory, and decides whether it has room for more events.
 
 Redis refuses writes at `maxmemory`. Feishu keeps an event for seven hours, so the bridge stops
-taking events in before that, and what room is left is for the workers.
+taking events in before that, and leaves the rest of the room to the workers.
 """
 
 from __future__ import annotations

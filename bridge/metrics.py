@@ -1,8 +1,8 @@
-"""A bridge's status as Prometheus metrics, made anew at each scrape. It counts nothing itself.
+"""A bridge's status as Prometheus metrics, made anew at each scrape.
 
-`/metrics` of the ops port serves them. A program that embeds bridges has two ways more:
-`exposition(manager.status())`, for a web framework of its own, and for a registry of its own
-`registry.register(StatusCollector(manager.status))`.
+`/metrics` of the ops port serves them. A program that embeds bridges uses
+`exposition(manager.status())` in a web framework of its own, or
+`registry.register(StatusCollector(manager.status))` with a registry of its own.
 """
 
 from __future__ import annotations

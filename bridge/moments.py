@@ -1,4 +1,4 @@
-"""Points in time as operators write and read them. Pure; in Redis they are Unix milliseconds."""
+"""Reads and writes points in time as operators do. In Redis they are Unix milliseconds."""
 
 from __future__ import annotations
 

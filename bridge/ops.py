@@ -1,15 +1,14 @@
-"""Health, status and metrics over HTTP: `/livez`, `/readyz`, `/leaderz`, `/status`, `/metrics`. It
-changes nothing.
+"""Health, status and metrics over HTTP, read only.
 
-* `/livez`: the loop turns (it answers), and this is no leader whose lease has long run out. Never
-  Redis or Feishu: an outage there must not restart every bridge.
+* `/livez`: the event loop runs (it answers), and this is no leader whose lease has long run out.
+  Redis and Feishu do not count: an outage there must not restart every bridge.
 * `/readyz`: Redis answers the lease calls. A standby is ready when Feishu accepts its credentials
   and was reached within `patience`. A leader is ready from the first pong of its leadership on, and
-  stays so through gaps shorter than `patience`, since every connection is closed now and then; it
-  is not ready while Feishu refuses it, nor while Redis refuses its events (see `outage`; a full
-  Redis does not count, for that is back pressure and not a fault of this bridge).
+  stays so through gaps shorter than `patience`, since every connection is closed now and then. It
+  is not ready while Feishu refuses it or Redis refuses its events; a full Redis does not count,
+  since that is back pressure and no fault of this bridge.
 * `/leaderz`: 200 for the leader, 404 for the others.
-* `/status`: all that a bridge says of itself, as JSON; `/metrics`: the same for Prometheus.
+* `/status`: the whole status as JSON; `/metrics`: the same for Prometheus.
 
 Machines read the status code; the body says which check failed.
 """

@@ -1,13 +1,12 @@
-"""Publishing that fails: why, and the trial that finds out when it works again.
+"""Detects that Redis refuses events, says why, and finds out when it takes them again.
 
-It begins with an entry that Redis did not take within its budget, for whatever reason but a lack of
-memory (which `headroom` knows). The first such entry is kept and sent again every `PERIOD` seconds,
-and at once when another entry was taken; with the one or the other taken, publishing works. So an
-outage ends by itself though no event comes, and not as long as Redis takes some entries and refuses
-others. What was kept may then be in Redis without an ack: when Feishu sends it again, it is a
-duplicate.
+An outage begins with an entry that Redis did not take within its budget, for any reason but a lack
+of memory. This entry is sent again every `PERIOD` seconds, and at once when another entry was
+taken; the outage ends when it is taken. So it ends by itself even if no event comes, but not while
+Redis takes some entries and refuses others. The entry may then be in Redis without an ack; when
+Feishu sends it again, it is a duplicate.
 
-Nobody gives the lease up for it: a standby has the same Redis and, as a rule, the same rights.
+The lease is kept: a standby has the same Redis and, as a rule, the same rights.
 """
 
 from __future__ import annotations

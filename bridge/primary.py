@@ -1,5 +1,5 @@
-"""Connections that heed a fail-over: they find the primary when they connect, and let go of a
-server that is no primary any more. Not clients: see `redis_client`.
+"""Redis connections that follow a fail-over: they find the primary when they connect, and drop a
+server that is no primary any more.
 
 redis-py's Sentinel classes ask only in `connect`, so that the retry of a failed command goes to
 the old address, and ask a dead Sentinel first each time. Its Cluster client routes by key, which

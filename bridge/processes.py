@@ -1,7 +1,4 @@
-"""Ties the life of a child process to that of its parent.
-
-It starts and watches nothing; on systems without `prctl` (all but Linux) it does nothing.
-"""
+"""Ends a child process when its parent dies. Without `prctl` (all but Linux) it does nothing."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
-"""The conversation with Feishu over one long connection: bytes in, deliveries and bytes out.
+"""The conversation with Feishu on one connection, without I/O: bytes in, deliveries and bytes out.
 
-No socket, no asyncio, no clock: `bridge/connection.py` moves the bytes and says what time it is.
-
-Feishu: we ping as often as the server wants, or more often, and its pong may carry new settings. It
-pushes data frames; each complete push wants its own frame back within 3 s, with a code for a
-payload. Text is another dialect, which only other servers speak: see `bridge/text_dialect.py`.
+Feishu: we ping at least as often as the server wants, and its pong may carry new settings. It
+pushes data frames; each complete push wants its own frame back within 3 s, with a code as payload.
+Text messages are another dialect, which only other servers speak.
 
 Every incoming frame is counted once in `Protocol.counts`, under its `FrameOutcome`.
 """

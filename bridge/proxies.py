@@ -1,8 +1,8 @@
-"""Which proxy leads to Feishu: the same for discovery and for the WebSocket.
+"""Finds the proxy that leads to Feishu, the same for discovery and for the WebSocket.
 
 It is the one that `HTTPS_PROXY` names, else `ALL_PROXY`, in lower case first, else the system's on
-macOS and Windows; `HTTP_PROXY` is for plain http, which goes to this machine only and so past every
-proxy. HTTP proxies are supported, with user and password; others are refused with a sentence, for
+macOS and Windows. `HTTP_PROXY` is for plain http, which goes to this machine only and so past every
+proxy. HTTP proxies with user and password are supported; others are refused with a sentence, since
 the two connections would go different ways.
 """
 

@@ -1,4 +1,4 @@
-"""What became of an entry that was to be published. Not how: see `publisher`."""
+"""The results of publishing an entry."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Entries into streams, in batches, each once. Not a queue: nothing waits longer than its budget.
+"""Publishes entries to their streams in batches, each entry once, within a time budget.
 
-What was submitted while a batch was on its way forms the next one. The script is idempotent, so a
-batch without an answer is simply sent again as long as its entries have time. Where a batch waits
-for its durability, others set out over further connections.
+What is submitted while a batch is on its way forms the next one. The script is idempotent, so a
+batch without an answer is sent again as long as its entries have time. While a batch waits for its
+durability, others are sent over further connections.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Takes secrets out of texts that leave the process: log lines, spans, dead letters, answers.
 
-By position: what a URL, a `name=value` or a field shows to be a secret, whatever it is. By text:
-the secrets that this process was told of, wherever they occur, but only those that stand out. A
-short or ordinary one, like `redis`, would garble other words, and show by the gaps what it is.
+By position: what a URL, a `name=value` or a field shows to be a secret. By text: the secrets that
+this process was told of, wherever they occur, but only those that stand out. A short or ordinary
+one, like `redis`, would garble other words, and the gaps would show what it is.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Redis clients with explicit limits, and the check that a server is fit. Not a wrapper of
-redis-py: what finds the primary of Sentinels or a Cluster is in `primary`.
+"""Makes Redis clients with explicit limits, and checks that a server is fit.
 
 redis-py 8 alone would retry every command ten times, and a retried XADD is a second entry. Here a
-client retries once, at once: what the bridge sends are idempotent scripts and reads, and a second
-failure is for the caller to judge, who has a budget. A client for commands that may not be
-repeated is built with `retries=0`.
+client retries once, at once: the bridge sends idempotent scripts and reads, and the caller, who has
+a time budget, judges a second failure. A client for commands that may not be repeated is built with
+`retries=0`.
 """
 
 from __future__ import annotations

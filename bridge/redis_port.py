@@ -1,5 +1,8 @@
-"""What speaks on the port where Redis should be: found out before redis-py's connections wait for
-an answer that never comes, once for each try. No credentials are sent, no certificate is judged."""
+"""Finds out what speaks on the port where Redis should be.
+
+redis-py would wait for an answer that never comes, once for each try. No credentials are sent, and
+no certificate is verified.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What Redis refuses for want of a right, with the rule that allows it, and keys that are unusable
-for that reason or because somebody overwrote them."""
+"""Recognises commands and keys that Redis refuses to us, and says how to allow or mend them."""
 
 from __future__ import annotations
 

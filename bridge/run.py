@@ -1,7 +1,4 @@
-"""Composition root of what `flybridge run`, `local` and `dev` start.
-
-Only wiring: what a bridge does is in `supervisor`, what settings mean in `settings`.
-"""
+"""Runs what `flybridge run`, `local`, `dev` and `demo` start."""
 
 from __future__ import annotations
 

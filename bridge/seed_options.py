@@ -1,8 +1,7 @@
-"""The option names of the C# service that this one follows, and what each means here. Pure.
+"""Translates the option names of the C# service, and spellings of ours, into our settings.
 
-It reads no file and no environment, and judges no values: `settings` does, in the words of the
-option that was written. Units differ (milliseconds there, seconds here), and some names.
-`ReconnectDelayMs`, `reconnect_delay_ms` and `RECONNECT_DELAY_MS` are one name; so it is with ours.
+Units differ (milliseconds there, seconds here), and some names. `ReconnectDelayMs`,
+`reconnect_delay_ms` and `RECONNECT_DELAY_MS` are one name; the same holds for our names.
 """
 
 from __future__ import annotations

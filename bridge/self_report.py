@@ -1,5 +1,4 @@
-"""What a bridge tells of itself, gathered from its parts. Who is told is elsewhere: the board in
-Redis (`bridge/status.py`), the port for health and status (`bridge/ops.py`), the manager."""
+"""Gathers a bridge's status from its parts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Names of spans, span attributes and their fixed values. Constants only, no code.
+"""Names of spans and span attributes, and their fixed values.
 
 The messaging conventions (OpenTelemetry semantic conventions 1.44, area "Development") may still be
-renamed; then this file is the one edit. What they do not name stands under `feishu.*`.
+renamed; then only this file changes. What they do not name stands under `feishu.*`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""A bridge and perhaps a worker in one process, which live and die together.
+"""Runs a bridge and, if wanted, a worker in one process; they live and die together.
 
-How they are put together is in `bridge/builder.py`. Inside a running loop: `async with service`, or
-`start`, `wait` and `stop`. As a program of its own: `run`.
+Inside a running loop: `async with service`, or `start`, `wait` and `stop`. As a program: `run`.
 """
 
 from __future__ import annotations

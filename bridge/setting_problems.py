@@ -1,7 +1,6 @@
-"""What is wrong with settings, in an operator's words: a sentence for each, that says what to do.
+"""Turns what is wrong with settings into sentences that say what to do.
 
-Not the rules themselves, which stand with the settings (`bridge/settings.py`) and with the types of
-their values (`bridge/setting_types.py`). A field's description is the second half of its sentence.
+A field's description is the second half of its sentence.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The types of settings: which values they take, and how those are read.
+"""The types of settings: which values they take, and how values are read.
 
-Not which settings there are (`bridge/settings.py`), nor what concerns more than one of them. Each
-description is the second half of the sentence an operator gets when a value is missing or wrong.
+Each description is the second half of the sentence an operator gets when a value is missing or
+wrong.
 """
 
 from __future__ import annotations

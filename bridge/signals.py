@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT of a process: the first asks it to stop, the second ends it within 2 s.
+"""Handles SIGTERM and SIGINT: the first asks the process to stop, the second ends it within 2 s.
 
-A thread hears of them at once, however long the main thread is busy: with a handler that blocks,
-or in C code. It lives as long as the process, for that may hang in its last steps, too.
+A thread receives the signals, so that they are heard at once even while the main thread is blocked
+by a handler or in C code. It lives as long as the process, which may hang in its last steps, too.
 """
 
 from __future__ import annotations

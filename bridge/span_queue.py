@@ -1,9 +1,8 @@
-"""Finished spans on their way to the collector: a bounded queue, and the thread that exports it.
+"""A bounded queue of finished spans, and the thread that exports them without secrets.
 
-In place of OpenTelemetry's BatchSpanProcessor, which drops spans in silence when its 2,048 places
-are taken and has nobody wait for it. What is lost here is counted and logged, and who can wait may
-do so for room. A process that is killed loses what it has not exported: a second's at most
-while the collector keeps up. Secrets are taken out before the export.
+It replaces OpenTelemetry's BatchSpanProcessor, which silently drops spans when its 2,048 places are
+taken. Here lost spans are counted and logged, and callers that can wait may wait for room. A killed
+process loses what it has not exported: one second's spans at most while the collector keeps up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two spans of an event in the bridge. Nothing is made here unless traces are exported."""
+"""The two spans of an event in the bridge. None are made unless traces are exported."""
 
 from __future__ import annotations
 

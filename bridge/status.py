@@ -1,4 +1,4 @@
-"""What a bridge says about itself, and the board in Redis where all bridges of an app say it."""
+"""The status of a bridge, and the board in Redis to which all bridges of an app write theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key names in Redis and the codec of stream entries. No I/O.
+"""Key names in Redis, and the codec of stream entries.
 
 Every key carries `{app}`, the app id in braces: a hash tag, so that all keys of one app share
 a Cluster slot and one script may touch several. Times in entries are Unix milliseconds.

@@ -1,4 +1,4 @@
-"""Tells subscribers what happens. None of them can stop, block or break what they are told of.
+"""Tells subscribers what happens, and protects the bridge from them.
 
 A plain function is called at once, on the loop. What an `async def` returns runs in a task of its
 subscription, one after the other, so that a subscriber sees things in the order in which they

@@ -1,10 +1,8 @@
-"""The life of a bridge: standby → leading → standby …, at the end draining → stopped. Others do the
-work.
+"""The life of a bridge: standby → leading → standby …, at the end draining → stopped.
 
 A bridge that Feishu refuses, or that cannot connect, gives the lease up and does not take it back
-at once.
-
-On a lost lease the socket is dropped first: a zombie's socket steals events from the new leader.
+at once. When the lease is lost, the socket is dropped first: it would steal events from the new
+leader.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the bridge has counted since it started: outcomes and ack times. It exports nothing."""
+"""Counts outcomes, frames and ack times since the start of the bridge."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Tracing: the exporter that the ``OTEL_*`` variables ask for, and trace context as entry fields.
 
-Not a switch of our own: with no ``OTEL_*`` variable set nothing is installed, nothing leaves the
-process, and every span is the API's no-op. Span and attribute names are in `bridge/semconv.py`.
+Without ``OTEL_*`` variables nothing is installed, nothing leaves the process, and every span is the
+API's no-op.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Our half of a conversation in text, with servers that are not Feishu. It counts nothing.
+"""Our half of a conversation in JSON text, with servers that are not Feishu.
 
-What the messages look like is in `bridge/json_codec.py`, what follows from them in
-`bridge/protocol.py`. The dialect has no ack: an event that came as text is published like any
-other, but what could not be published is lost, since there is no way to ask for it again.
+The dialect has no ack: an event that came as text and could not be published is lost, since there
+is no way to ask for it again.
 """
 
 from __future__ import annotations

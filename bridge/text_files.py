@@ -1,6 +1,6 @@
-"""Reads the text of a small file: of settings or with a secret. Pipes are read once and remembered.
+"""Reads small text files: settings or secrets. A pipe is read once and its text remembered.
 
-Whatever stands in the file is never part of an error, since it may be a secret.
+Errors never repeat the content, which may be secret.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a Redis URL says: one server, the service of Sentinels, or a Cluster. No I/O.
+"""Parses Redis URLs: one server, the service of Sentinels, or a Cluster.
 
 Sentinel:  ``redis+sentinel://[user:password@]host:port[,host:port…]/service[/db]``; user and
 password are those of the Redis servers, the Sentinels' own go into ``?sentinel_password=``.
 Cluster:   ``redis+cluster://[user:password@]host:port[,host:port…]``.
-With ``rediss+`` every connection is by TLS. The options behind the ``?`` are in `url_options`.
+With ``rediss+`` every connection is by TLS.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`flybridge trigger`: push an event through a local Feishu, and wait for the ack it gets.
-
-It starts nothing: `flybridge dev` or `flybridge local` serves the local Feishu, a bridge acks.
-"""
+"""`flybridge trigger`: pushes an event through a local Feishu, and waits for its ack."""
 
 from __future__ import annotations
 

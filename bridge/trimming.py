@@ -1,10 +1,10 @@
-"""Trimming: removes from the streams what every group has acknowledged and is past the retention.
-It is no cap: what a group has not acknowledged stays, however much that is.
+"""Removes from the streams what every group has acknowledged and is older than the retention.
 
-Whole nodes of a stream go at once, up to the oldest entry that a group still needs. Behind such an
-entry, which may wait a week for its retry, finished ones are removed one by one.
+What a group has not acknowledged stays, however much that is. Whole nodes of a stream go at once,
+up to the oldest entry that a group still needs. Behind such an entry, which may wait a week for its
+retry, finished entries are removed one by one.
 
-Each script judges and removes in one step, so workers may read, acknowledge and make groups
+Each script judges and removes in one step, so workers may read, acknowledge and create groups
 meanwhile, and two bridges that trim at once do no harm: no fencing is needed.
 """
 

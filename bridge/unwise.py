@@ -1,7 +1,4 @@
-"""Settings that do as they are told, and that serve nobody well on this platform.
-
-What is wrong, and not just unwise, is refused by `settings`.
-"""
+"""Warns of settings that are valid but serve nobody well."""
 
 from __future__ import annotations
 

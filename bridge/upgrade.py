@@ -1,4 +1,4 @@
-"""The upgrade: a WebSocket to Feishu, or the reason why there is none. Not what is said over it."""
+"""Opens a WebSocket to Feishu, or says why that failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a leader looks after in Redis: room in its memory, and entries that can be trimmed."""
+"""Looks after Redis while this bridge leads: its memory, and what can be trimmed from streams."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The options behind the `?` of a Redis URL: which there are, and how their values are read. Pure.
+"""The options behind the `?` of a Redis URL: which there are, and how their values are read.
 
-Each works for bridge, worker, command line and Celery's broker alike, whatever kind of URL it
-stands in, or it is refused with a sentence. A sentence never repeats a value, which may be secret.
+Each works for bridge, worker, command line and Celery's broker alike, with every kind of URL, or is
+refused with a sentence. A sentence never repeats a value, which may be secret.
 """
 
 from __future__ import annotations

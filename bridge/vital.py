@@ -1,7 +1,7 @@
-"""Starts a bridge's background tasks and notices when one of them fails; the bridge then ends.
+"""Starts a bridge's background tasks, and notices when one fails; the bridge then ends.
 
-A task that died unseen would be worse: nobody trims or publishes any more, and whatever restarts
-processes has nothing to restart.
+A task that dies unnoticed would be worse: trimming or publishing would stop, and nothing would
+restart the process.
 """
 
 from __future__ import annotations

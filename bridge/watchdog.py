@@ -1,9 +1,8 @@
-"""Ends a process that leads while its event loop is stuck. Not a timeout for tasks.
+"""Ends a leader's process when its event loop is stuck.
 
-A leader whose loop stands still renews nothing and closes nothing; its socket goes on stealing
-events. A thread beside the loop watches it. A pause of the whole process (SIGSTOP, a sleeping
-laptop) does not count: the thread stands still with the loop then, and afterwards the loop steps
-down by itself.
+Such a leader renews nothing and closes nothing, and its socket goes on stealing events. A thread
+watches the loop. A pause of the whole process (SIGSTOP, a sleeping laptop) does not count: the
+thread stands still as well, and the loop steps down by itself afterwards.
 """
 
 from __future__ import annotations

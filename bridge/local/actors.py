@@ -1,8 +1,4 @@
-"""Our processes beside the local Feishu: `flybridge run`, `flybridge worker`, and their logs.
-
-For `flybridge dev` and `flybridge demo`. What they are for in production is a supervisor's work,
-not this module's.
-"""
+"""Starts and stops `flybridge run` and `worker` as child processes, for `dev` and `demo`."""
 
 from __future__ import annotations
 

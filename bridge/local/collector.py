@@ -1,7 +1,7 @@
-"""A tiny OTLP/HTTP receiver that keeps spans in memory, to see a trace across processes.
+"""A small OTLP/HTTP receiver that keeps spans in memory, to see a trace across processes.
 
-It serves from a thread of its own, so that exporters of the same process may flush into it. No
-sampling, no storage: the oldest spans are forgotten first.
+It serves from a thread of its own, so that exporters of the same process may flush into it. The
+oldest spans are dropped first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""One client as the local Feishu sees it: a live WebSocket that can be cut, closed or frozen.
-
-It knows no frames: see `wire`.
-"""
+"""One client of the local Feishu: a live WebSocket that can be cut, closed or frozen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steers a local Feishu from another process or thread, by HTTP. It speaks no frames."""
+"""Controls a local Feishu from another process or thread, by HTTP."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The faults that tests and operators may ask of the local Feishu, by name.
+"""The faults that tests and operators may inject into the local Feishu, by name.
 
 Standing faults are armed for a number of times or until `clear`; the others happen at once to one
-connection or to all. Nothing here decides what a fault means for an event: see `ledger`.
+connection or to all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """A local Feishu server that speaks the real protocol: discovery by HTTP, frames by WebSocket.
 
-It encrypts nothing. On demand it speaks the text dialect instead, and no frames. The rules are
-elsewhere: who may connect in `gate`, what is owed in `ledger`, bytes in `wire` and `text`, what may
-go wrong in `faults`; here they meet the sockets.
+It encrypts nothing. On demand it speaks the text dialect instead of frames.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who may connect: the answers of discovery, and one-time tickets. No sockets."""
+"""Decides who may connect to the local Feishu: the answers of discovery, and one-time tickets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an event that was not acked is pushed again. Pure: no clock, no event."""
+"""When an event that was not acked is pushed again."""
 
 from __future__ import annotations
 

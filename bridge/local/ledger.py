@@ -1,7 +1,4 @@
-"""Which events are owed, in flight, or waiting on the ladder. Pure: `now` comes from the caller.
-
-It sends nothing and holds no timers; `next_timer` says when to ask it again.
-"""
+"""Which events are owed, in flight, or waiting to be pushed again. `now` comes from the caller."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Pushes what is due, each event to a connection chosen at random, with one timer for all.
-
-It decides nothing about schedules (`ledger`) and reads no answers (`feishu`).
-"""
+"""Pushes what is due, each event to a connection chosen at random, with one timer for all."""
 
 from __future__ import annotations
 

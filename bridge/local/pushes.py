@@ -1,4 +1,4 @@
-"""What the local Feishu knows about one event that it owes. Not the schedule: see `ledger`."""
+"""What the local Feishu knows of one event that it owes."""
 
 from __future__ import annotations
 

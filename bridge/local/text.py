@@ -1,7 +1,4 @@
-"""The server's half of the text dialect: events out, answers to pings and auth. It has no state.
-
-The mirror of `bridge/text_dialect.py`, as `wire` is that of frames.
-"""
+"""The server's half of the text dialect: events out, answers to pings and auth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real Valkey or Redis server of our own, for dev, demo and tests. No client: connect to `url`.
+"""A Valkey or Redis server of our own, for dev, demo and tests.
 
 It lives in a private directory on a free loopback port, and dies with the thread that started it:
 start it from the main one.

@@ -1,7 +1,4 @@
-"""The server's half of the long connection: data frames and pongs out, pings and acks in.
-
-The mirror of `bridge/protocol.py`, and no state: who is owed what is in `ledger`.
-"""
+"""The server's half of the long connection: data frames and pongs out, pings and acks in."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Handlers of the demo: one that writes down every event, one that fails at first.
 
-Not for production. They write to the file that DEMO_DEEDS names, so that the demo can count what
-was handled without asking Redis.
+They write to the file that DEMO_DEEDS names, so that the demo can count what was handled without
+asking Redis. Not for production.
 """
 
 from __future__ import annotations

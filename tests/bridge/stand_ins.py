@@ -79,14 +79,14 @@ class Board:
 class Receiver:
     """Takes what a connection brings, and does nothing with it."""
 
-    def take(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         pass
 
-    def reject(self, rejected: Rejected) -> None:
+    def on_rejected(self, rejected: Rejected) -> None:
         pass
 
-    def feel(self, pulse: Pulse) -> None:
+    def on_pulse(self, pulse: Pulse) -> None:
         pass
 
-    def hear(self, kind: str, text: str) -> None:
+    def on_text(self, kind: str, text: str) -> None:
         pass

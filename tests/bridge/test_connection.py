@@ -95,8 +95,8 @@ class Bridge:
         self.deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self.rejected: asyncio.Queue[Rejected] = asyncio.Queue()
         self.pulses: asyncio.Queue[Pulse] = asyncio.Queue()
-        self.take, self.reject = self.deliveries.put_nowait, self.rejected.put_nowait
-        self.feel, self.hear = self.pulses.put_nowait, Receiver().hear
+        self.on_delivery, self.on_rejected = self.deliveries.put_nowait, self.rejected.put_nowait
+        self.on_pulse, self.on_text = self.pulses.put_nowait, Receiver().on_text
         self.connection = opened
         self.ending = asyncio.create_task(opened.run(self))
 
@@ -323,7 +323,7 @@ async def test_nothing_is_delivered_after_abort(feishu: Feishu) -> None:
     seen: list[Delivery] = []
 
     class Stopping(Receiver):
-        def take(self, delivery: Delivery) -> None:
+        def on_delivery(self, delivery: Delivery) -> None:
             seen.append(delivery)
             opened.abort()
 
@@ -336,7 +336,7 @@ async def test_what_a_callback_raises_comes_out_of_run(feishu: Feishu) -> None:
     feishu.talk = lambda websocket: websocket.send(push())
 
     class Broken(Receiver):
-        def take(self, delivery: Delivery) -> None:
+        def on_delivery(self, delivery: Delivery) -> None:
             raise RuntimeError("broken")
 
     async with connect(feishu.endpoint) as opened:
@@ -381,7 +381,7 @@ async def test_a_server_that_takes_no_acks_is_read_no_further_and_given_up(
     feishu.talk = talk
 
     class Acking(Receiver):
-        def take(self, delivery: Delivery) -> None:
+        def on_delivery(self, delivery: Delivery) -> None:
             opened.ack(delivery, 200)
 
     async with connect(feishu.endpoint) as opened, asyncio.timeout(PATIENCE * 4):

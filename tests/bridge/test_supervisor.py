@@ -36,6 +36,7 @@ from bridge.errors import (
 )
 from bridge.lease_timing import Timing
 from bridge.lifecycle import Errored
+from bridge.link import Receiver
 from bridge.local.valkey import EmbeddedRedis
 from bridge.memory import MemoryWatch
 from bridge.redis_client import async_client
@@ -79,7 +80,7 @@ class Connection:
     def push(self, payload: bytes) -> None:
         frame = frames.new(service=1, method=frames.DATA, headers={"type": "event"})
         now = asyncio.get_running_loop().time()
-        self.receiver.take(Delivery(frame, "event", payload, "m", "t", now))
+        self.receiver.on_delivery(Delivery(frame, "event", payload, "m", "t", now))
 
     def pong(self) -> None:
         self.protocol.last_pong = asyncio.get_running_loop().time()
@@ -252,7 +253,8 @@ async def test_an_entry_of_an_earlier_term_is_fenced_without_ending_this_leaders
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
         connection, make = bridge.feishu.connection, bridge.supervisor._link._feed
-        before, connection.receiver = connection.receiver, make(connection, bridge.elector.term - 1)
+        earlier = Receiver(make(connection, bridge.elector.term - 1), Subscribers())
+        before, connection.receiver = connection.receiver, earlier
         connection.push(envelope("e1"))
         await eventually(lambda: bridge.supervisor.tally.outcomes == {"fenced": 1})
         connection.receiver = before

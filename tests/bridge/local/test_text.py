@@ -36,10 +36,10 @@ class Bridge(Receiver):
         self.rejected: asyncio.Queue[Rejected] = asyncio.Queue()
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
 
-    def take(self, delivery: Delivery) -> None:
+    def on_delivery(self, delivery: Delivery) -> None:
         self._deliveries.put_nowait(delivery)
 
-    def reject(self, rejected: Rejected) -> None:
+    def on_rejected(self, rejected: Rejected) -> None:
         self.rejected.put_nowait(rejected)
 
     async def next(self) -> Delivery:
