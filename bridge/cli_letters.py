@@ -36,9 +36,10 @@ LEFT_OUT = frozenset({"done", "running", "retry", "dead", "unknown", "gone"})
 
 @click.group()
 def dlq() -> None:
-    """Look at, replay or delete dead letters: events that handlers gave up.
+    """Look at, replay or delete dead letters.
 
-    ID is the id of a letter or of an event. The group `bridge` has the frames that held no event.
+    Dead letters are events that handlers gave up. ID is the id of a letter or of an event. The
+    group `bridge` has the frames that held no event.
     """
 
 
