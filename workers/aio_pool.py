@@ -65,7 +65,7 @@ class Running:
         self._callbacks = callbacks
         self._task: asyncio.Task[Any] | None = None
         self._began = 0.0
-        # Who takes it out decides, and no two can: of two threads.
+        # Whichever of two threads pops this first decides whether it begins.
         self._unbegun = [self]
         self.passed_over = False
         """It would have begun by now, had it not been taken back."""
@@ -73,7 +73,7 @@ class Running:
     def begin(self) -> asyncio.Task[Any]:
         """Start it; called on the loop."""
         self._task = self._loop.create_task(self._run())
-        # Not at the end of the coroutine: one that is cancelled in time has no beginning, either.
+        # Not at the end of the coroutine: one that is cancelled before it begins has none.
         self._task.add_done_callback(self._tell)
         return self._task
 
@@ -162,7 +162,7 @@ class TaskPool(BasePool):
         callbacks = Callbacks(accept_callback, callback, error_callback)
         running = Running(self._loop, partial(target, *args), callbacks)
         self._inbox.append(running)
-        # To wake the loop for each of many would cost more than to run them.
+        # Waking the loop for each of many would cost more than running them.
         if not self._rung:
             self._rung = True
             self._loop.call_soon_threadsafe(self._begin)
@@ -181,8 +181,8 @@ class TaskPool(BasePool):
         while not self._stopping:
             try:
                 self._loop.run_forever()
-            # That of a task which a handler started; asyncio lets it stop the loop. The handler
-            # fails by it, and nobody else.
+            # Raised in a task that a handler started; asyncio lets it stop the loop. Only that
+            # handler fails.
             except (KeyboardInterrupt, SystemExit) as error:
                 log.error("loop.interrupted", error=repr(error))
 

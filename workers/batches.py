@@ -52,7 +52,7 @@ class Batches:
     def add(self, runs: Iterable[Run]) -> list[Run]:
         """Keep the events of tasks with batches; return the others.
 
-        What has been there when a process died goes alone: it may have been what killed it.
+        An event that was there when a process died goes alone, for it may have killed it.
         """
         others, now = [], self._clock()
         for run in runs:
@@ -84,12 +84,12 @@ class Batches:
         return max(0.0, runs[0][0] + batch.wait - self._clock())
 
     def began(self, what: object, events: int) -> None:
-        """Something runs so many events together, until it `ended`."""
+        """Count a request of so many events as running, until it has `ended`."""
         if events > 1:
             self._beside[what] = events - 1
 
     def ended(self, what: object) -> None:
-        """It runs no more, or never ran."""
+        """Count a request no more."""
         self._beside.pop(what, None)
 
     def room(self, task: str) -> int | None:
@@ -108,5 +108,5 @@ class Batches:
         return sum(map(len, list(self._gathered.values())))
 
     def _batch(self, task: str) -> Batch:
-        # A handler that was taken away meanwhile has left events that go one at a time now.
+        # Without its handler, which was taken away meanwhile, the events go one at a time.
         return self._batch_of(task) or Batch(1, 0.0)

@@ -76,7 +76,7 @@ class Bulk:
         answers: list[bool] = []
         for answer in run_all(self._redis, calls):
             if isinstance(answer, Exception):
-                # A key that somebody has spoilt; event by event it is found out which.
+                # A key that somebody has spoilt; claiming one by one finds out which.
                 return [False] * count
             answers += [each == 49 for each in answer]
         return answers

@@ -31,7 +31,7 @@ class Bundles:
         self._longest: dict[str, float] = {}
 
     def ran(self, task: str, longest: float) -> None:
-        """The longest run of one event in a request took so many seconds."""
+        """Note the longest run of one event in a request, in seconds."""
         with self._lock:
             remembered = self._longest.get(task, SHORTEST) * FORGETTING
             self._longest[task] = max(longest, remembered, SHORTEST)

@@ -42,13 +42,13 @@ class BusinessKeys:
         try:
             envelope = decode(entry.envelope)
         except (ValueError, RecursionError):
-            # Its attempt says so, and becomes a dead letter.
+            # Its attempt fails on it, and becomes a dead letter.
             return ()
         found = []
         for each in asking:
             path = location(each.dedup_by or "")
             value = value_at(envelope, path) if path else None
-            # Two damaged values may have been different ones, and the second event would be lost.
+            # Two damaged values may have been different, and the second event would be lost.
             if value is None or DAMAGED in value:
                 self._missing.tell("dedup_by", each.dedup_by or "", entry.event_type)
             else:

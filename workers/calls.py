@@ -35,7 +35,7 @@ def directly(registration: Registration, given: Any, context: Any, around: Aroun
 
 
 def _alone(registration: Registration, given: Any, context: Any) -> Any:
-    # What one event leaves in its context must not be found by the next.
+    # What one event leaves in its context must not reach the next.
     return copy_context().run(_directly, registration, given, context)
 
 
@@ -46,12 +46,12 @@ def _directly(registration: Registration, given: Any, context: Any) -> Any:
         result = registration.run(given, context)
         returned = result is None
     finally:
-        # By itself and first: the soft time limit may strike in whatever Python comes next.
+        # First, and in one step: the soft time limit may strike in whatever Python comes next.
         watch.calls.discard(call)
         watch.ended(call, returned=returned)
     if result is None:
         return None
-    # A decorator or a factory may hide an async handler behind a plain function.
+    # A decorator or a factory may hide an async handler in a plain function.
     if inspect.isawaitable(result):
         threads = threads_of(os.getpid())
         result = drive(_within(partial(_itself, result), registration, given, context, threads))
@@ -69,7 +69,7 @@ async def on_loop(
     """Call a handler from the running loop; a `def` runs in one of the threads.
 
     Args:
-        succeeded: called by that thread: the loop, which another may block, may hear of it late.
+        succeeded: called by that thread, for a blocked loop would notice the success late.
     """
     with around(registration) if around else nullcontext():
         if registration.is_async:
@@ -117,9 +117,9 @@ async def _within(
     context: Any,
     threads: HandlerThreads,
 ) -> Any:
-    """Await what `start` returns within the handler's timeout; a later success is one all the same.
+    """Await what `start` returns within the handler's timeout; a late success counts as a success.
 
-    It begins here, for what it does before its first `await` counts, too.
+    `start` is called here so that the time before the first `await` counts, too.
     """
     task = cast("asyncio.Task[Any]", asyncio.current_task())
     offloaded, watch, returned = Offloaded(), here(), False
@@ -153,7 +153,7 @@ class _Limit:
         self._next = task.get_loop().call_later(seconds, self._strike)
 
     def lift(self) -> bool:
-        """Let the task go on; True if it was cancelled, and by nobody but this."""
+        """Stop cancelling the task; True if it was cancelled, and by this limit only."""
         self._next.cancel()
         struck, self._struck = self._struck, 0
         for _ in range(struck):
@@ -167,6 +167,6 @@ class _Limit:
 
 
 def is_being_cancelled() -> bool:
-    """Whether somebody cancelled this task, rather than the handler an await of its own."""
+    """Whether this task was cancelled from outside, not only an await inside the handler."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

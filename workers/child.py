@@ -40,7 +40,7 @@ LAST_WORDS = 71
 """Billiard numbers the messages of a child to its parent; this one is ours."""
 
 KILL_TIMEOUT = 2.0
-"""Seconds that the parent has to hear the last words, and kill."""
+"""Seconds that the parent has to receive the last message, and kill."""
 
 KILLED = "its process ends with it; what others of its event or bundle have achieved is kept"
 
@@ -69,7 +69,7 @@ class Child:
 
     @contextmanager
     def at(self, request: str) -> Iterator[None]:
-        """A request is in work."""
+        """Remember the request in work."""
         self.cases = []
         self._request = request
         try:
@@ -112,8 +112,8 @@ class Child:
             self._send((LAST_WORDS, (self._request, (outcomes, CRASHED))))
             sys.stdout.flush()
             sys.stderr.flush()
-            # When it has heard this, the parent kills this process. What lies in the pipe of a
-            # child that is dead billiard may lose, where several die at a time.
+            # The parent kills this process when it has received this: where several children die
+            # at a time, billiard may lose what is left in the pipe of a dead one.
             time.sleep(KILL_TIMEOUT)
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -30,15 +30,15 @@ class Run(Struct, frozen=True, gc=False):
     pending: Pending
     token: str
     attempt: int
-    """1 for the first; of several handlers on their own time the highest that is to be made."""
+    """1 for the first; where several handlers have tries of their own, the highest to be made."""
     marks: Mapping[str, str]
     """Handler -> "" if it succeeded in an earlier attempt, "reason\\nerror" if it was given up."""
     crashes: int = 0
-    """Earlier attempts whose process died, as far as is known: this event may be what kills it."""
+    """Earlier attempts whose process died, as far as is known."""
     skipped: int = 0
     """Handlers marked just now because they have succeeded for the business key already."""
     fresh: bool = False
-    """Claimed in bulk: nobody had met the event before, and its state says no more than that."""
+    """Claimed in bulk, so no worker had met the event before."""
     born: float | None = None
     """Monotonic seconds, on this host, from which the event's age counts; None: nobody knows."""
     tries: Mapping[str, Try] = NO_TRIES

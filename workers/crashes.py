@@ -15,15 +15,15 @@ CRASH_BACKOFF_MAX = 60.0
 """Seconds; an attempt whose process died is tried again after 1, 2, 4, ... of them."""
 
 CRASHED = 60.0
-"""Seconds that a run without an outcome counts as, for the bundles."""
+"""Seconds that a run without an outcome counts for in `Bundles`."""
 
 
 def crashed(run: Run, max_attempts: int, error: str, *, alone: bool = True) -> Outcome:
     """What becomes of an attempt that ended without an outcome: tried again later, or given up.
 
     Args:
-        alone: no other event was in the same request; else it may have been one of those, and this
-            one is heard once more, alone (see `poison.is_suspect`).
+        alone: no other event was in the same request. Otherwise one of those may be guilty, so this
+            one gets another attempt, alone (see `poison.is_suspect`).
     """
     if alone and run.attempt >= max_attempts:
         return Outcome(failed=(Failure("", "crash_loop", error),))

@@ -85,7 +85,7 @@ def _consequence(verdict: Failure | Again) -> dict[str, Any]:
 
 
 def _cause(error: BaseException, *, with_traceback: bool) -> dict[str, Any]:
-    """A reason where no line of code is to blame, else where it went wrong."""
+    """A reason where no line of code is to blame, else the traceback."""
     if isinstance(error, Reject | Retry):
         return {"reason": error.reason}
     if isinstance(error, PayloadInvalid):

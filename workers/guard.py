@@ -36,13 +36,14 @@ from workers.tries import Try
 NO_MARKS: Mapping[str, str] = {}
 
 DEAD_WAIT = 60.0
-"""Seconds until an event is given up anew whose dead letter could not be written."""
+"""Seconds until another attempt to give an event up whose dead letter could not be written."""
 
 LETTERS = 5
-"""Of the keys of a settlement, those from here on are for a dead letter alone."""
+"""Index of the first key of a settlement that only a dead letter uses."""
 
 UNANSWERED = 10_000
-"""Claims without an answer that are remembered; who forgets one waits for an event lease."""
+"""Claims without an answer that are remembered; one that is forgotten stays busy for an event
+lease."""
 
 
 class Guard:
@@ -89,7 +90,7 @@ class Guard:
         self._bulk = Bulk(redis, keys, group, self._mark_ttl)
         self.displaced = 0
         """Dead letters of unhandled types that made room for newer ones."""
-        # Several threads claim. Both take one step in C: a token is never given out twice.
+        # Several threads claim. Both are used in one step of C, so no token is given out twice.
         self._unanswered: dict[tuple[str, str], str] = {}
         self._boot, self._numbers = boot, itertools.count(1)
 
@@ -161,7 +162,7 @@ class Guard:
         return {n for n, kept in zip(done, recorded, strict=True) if kept}
 
     def _put_off(self, settlements: Sequence[Settlement], answers: Sequence[Any]) -> None:
-        """Tell of spoilt keys. Who cannot get a dead letter now is given up anew in a while."""
+        """Log spoilt keys. What cannot become a dead letter now is tried again in a while."""
         again = []
         for settlement, answer in zip(settlements, answers, strict=True):
             if isinstance(answer, Exception):
@@ -198,8 +199,8 @@ class Guard:
     def _token_for(self, item: Pending) -> str:
         """A fresh token, or that of an earlier claim of this entry whose answer was lost.
 
-        The claim may have succeeded, and by its own token it is told so again; to any other it
-        would be busy for an event lease, and then count as a crash.
+        That claim may have succeeded: with its own token the answer is repeated, with another one
+        the event would be busy for an event lease and then count as a crash.
         """
         if self._unanswered and (
             earlier := self._unanswered.pop((item.stream, item.entry_id), None)
@@ -234,7 +235,7 @@ class Guard:
         if kind == b"queued":
             self._stalls.met("key", (name.decode() for name in answer[1:]))
             return Queued(item)
-        # A lock that somebody made without an end is asked after once in an event lease.
+        # For a lock without an expiry, which somebody made by hand, ask once in an event lease.
         left = answer[1] if answer[1] >= 0 else self._lease_ms
         return Busy(item, left / 1000)
 

@@ -74,7 +74,7 @@ class Dispatcher:
         self._trace = trace
         self._isolate = isolate
         self._requests: dict[Request, float] = {}
-        # Who takes out what waits: the pool's loop, or `relieve`.
+        # Held to take out what waits: by the pool's loop, or by `relieve`.
         self._picking = threading.Lock()
         self._given = self._ended = 0
         self._relief = Relief()
@@ -89,7 +89,7 @@ class Dispatcher:
         return len(self._requests)
 
     def in_work(self) -> dict[str, Any]:
-        """What the pool has, as fields of a log line; callable from any thread."""
+        """The requests that the pool has, as fields of a log line; callable from any thread."""
         requests = list(self._requests)
         shown = [
             f"{each.task_name}[{_event_id(each.runs[0])}]" for each in requests[:SHOWN_REQUESTS]
@@ -97,12 +97,12 @@ class Dispatcher:
         return {"running": len(requests), "waits_for": " ".join(shown)} if requests else {}
 
     def resume(self) -> None:
-        """Go on with a pool that may have forgotten our alarm."""
+        """Go on after the pool's loop was restarted and has dropped its timers."""
         self._alarm.forget()
         self._pool.wake()
 
     def recall(self) -> None:
-        """Take back what the pool gives up: it forgets that, and does not say so."""
+        """Take back the requests that the pool drops without saying so."""
         for request in [each for each in list(self._requests) if each.forget()]:
             self._forget(request)
             if request.is_running:
@@ -146,7 +146,7 @@ class Dispatcher:
             return self._waiting.drain_ready() if still else []
 
     def abandon(self) -> None:
-        """What any request says from now on goes unheard; callable from any thread."""
+        """Ignore the outcomes of all requests from now on; callable from any thread."""
         for request in list(self._requests):
             request.abandon()
 
@@ -192,7 +192,7 @@ class Dispatcher:
             return None
 
     def _hand_next(self) -> bool:
-        """Hand a request over. Who waits takes turns, so that no task fills the pool alone."""
+        """Give one request to the pool. Tasks take turns, so that none fills the pool alone."""
         turns: list[Callable[[], bool]] = [
             self._hand_ready,
             *(partial(self._hand_parked, task) for task in self._waiting.limits.tasks()),
@@ -205,7 +205,7 @@ class Dispatcher:
         return False
 
     def _next_look(self) -> float | None:
-        """Seconds until something may start that nothing rings for; None: no such thing."""
+        """Seconds until something may start without a wake-up; None: nothing will."""
         suspects = self._waiting.suspects.wait()
         if self._waiting.suspects.reserved:
             return min(RECHECK_PERIOD, suspects or 0.0)
@@ -264,7 +264,7 @@ class Dispatcher:
 
     def _next_bundle(self, task: str, first: Run, free: int) -> list[Run]:
         ready, runs = self._waiting.ready, [first]
-        # What failed once travels alone: it may be what kills the process.
+        # An event that failed once goes alone: it may be what kills the process.
         if first.attempt > 1 or not self._bundled(task):
             return runs
         size = self._bundles.size(task, len(ready) + 1, free)
@@ -277,14 +277,15 @@ class Dispatcher:
         return runs
 
     def _bundled(self, task: str) -> bool:
-        # A neighbour's crash would bury an event that may be tried once; a revocation names one.
+        # Where one attempt is allowed, a neighbour's crash would end the event; and a revocation
+        # names one event only.
         return self._pool.bundles and self._max_attempts(task) > 1 and not self._pool.revoked
 
     def _beside(self) -> int:
         """Events that would run again if a suspect killed its process now.
 
-        Among processes of their own, those that it would wait behind: what dies with the worker
-        before it began must not be taken for what ran alone.
+        In prefork: those that it would wait behind, for a suspect that dies with the worker before
+        it began must not count as one that ran alone.
         """
         if self._pool.shares_process:
             return len(self._requests) + self._settler.unsettled
@@ -303,7 +304,7 @@ class Dispatcher:
         try:
             request = self._pool.take_on(task, runs, self._trace, self._finish)
         except Exception as error:
-            # Whatever the pool or a signal receiver raises: no event may be held for ever.
+            # Whatever the pool or a signal receiver raises, the event must not be held for ever.
             log.exception("request.refused", task=task, events=len(runs))
             for run in runs:
                 self._settler.end(run, crashed(run, MAX_REFUSALS, repr(error)))
@@ -313,7 +314,7 @@ class Dispatcher:
         self._waiting.limits.began(task, request)
         if self._routing.batch_of(task):
             self._waiting.batches.began(request, len(runs))
-        # In that order, for a thread of the pool may end it at any moment.
+        # Only now, for a thread of the pool may have ended it meanwhile.
         if request.ended:
             self._forget(request)
 
@@ -335,7 +336,7 @@ class Dispatcher:
         for run, outcome in zip(request.runs, outcomes, strict=False):
             self._settler.end(run, outcome)
         self._ended += 1
-        # Not before, or a suspect could start while nobody counts what just ended.
+        # Not earlier, or a suspect could start while what just ended is not counted.
         self._forget(request)
         self._waiting.put_back(request.runs[len(outcomes) :])
         self._pool.wake()

@@ -66,28 +66,29 @@ class Held:
         return [each.run for each in list(self._claims.values())]
 
     def ours(self, run: Run) -> bool:
-        """Whether the claim is ours for sure: what another may have taken over must not start.
+        """Whether the claim is surely ours: an event that another may have taken over must not
+        start.
 
-        Reckoned from before each call to Redis, our lease ends before Redis' does, however late
-        the answer came.
+        Our lease is counted from before each call, so it ends before Redis' does, however late the
+        answer came.
         """
         claim = self._claims.get(run.token)
         return claim is not None and boottime() < claim.until
 
     def add(self, runs: Iterable[Run], until: float) -> None:
-        """Claimed just now."""
+        """Note claims that were made just now."""
         for run in runs:
             self._claims[run.token] = _Claim(run, until)
             self._places.add(place(run.pending))
 
     def prolong(self, runs: Iterable[Run], until: float) -> None:
-        """The claims were renewed; with 0 for `until`: they were lost."""
+        """Note that the claims hold until then; 0 for claims that were lost."""
         for run in runs:
             if claim := self._claims.get(run.token):
                 claim.until = until
 
     def remove(self, runs: Sequence[Run]) -> None:
-        """They are settled: whoever waits for room may go on."""
+        """Forget settled claims; whoever waits for room may go on."""
         for run in runs:
             self._claims.pop(run.token, None)
             self._places.discard(place(run.pending))
@@ -96,7 +97,7 @@ class Held:
         self.stop_waiting()
 
     def wait_for_room(self, most: float) -> int:
-        """How many entries a read may bring; 0 after waiting `most` seconds, or some, for room."""
+        """How many entries a read may bring; 0 if there is no room within `most` seconds."""
         with self._room:
             if self.paused:
                 self._room.wait(min(most, PAUSE_CHECK_PERIOD))
@@ -105,7 +106,7 @@ class Held:
             # Half a window at a time: small reads would cost a round trip each.
             if size - held >= max(1, size // 2):
                 return size - held
-            # But no slot stays idle for it, once those have come together that end now.
+            # But no slot stays idle for that, except for a moment in which more of them end.
             starved = held < self.slots
             self._room.wait(min(most, GATHER_DELAY) if starved else most)
             return max(0, size - self._in_the_way) if starved else 0
@@ -116,11 +117,11 @@ class Held:
             self._room.notify_all()
 
     def room_beside_reads(self) -> int:
-        """How many entries may come otherwise than by a read, however many reads there are."""
+        """How many entries may come otherwise than by a read, as retries do."""
         if self.paused:
             return 0
         size = self._window.size(self.slots)
-        # Half a window more than reads fill: in a backlog nothing would be left for retries.
+        # Half a window more than reads fill; else a backlog would leave nothing for retries.
         return size + (size + 1) // 2 - self._in_the_way
 
     @property
@@ -130,5 +131,5 @@ class Held:
 
 
 def place(item: Pending) -> tuple[str, str]:
-    """What tells an entry from all others."""
+    """What identifies an entry."""
     return item.stream, item.entry_id

@@ -34,8 +34,9 @@ BLOCK = 1.0
 Less than the client waits for a reply."""
 
 PAUSED_BLOCK = 0.02
-"""Seconds of the same while a stream is left alone, for a limit or a full batch: it may have room
-again soon."""
+"""Seconds one read waits while a stream is left alone, for a limit or a full batch: it may have
+room again soon.
+"""
 
 
 class Intake:
@@ -140,7 +141,7 @@ class Intake:
         self._leave()
 
     def _leave(self) -> None:
-        # Twice, for a connection that was idle for long may be cut, unseen until it is used.
+        # Twice, for an idle connection may have been cut, which shows only when it is used.
         for _ in range(2):
             with self._outages.ride_out("leave"):
                 self._reader.leave()
@@ -150,7 +151,7 @@ class Intake:
         try:
             work()
         except Exception:
-            # Redis' failures never come here. A worker that lives on half dead would be worse.
+            # Redis' failures never come here. A worker without one of its threads would be worse.
             log.exception("intake.died", thread=name, hint="the worker ends; restart it")
             self._died()
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from workers.waiting import Waiting
 
 FETCH_DELAY = 0.02
-"""Seconds between two of them at least, however many are due."""
+"""Seconds between two looks at least, however many are due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ class Keeper:
             with self._outages.ride_out("keep"):
                 now = boottime()
                 if not self._clock.look():
-                    # What is idle or free by that is held all the same: its holder must renew it
-                    # first, as we do.
+                    # What became idle or free by that jump may still be held: its holder must
+                    # renew it first, as we do.
                     renewed, self._calm_at = 0.0, now + self._event_lease / 2
                 if now - renewed >= self._event_lease / 3:
                     self._renew()
@@ -120,7 +120,7 @@ class Keeper:
         self._stopping.set()
 
     def wait_for_last_look(self, most: float) -> None:
-        """After `stop`: return when what the last look found is claimed, or in `most` seconds."""
+        """Return when what the last look before `stop` found is claimed, or in `most` seconds."""
         if self._fetching.acquire(timeout=most):
             self._fetching.release()
 
@@ -142,7 +142,7 @@ class Keeper:
         self._pending.renew(run.pending for run in ours)
 
     def fetch_due(self) -> bool:
-        """Claim what has become due, as the next of a line does; True if there may be more."""
+        """Claim what is due, such as the next of a line; True if there may be more."""
         return self._fetch(self._pending.due)
 
     def _fetch(self, source: Callable[[int, Caps], list[Pending]]) -> bool:
@@ -157,7 +157,7 @@ class Keeper:
                 return True
             found = source(room, self._waiting.caps(self._reader.streams))
             items = self._early | {place(item): item for item in found}
-            # A retry may be due before it was seen that the last attempt is settled.
+            # A retry may be due before this worker notes that the last attempt is settled.
             self._early = {where: item for where, item in items.items() if item in self._held}
             self._claimer.claim(items.values())
         return bool(found)

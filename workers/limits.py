@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from workers.claims import Run
 
 MAX_PARKED = 256
-"""Events parked per task; what comes beyond, by a limit set while events flowed, is given back."""
+"""Events parked per task. More come only if a limit is set while events flow; they are given back.
+"""
 
 RECHECK_PERIOD = 1.0
 """Seconds between looks at parked events at most: an operator may change a rate at any time."""
@@ -103,12 +104,12 @@ class Limits:
         return min(RECHECK_PERIOD, bucket.expected_time()) if bucket else 0.0
 
     def began(self, task: str, what: object) -> None:
-        """Something runs an event of this task, until it `ended`."""
+        """Count a request of this task as running, until it has `ended`."""
         # Of every task: a limit may come while they run.
         self._running.setdefault(task, set()).add(what)
 
     def ended(self, task: str, what: object) -> None:
-        """It runs no more, or never ran."""
+        """Count a request no more."""
         if task in self._running:
             self._running[task].discard(what)
 

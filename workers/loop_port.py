@@ -41,7 +41,7 @@ class LoopRequest:
         self.runs = runs
         self.ended = False
         self.task: asyncio.Task[None]
-        # Who takes it out decides, and no two can: of two threads.
+        # Whichever of two threads pops this first decides whether it begins.
         self._unbegun = [self]
         self.passed_over = False
 
@@ -66,7 +66,7 @@ class LoopRequest:
         return False
 
     def forget(self) -> bool:
-        """Give it up, begun or not: what it says from now on goes unheard."""
+        """Give it up, begun or not: its outcomes are ignored."""
         if self.ended:
             return False
         self.ended = True
@@ -124,7 +124,7 @@ class LoopPool:
         if route is None or not route.rate_limit:
             return None
         key = task, per_second(route.rate_limit)
-        # In one step: of two buckets that two threads make, one must count for both.
+        # In one step: if two threads make a bucket each, one of them must count for both.
         # kombu takes a while to import, and most inline workers have no rate limit.
         from kombu.utils.limits import TokenBucket
 
@@ -195,7 +195,7 @@ class LoopPool:
         try:
             return await self._process(items), ""
         except asyncio.CancelledError:
-            # A loop that ends cancels everything at once: let our worker hear of it, too.
+            # A loop that ends cancels everything at once; let the worker's own task notice first.
             await asyncio.sleep(0)
             if not self.is_open:
                 raise
@@ -203,6 +203,6 @@ class LoopPool:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | SystemExit) or not self._loop.is_running():
                 raise
-            # A mistake of ours, or a GeneratorExit: the event must not be held for ever.
+            # A bug here, or a GeneratorExit: the event must not be held for ever.
             log.exception("request.failed", task=request.task_name)
             return (), repr(error)

@@ -32,7 +32,8 @@ _offloaded: ContextVar[list[Future[Any]] | None] = ContextVar("offloaded", defau
 def drive(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
     """Run on this thread's loop, and leave nothing running if it is interrupted.
 
-    Then it returns when the last has ended, a call in a thread too; at once if the process ends.
+    An interruption is raised when everything has ended, calls in threads too; at once if the
+    process ends.
     """
     loops = _loops()
     runner = loops.get(os.getpid())
@@ -40,7 +41,7 @@ def drive(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
         runner = loops[os.getpid()] = asyncio.Runner()
         runner.get_loop().set_default_executor(OffloadThreads())
     try:
-        # What one event leaves in its context must not be found by the next.
+        # What one event leaves in its context must not reach the next.
         return runner.run(coroutine, context=contextvars.copy_context())
     except BaseException as error:
         if is_order_to_exit(error):
@@ -58,12 +59,12 @@ def close_loop() -> None:
 
 @functools.cache
 def threads_of(pid: int) -> HandlerThreads:
-    """The threads of this process; `pid` keeps a forked child from using its parent's."""
+    """The threads of the process `pid`: a forked child must not use its parent's."""
     return HandlerThreads()
 
 
 def _loops() -> dict[int, asyncio.Runner]:
-    """Loops of this thread by process: a forked child must neither use nor close its parent's."""
+    """The loops of this thread, by process: a forked child must not touch its parent's."""
     if not hasattr(_local, "loops"):
         _local.loops = {}
     loops: dict[int, asyncio.Runner] = _local.loops
@@ -97,7 +98,7 @@ class Offloaded:
         _offloaded.set(self._given)
 
     async def end(self, threads: HandlerThreads) -> None:
-        """Wait until none is under way, however often this is cancelled.
+        """Wait until all of it has ended, however often this is cancelled.
 
         Raises:
             asyncio.CancelledError: the threads were told to let go.

@@ -22,18 +22,18 @@ log = get_logger("workers.ordering")
 
 
 def paths_of(registrations: Iterable[Registration]) -> tuple[str, ...]:
-    """The different paths that handlers of one type are ordered by; more than one is a mistake."""
+    """The paths that handlers of one type are ordered by; more than one is an error."""
     return tuple(dict.fromkeys(each.ordered_by for each in registrations if each.ordered_by))
 
 
 def line_member(stream: str, entry_id: str) -> str:
-    """How an entry stands in the line of its key: so that text sorts as ids do."""
+    """The member that stands for an entry in its line: its text sorts as entry ids do."""
     ms, _, seq = entry_id.partition("-")
     return f"{ms:0>20}-{seq:0>20}|{stream}"
 
 
 def advancing(line: str, retries: str, group: str) -> Call:
-    """The call that lets the next run where the first of a line is no longer to be handled.
+    """The call that makes the next of a line due when its first is done.
 
     Args:
         retries: what the names of the group's retries begin with.
@@ -52,7 +52,7 @@ class Ordering:
     def of(self, stream: str) -> str:
         """JSON of event type -> keys from the envelope to the value; empty if nothing is ordered.
 
-        The stream that unknown types share is ordered for those of them that are known after all.
+        The stream that types without one of their own share is ordered for the known ones of them.
         """
         registry = self._registry
         if not any(each.ordered_by for each in (*registry.list(), registry.default)):
@@ -63,7 +63,7 @@ class Ordering:
         return json.dumps(found) if found else ""
 
     def missed(self, event_type: str) -> None:
-        """An event of an ordered stream has no key; told once, if its type should have one."""
+        """Warn, once, that an event has no key although its type is ordered."""
         for path in paths_of(self._registry.lookup(event_type))[:1]:
             self._missing.tell("ordered_by", path, event_type)
 

@@ -1,4 +1,4 @@
-"""How one attempt at an event ended. The guard records it in Redis."""
+"""How one attempt at an event ended."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ class Outcome:
     """The handlers that want one, where several share the event; those that were not called in this
     attempt keep the time that they had asked for."""
     crashed: bool = False
-    """The attempt ended because its process died, and nobody knows which handler did that."""
+    """The attempt ended because its process died; which handler did that is unknown."""
 
     returned: bool = False
-    """No handler has begun, and that is not the event's fault: the attempt does not count."""
+    """No handler has begun, for no fault of the event: the attempt does not count."""
 
     @classmethod
     def unhandled(cls, event_type: str, told: str) -> Outcome:
-        """Of an event whose type has no handler where it was to run.
+        """The outcome of an event whose type has no handler where it was to run.
 
         Args:
             event_type: as its envelope says.
-            told: as its entry says, empty for the same; by that it was taken for one to run here.
+            told: as its entry says, by which it was sent here; empty for the same.
         """
         if told in ("", event_type):
             return cls(retry_after=LOOK_AGAIN, error="no handler here", returned=True)

@@ -34,13 +34,13 @@ class Request(Protocol):
         """The pool would have begun it by now, had it not been taken back."""
 
     def forget(self) -> bool:
-        """Give it up, if that can be; True if it is nobody's now."""
+        """Give it up, if that is possible; True if nobody runs it now."""
 
     def abandon(self) -> None:
-        """Give it up, begun or not: what it says from now on goes unheard."""
+        """Give it up, begun or not: its outcomes are ignored."""
 
     def take_back(self) -> bool:
-        """Give it up unless it has begun, callable from any thread; True if it is nobody's now."""
+        """Give it up unless it has begun, callable from any thread; True if nobody runs it now."""
 
 
 Finish = Callable[[Request, Sequence[Outcome], float], None]
@@ -52,7 +52,7 @@ Trace = Callable[["Run"], str]
 
 
 class Call(Protocol):
-    """A call to come."""
+    """A timer."""
 
     def cancel(self) -> object: ...
 

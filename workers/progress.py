@@ -17,7 +17,7 @@ from workers.runner import Case, Cases, Result
 from workers.watch import Call
 
 NOT_BEGUN = Outcome(retry_after=0.0, returned=True)
-"""Of an event of the request that no handler was called for."""
+"""The outcome of an event that no handler was called for."""
 
 
 def outcomes(cases: Cases, calls: Collection[Call], error: str) -> list[Outcome]:
@@ -28,7 +28,7 @@ def outcomes(cases: Cases, calls: Collection[Call], error: str) -> list[Outcome]
         calls: the handlers that run now.
         error: why these have failed.
     """
-    # A copy, for who runs may end at any moment.
+    # A copy, for what runs may end at any moment.
     return [
         case if isinstance(case, Outcome) else _outcome(case, calls, error) for case in list(cases)
     ]
@@ -61,9 +61,9 @@ def _events(call: Call) -> Sequence[object]:
 
 
 def _cut_short(registration: Registration, case: Case, call: Call | None, error: str) -> Result:
-    """What becomes of a handler without a result; None for `call`: it was not begun."""
+    """The result of a handler that has none; None for `call`: it had not begun."""
     number = case.attempt.number_of(registration.name)
-    # Of a batch nobody knows which event it was: each is heard once more, alone.
+    # Which event of a batch is guilty is unknown, so each gets another attempt, alone.
     alone = call is not None and len(_events(call)) == 1
     if alone and number >= registration.max_attempts:
         return Failure(registration.name, "crash_loop", error)

@@ -53,12 +53,12 @@ class Relief:
         return now - self._since > STUCK_AFTER
 
     def begin(self, ended: int, taken_back: Iterable[Request], *, deaf: bool) -> None:
-        """Something has been given back."""
+        """Events have been given back, so claim nothing more for now."""
         self._is_on, self._ended, self._deaf = True, ended, deaf
         self._taken_back += taken_back
 
     def look(self, ended: int, *, deaf: bool, has_room: bool) -> None:
-        """Let it end if the pool has ended something, answers, or would begin something.
+        """Allow claims again if the pool has ended something, answers, or would begin something.
 
         Args:
             has_room: it would be given what comes. That says nothing about one that had to give

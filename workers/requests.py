@@ -129,14 +129,14 @@ class EventRequest(Request):
         return given_up
 
     def forget(self) -> bool:
-        """Give it up unless it has begun; True if it is nobody's now."""
+        """Give it up unless it has begun; True if nobody runs it now."""
         if self._given and not _taken_back(self._work):
             return False
         self._finish = None
         return True
 
     def abandon(self) -> None:
-        """Give it up, begun or not: what it says from now on goes unheard."""
+        """Give it up, begun or not: its outcomes are ignored."""
         self._finish = None
 
     def execute_using_pool(self, pool: Any, **_: Any) -> Any:
@@ -171,25 +171,25 @@ class EventRequest(Request):
         return work
 
     def on_last_words(self, outcomes: Sequence[Outcome], longest: float) -> None:
-        """Its child is to be killed, and has said what the events have come to."""
+        """Kill its child, which has sent the outcomes of its events as its last message."""
         self._last_words = outcomes, longest
         if self.worker_pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.worker_pid, signal.SIGKILL)
 
     def send_event(self, type: str, **fields: Any) -> None:  # Celery's signature
-        """Tell monitors; not how the task ended, but how its events did."""
+        """Send Celery's events, except those that say how the task ended; see `_tell`."""
         if type not in monitoring.ENDINGS:
             super().send_event(type, **fields)
 
     def on_success(self, failed__retval__runtime: tuple[int, Any, float], **_: Any) -> None:
-        """The task returned: its outcome says how the handlers fared."""
+        """The task returned the outcomes of its events."""
         failed, result = failed__retval__runtime[:2]
         if failed:
             self.on_failure(result, return_ok=True)
             return
         task_ready(self, successful=True)
-        # It has followed, or it would have died.
+        # The child has followed the change, or it would have died.
         _behind(self._app).discard(self.worker_pid)
         self._end(*result)
 
@@ -200,7 +200,7 @@ class EventRequest(Request):
         self._error = f"{type(error).__name__}: {error}"
         if isinstance(error, TimeLimitExceeded):
             self._error = overdue(*error.args)
-        # Billiard tells of these before the child is dead.
+        # Billiard reports these before the child is dead.
         self._dying = isinstance(error, TimeLimitExceeded | SystemExit | KeyboardInterrupt)
         super().on_failure(exc_info, **options)
         self._reject_when_dead()
@@ -242,7 +242,7 @@ class EventRequest(Request):
             self._end([crashed(run, most, error, alone=alone) for run in self.runs])
 
     def _reject_when_dead(self) -> None:
-        """Until its child is dead, handlers may run there."""
+        """Reject it when its child is dead: until then handlers may run there."""
         dying, self._dying = self._dying, False
         if not (dying and self.worker_pid is not None):
             self.reject()
@@ -265,14 +265,14 @@ class EventRequest(Request):
 
 
 class _NoMessage:
-    """Stands for the broker's message, of which there is none."""
+    """Takes the place of the broker's message, for there is none."""
 
     delivery_info: dict[str, Any] = {}  # noqa: RUF012  # read only
     properties: dict[str, Any] = {}  # noqa: RUF012  # read only
 
 
 def _when_dead(pid: int, answer: Callable[[], None]) -> None:
-    """Answer, from any thread, when this child of ours is dead; the pool is left to reap it."""
+    """Call `answer`, in a thread, when this child is dead; the pool reaps it."""
 
     def wait() -> None:
         with suppress(ChildProcessError):
@@ -332,7 +332,7 @@ def _behind(app: Any) -> set[int]:
 
 
 def _follow(made: Made) -> None:
-    """Catch up with the worker's main process; a child that cannot is replaced by one that has."""
+    """Make the changes of the worker's main process; a child that cannot ends, and is replaced."""
     if made.revision <= made_of(current_app).revision:
         return
     try:

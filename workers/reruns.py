@@ -20,7 +20,7 @@ class Reruns:
         self._all_ended = asyncio.Event()
 
     def ended(self) -> None:
-        """A handler runs no more."""
+        """Note that a handler has ended."""
         self._running -= 1
         if not self._running:
             self._all_ended.set()

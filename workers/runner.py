@@ -49,7 +49,7 @@ Cases = list["Case | Outcome"]
 
 
 class Attempt(Struct, frozen=True):
-    """What all handlers of the event have in common."""
+    """One attempt at an event: what all of its handlers have in common."""
 
     event: Event
     number: int
@@ -79,7 +79,7 @@ class Attempt(Struct, frozen=True):
         return first + self.reruns.get(handler, 0)
 
     def context(self, registration: Registration) -> Context:
-        """What a handler is told, from now on."""
+        """The context of a call that begins now."""
         return Context(
             self.number_of(registration.name),
             registration.max_attempts,
@@ -92,7 +92,7 @@ class Attempt(Struct, frozen=True):
     def judge(
         self, error: BaseException, registration: Registration, *, with_traceback: bool = True
     ) -> Failure | Again:
-        """What follows from a handler's failure; see `failures.judge`."""
+        """The consequence of a handler's failure; see `failures.judge`."""
         context = self.context(registration)
         return judge(error, registration, context, self.age(), with_traceback=with_traceback)
 
@@ -102,13 +102,13 @@ class Case(Struct, frozen=True):
 
     attempt: Attempt
     waiting: tuple[Registration, ...]
-    """The handlers for which no earlier attempt has said the last word."""
+    """The handlers that no earlier attempt has finished or given up."""
     marks: Mapping[str, str]
     results: dict[str, Result]
     asleep: tuple[str, ...] = ()
     """Handlers that want another attempt and are not due."""
     shared: bool = False
-    """Several handlers share the event, so that each has attempts and retries of its own."""
+    """Several handlers share the event, so each has its own attempts and retries."""
 
     def left(self) -> Sequence[Registration]:
         """Those that have no result yet."""
@@ -117,7 +117,7 @@ class Case(Struct, frozen=True):
         return [each for each in self.waiting if each.name not in self.results]
 
     def outcome(self, results: Mapping[str, Result] | None = None) -> Outcome:
-        """What it has come to, when all that were called have a result.
+        """The outcome, when all handlers that were called have a result.
 
         Args:
             results: instead of its own.
@@ -139,7 +139,7 @@ class Case(Struct, frozen=True):
         return Outcome(finished, failed, after, error, tuple(later) if self.shared else ())
 
     def _wakes(self) -> float:
-        """Seconds until the first of those that were not due is."""
+        """Seconds until the first handler that was not due becomes due."""
         due = min((self.attempt.tries[name].due for name in self.asleep), default=math.inf)
         return max(0.0, due - time.monotonic())
 
@@ -213,7 +213,7 @@ def _awake(
 
 
 def _too_old(waiting: Sequence[Registration], this: Attempt) -> dict[str, Result]:
-    """The failures of handlers for which the event comes too late."""
+    """The failures of handlers for which the event is too old."""
     limited = [each for each in waiting if each.max_age is not None]
     age = this.age() if limited else 0.0
     return {
@@ -267,9 +267,9 @@ def _run_directly(registration: Registration, this: Attempt) -> Result:
 def _run_on_own_loop(waiting: Sequence[Registration], this: Attempt, results: Results) -> None:
     try:
         drive(_run_all(waiting, this, threads_of(os.getpid()), results))
-    # Handlers' own failures are in `results`: this is the soft time limit's signal, which struck
-    # between two steps of the loop, or an exit of a task that a handler started, which stops the
-    # loop. Whoever had not ended by then has failed.
+    # Handlers' own failures are in `results`. This is the soft time limit's signal, between two
+    # steps of the loop, or an exit in a task that a handler started, which stops the loop. Every
+    # handler that had not ended by then has failed.
     except BaseException as error:
         for each in waiting:
             if each.name not in results:
@@ -309,7 +309,7 @@ async def _run_all(
             del results[name]
             this.reruns[name] = this.reruns.get(name, 0) + 1
 
-    # First the threads: a coroutine may block the loop.
+    # Threads first, for a coroutine may block the loop.
     in_turn = sorted(waiting, key=lambda each: each.is_async)
     await asyncio.gather(*(run_until_done(each) for each in in_turn))
 

@@ -27,15 +27,18 @@ GATHER_DELAY = 0.005
 """Seconds to gather outcomes; settled one by one they would cost ten times as much."""
 
 CUT_OFF = Outcome(retry_after=2.0, error="the worker was stopped in the middle")
-"""Its handler may run in a thread until the process has ended, which takes a moment yet."""
+"""The end of an attempt that a stop cuts off. Its handler may run on in a thread until the process
+has ended, so the retry waits a moment."""
 
 CUT_SHORT = Outcome(
     retry_after=1.0, error="an operator ended the worker in the middle", returned=True
 )
-"""Not counted as an attempt; later than the process ends, so that no other runs beside it."""
+"""The end of an attempt that an operator cuts off: it does not count, and is retried when the
+process has ended.
+"""
 
 GATHER_DELAY_IN_LINE = 0.001
-"""Seconds of the same while others wait in line behind one of them."""
+"""Seconds to gather outcomes while others wait in line behind one of them."""
 
 
 class Settler:
@@ -74,7 +77,7 @@ class Settler:
 
     @property
     def unsettled(self) -> int:
-        """Attempts that ended, of which Redis does not know yet."""
+        """Attempts that ended and are not recorded in Redis yet."""
         return len(self._ended) + self._settling
 
     @property
@@ -106,7 +109,7 @@ class Settler:
         self._any_ended.set()
 
     def close(self, cut_off: Outcome = CUT_OFF) -> None:
-        """Nothing ends from now on.
+        """Settle the rest, for nothing ends from now on.
 
         Args:
             cut_off: how what is still held has ended.

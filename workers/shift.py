@@ -146,7 +146,7 @@ class InlineRun:
             self._deserted()
 
     def _deserted(self) -> None:
-        """The loop was closed; nobody will run what is held. Called from any thread."""
+        """The loop was closed, so nothing of what is held will run. Called from any thread."""
         if self._over:
             return
         threading.Thread(target=self._abandon, name="flybridge-inline-end", daemon=True).start()
@@ -158,7 +158,7 @@ class InlineRun:
 
 
 async def _surely(done: asyncio.Future[None]) -> None:
-    """Wait to the end, however often this is cancelled: half an end would hold on to events."""
+    """Wait to the end, however often this is cancelled: else events would stay held."""
     while not done.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait({done})
@@ -166,6 +166,6 @@ async def _surely(done: asyncio.Future[None]) -> None:
 
 
 def _heed(task: asyncio.Task[None]) -> None:
-    """Take note of its exception, or asyncio would complain where nobody waits for it."""
+    """Retrieve its exception, or asyncio would log it where nobody waits for the task."""
     if not task.cancelled():
         task.exception()

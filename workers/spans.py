@@ -46,7 +46,7 @@ class Tracing:
 
     @property
     def traceparent(self) -> str:
-        """What makes the handlers' spans children of the process span."""
+        """The process span as the parent of the handlers' spans."""
         context = self.process
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
@@ -70,7 +70,7 @@ class IntakeSpans:
         return self._queue.lost if self._queue else 0
 
     def claimed(self, runs: Sequence[Run], started: int, ended: int) -> None:
-        """A bulk claim took these events."""
+        """Begin the spans of events that were claimed in bulk."""
         if self._queue is None:
             return
         for run in runs:
@@ -97,7 +97,7 @@ class IntakeSpans:
         return tracing.traceparent if tracing else ""
 
     def settled(self, settlements: Sequence[Settlement], started: int, ended: int) -> None:
-        """A bulk settlement recorded these outcomes."""
+        """End the spans of attempts that were settled in bulk."""
         if self._queue is None:
             return
         for settlement in settlements:
@@ -171,7 +171,8 @@ class IntakeSpans:
             start_time=started,
             end_time=ended,
         )
-        # So that no trace is torn: events are handled faster than a collector takes their spans.
+        # Events are handled faster than a collector takes their spans; dropping some would leave
+        # incomplete traces.
         self._queue.wait_for_room()
         self._queue.on_end(span)
 
@@ -196,7 +197,7 @@ def handler_spans(items: Sequence[Item]) -> Around | None:
     def around(registration: Registration) -> Iterator[object]:
         attributes = {semconv.HANDLER: registration.name}
         name = semconv.SPAN_HANDLE + registration.name
-        # Failures are recorded by us: the provider may be the user's, which redacts nothing.
+        # Failures are recorded here, for the provider may be the user's, which redacts nothing.
         with tracer.start_as_current_span(
             name, parent, attributes=attributes, links=links,
             record_exception=False, set_status_on_exception=False,

@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 log = get_logger("workers.poison")
 
 MAX_SUSPECTS = 256
-"""Suspects that wait here; what comes beyond is given back."""
+"""Suspects that wait here; more are given back."""
 
 OTHERS_TURN = 0.1
 """Seconds that others have between two suspects, at least."""
 
 DRAIN = 2.0
-"""Seconds that others stand still for the pool to become empty, at most. Twice as long each time
-that it did not, up to `LONGEST_TURN`: then the suspect starts beside what hangs there."""
+"""Seconds that others stand still, at most, until the pool is empty. Twice as long after each time
+in vain, up to `LONGEST_TURN`: then the suspect starts beside what hangs there.
+"""
 
 LONGEST_TURN = 60.0
 """Seconds that others wait for a suspect which runs, or a suspect for them, at most: one that hangs
@@ -66,7 +67,7 @@ class Suspects:
         self.waiting.append(run)
 
     def put_back(self, run: Run) -> None:
-        """It was taken and cannot start yet; the pool stays empty for it."""
+        """Put a taken suspect back that cannot start yet; the pool stays empty for it."""
         self._alone, self._draining = None, True
         self.waiting.appendleft(run)
 

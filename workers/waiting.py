@@ -45,11 +45,11 @@ class Waiting:
         """For the next free slot, from the left."""
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Claimed just now."""
+        """Add what was claimed just now."""
         self.ready.extend(self._others(runs))
 
     def put_back(self, runs: Iterable[Run]) -> None:
-        """Taken out, but their handlers never started."""
+        """Add, in front, what was taken out and whose handlers never started."""
         self.ready.extendleft(self._others(runs))
 
     def drain_ready(self) -> list[Run]:
@@ -86,11 +86,11 @@ class Waiting:
 
     @property
     def uncounted(self) -> int:
-        """Held events that keep no others out: they wait for what others need not wait for."""
+        """Held events that do not count against the window, for they wait for more than a slot."""
         return self.limits.parked + self.batches.uncounted + len(self.suspects.waiting)
 
     def _others(self, runs: Iterable[Run]) -> list[Run]:
-        """Those that wait for neither a limit, nor a batch, nor solitude."""
+        """Those that wait for a slot only; the others are put where they wait."""
         unsuspected = []
         for run in runs:
             if (run.crashes or run.attempt > 1) and self._is_suspect(run):

@@ -55,7 +55,7 @@ class Call(Struct, eq=False):
     """The event, or the list of them."""
     context: Context | BatchContext
     thread: int
-    """Whose ident: of the call itself, or of the loop that awaits it."""
+    """Ident of the thread of the call, or of the loop that awaits it."""
     task: asyncio.Task[Any] | None = None
     """Of a coroutine, which runs there; None for a `def`."""
     told: bool = False
@@ -106,7 +106,7 @@ class Watch:
         context: Any,
         task: asyncio.Task[Any] | None = None,
     ) -> Call:
-        """A handler is about to be called, by this thread."""
+        """Note that this thread is about to call a handler."""
         call = Call(registration, given, context, threading.get_ident(), task)
         self.calls.add(call)
         if not self._started:
@@ -114,13 +114,13 @@ class Watch:
         return call
 
     def ended(self, call: Call, *, returned: bool) -> None:
-        """It has ended, and is none of `calls` any more."""
+        """Log the end of a call that has overrun; it is taken out of `calls` before."""
         now = time.monotonic()
         if call.told or (returned and call.late(now) > LATE_AFTER):
             self._tell_end(call, now, returned=returned)
 
     def all_lost(self, now: float) -> bool:
-        """Whether calls run, and nothing is to be hoped of any of them."""
+        """Whether calls run, and each of them should have ended long ago."""
         calls = list(self.calls)
         return bool(calls) and all(call.is_lost(now) for call in calls)
 
@@ -130,11 +130,11 @@ class Watch:
         return ping is not None and not ping.answered and now - ping.sent > BLOCKED_AFTER
 
     def also(self, look: Callable[[float], None]) -> None:
-        """Have something else done at each look; it is given monotonic seconds."""
+        """Call `look` at each look, with monotonic seconds."""
         self._each.append(look)
 
     def look(self, now: float) -> None:
-        """Tell of what has come up since the last look."""
+        """Log what is new since the last look."""
         calls = list(self.calls)
         for call in calls:
             if call.late(now) > OVERRUN_AFTER and not call.told:
@@ -201,7 +201,7 @@ class Watch:
 
 
 class _Ping:
-    """One question to a loop whether it is still there."""
+    """One question to a loop whether it still answers."""
 
     def __init__(self, sent: float) -> None:
         self.sent = sent
