@@ -70,7 +70,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rejected:
-    """A frame that makes no delivery, whole, so that it can be buried."""
+    """A frame that makes no delivery, kept whole for its dead letter."""
 
     reason: str
     """A `FrameOutcome`."""

@@ -43,14 +43,14 @@ Say = Callable[[str], object]
 
 
 class DemoFailed(BridgeError):
-    """A step of the play did not happen."""
+    """A step of the demo did not happen."""
 
     exit_code = EXIT_LOST
 
 
 @dataclass(slots=True)
 class Play:
-    """The stage of one demo and what was seen on it."""
+    """The state of one demo, and what was seen so far."""
 
     directory: Path
     redis_url: str
@@ -64,7 +64,7 @@ class Play:
     repeats: int = 0
 
     def tell(self, what: str) -> None:
-        """A line of the story, with the seconds since its beginning."""
+        """Print a line of the story, with the seconds since its beginning."""
         self.say(f"  {time.monotonic() - self.began:5.1f} s  {what}")
 
     @property
@@ -74,7 +74,7 @@ class Play:
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def did(self, deed: str) -> Counter[str]:
-        """Event id -> how often."""
+        """How often the handlers wrote this deed down, by event id."""
         return Counter(each["event_id"] for each in self.deeds if each["deed"] == deed)
 
     def start(self, name: str, *arguments: str) -> Actor:
@@ -99,13 +99,13 @@ class Play:
 
 
 async def demo(say: Say) -> int:
-    """Run the play and print the summary.
+    """Run the demo and print the summary.
 
     Returns:
         0, or 1 if an event was lost or handled twice.
 
     Raises:
-        DemoFailed: a step did not happen at all; the message holds the log of the process.
+        DemoFailed: a step did not happen; the message holds the logs of the processes.
     """
     with (
         TemporaryDirectory(prefix="flybridge-demo-") as directory,
@@ -242,7 +242,7 @@ async def _published(play: Play) -> Counter[str]:
 
 
 def _print_trace(play: Play) -> None:
-    """The way of the event whose handler failed at first, as one trace."""
+    """Print the trace of the event whose handler failed at first."""
     failing = next(push for push in play.pushes if push.event_type == FLAKY)
     spans = [
         span

@@ -34,7 +34,7 @@ Say = Callable[[str], object]
 
 
 class ChildRefused(BridgeError):
-    """A child ended by itself, and would again; it has said why. We end as it did.
+    """A child process refused to run, and has said why. We exit with its code.
 
     Args:
         status: its exit code.
@@ -48,7 +48,7 @@ class ChildRefused(BridgeError):
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Who plays: the arguments of `flybridge` by the name of each child."""
+    """The child processes to start, by name, with the arguments of `flybridge`."""
 
     parts: Mapping[str, Sequence[str]]
     environment: Mapping[str, str]
@@ -83,7 +83,7 @@ class Cast:
 
 @dataclass(slots=True)
 class Stage:
-    """The children that play, until `stop` is set; a child that is killed is started again."""
+    """The running children, until `stop` is set. A child that is killed is started again."""
 
     cast: Cast
     stop: asyncio.Event
@@ -96,7 +96,7 @@ class Stage:
         self.playing[name] = actors.start(name, cast.parts[name], cast.environment, log=None)
 
     def leave(self) -> None:
-        """Have the play end, and say what that waits for."""
+        """Stop everything, and say what that waits for."""
         if not self.stop.is_set():
             self.say(f"\nStopping {', '.join(self.playing)}; ^C again ends them within 2 s.")
         self.stop.set()
@@ -106,10 +106,10 @@ class Stage:
         actors.hurry(list(self.playing.values()))
 
     async def look(self, pause: float) -> None:
-        """See after the children, then wait for `pause` seconds or for `stop`.
+        """Check the children, then wait for `pause` seconds or for `stop`.
 
         Raises:
-            ChildRefused: a child would not run.
+            ChildRefused: a child refused to run.
         """
         for name, actor in self.playing.items():
             self._look_after(name, actor.process.poll())
@@ -136,10 +136,10 @@ async def dev(
     log_level: str,
     say: Say,
 ) -> None:
-    """Run the tree until SIGTERM or SIGINT.
+    """Run everything until SIGTERM or SIGINT.
 
     Raises:
-        ChildRefused: a child would not run: a handler module that fails to import, for instance.
+        ChildRefused: a child refused to run, since a handler module fails to import, for instance.
         OSError: the port is taken.
         RedisUnreachable: there is no Redis or Valkey server on this machine.
     """
@@ -160,7 +160,7 @@ async def dev(
 async def _open(stage: Stage) -> None:
     """Start the children, and say when all is ready.
 
-    The worker comes first: it may refuse the handlers, and nothing else runs or logs by then.
+    The worker comes first: it may refuse the handlers, and then nothing else has logged anything.
     """
     cast, stop = stage.cast, stage.stop
     stage.say(_scene(cast))

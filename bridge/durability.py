@@ -37,11 +37,11 @@ class Undurable(RedisError):
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """One profile.
+    """One profile of durability.
 
     Attributes:
         profile: as the operator gave it.
-        command: what waits for it, without its timeout; empty: nothing to wait for.
+        command: the command that waits for it, without its timeout; empty: nothing to wait for.
         wanted: copies that must be confirmed.
     """
 
@@ -68,17 +68,17 @@ class Durability:
 
     @property
     def lanes(self) -> int:
-        """Connections over which batches may be on their way at once."""
+        """Connections over which batches may be on their way at the same time."""
         return LANES if self.command else 1
 
     def wait(self, timeout: float) -> bytes:
-        """The packed command that waits `timeout` seconds at most; Redis: 0 would be for ever."""
+        """The packed command that waits for `timeout` seconds at most. Redis: 0 means for ever."""
         return pack(*self.command, max(1, int(timeout * 1000)))
 
     def judge(self, answer: Any) -> RedisError | None:
-        """Why the batch before this answer to `wait` is not durable; None when it is.
+        """Why the batch before this answer is not durable; None when it is.
 
-        A connection that broke is its own reason: the batch may be sent again.
+        A broken connection is returned as its own error, since the batch may be sent again then.
         """
         if isinstance(answer, ResponseError):
             return Undurable(str(answer))
@@ -94,10 +94,10 @@ NONE = Durability.parse("none")
 
 
 async def fit(durability: Durability, redis: Redis) -> Durability:
-    """See whether this server can do it; returns what is to be waited for there.
+    """Check that this server supports the profile; return what to wait for there.
 
     Raises:
-        RedisUnfit: it cannot.
+        RedisUnfit: it does not.
         RedisUnreachable: no answer.
     """
     try:
@@ -156,7 +156,7 @@ async def _fit_replica(durability: Durability, redis: Redis) -> None:
 
 
 async def _try(durability: Durability, redis: Redis) -> None:
-    """Send the waiting command once: one that Redis refuses would have every event refused."""
+    """Send the waiting command once: if Redis refuses it, every event would be refused."""
     try:
         await redis.execute_command(*durability.command, 1)  # type: ignore[no-untyped-call]
     except NoPermissionError as error:
@@ -168,7 +168,7 @@ async def _try(durability: Durability, redis: Redis) -> None:
 
 
 async def _look_for_replicas(durability: Durability, redis: Redis) -> None:
-    """Fewer than wanted is no reason not to start: Feishu keeps the events until they are there."""
+    """Warn if replicas are missing. The bridge starts all the same; Feishu keeps the events."""
     try:
         connected = int((await redis.info("replication")).get("connected_slaves", 0))
     except ResponseError as error:

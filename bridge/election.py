@@ -18,7 +18,7 @@ LossReason = Literal["deadline", "taken", "renumbered", "fenced", "released"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What `lua/lease.lua` said: `term` is 0 while another holds the lease, `left` seconds more."""
+    """The answer of `lease.lua`: `term` is 0 while another holds the lease, for `left` seconds."""
 
     term: int
     holder: str
@@ -38,8 +38,8 @@ class Lost:
 
     Attributes:
         reason: `deadline`: no renewal in time; `taken`: another holds the lease; `renumbered`: the
-            record had run out or was gone, and the term is a new one; `fenced`: a publish was;
-            `released`: given back.
+            record had run out or was gone, and the term is a new one; `fenced`: a publish was
+            fenced; `released`: given back.
     """
 
     term: int
@@ -48,7 +48,7 @@ class Lost:
 
 
 class Election:
-    """One candidate; standby until an answer says otherwise."""
+    """One candidate, in standby until an answer says otherwise."""
 
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
@@ -69,7 +69,7 @@ class Election:
     def answered(self, answer: Answer, sent: float, now: float) -> Acquired | Lost | None:
         """Take an answer in; `sent` is the instant *before* the call was sent.
 
-        Reckoned from there, the own deadline passes before the lease does, however slow the call.
+        Counted from there, our own deadline always passes before the lease does.
         """
         self.holder = answer.holder
         if self.term and answer.term != self.term:
@@ -85,7 +85,7 @@ class Election:
         return Acquired(self.term)
 
     def expired(self, now: float) -> Lost | None:
-        """The leader's step-down by its own clock, when it is due."""
+        """Step down if our own deadline has passed."""
         return self.lose("deadline") if self.term and now >= self._valid_until else None
 
     def lose(self, reason: LossReason) -> Lost:
@@ -99,7 +99,7 @@ class Election:
 
         Args:
             chance: from 0 to 1, for the jitter.
-            left: of another's lease; a standby asks as soon as that has run out.
+            left: seconds that are left of another's lease; a standby asks as soon as they are over.
         """
         jittered = self.timing.retry_period * (1 + JITTER * (2 * chance - 1))
         return jittered if self.term else min(jittered / 2, max(left, 0.0) + 0.05)

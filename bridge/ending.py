@@ -14,10 +14,10 @@ log = get_logger("bridge.ending")
 
 
 class Ending:
-    """Of one thing, over all its starts.
+    """Logs errors that end a background task unseen, over all its starts.
 
     Args:
-        event: the log line when an error ends it unseen.
+        event: the name of the log event.
     """
 
     def __init__(self, event: str) -> None:
@@ -26,7 +26,7 @@ class Ending:
 
     @contextmanager
     def witnessed(self) -> Iterator[None]:
-        """In this block somebody will be told if an error ends it."""
+        """A block in which the caller is told of the error, so that it is not logged."""
         self._witnesses += 1
         try:
             yield
@@ -34,7 +34,7 @@ class Ending:
             self._witnesses -= 1
 
     def watch(self, task: asyncio.Task[Any]) -> None:
-        """Log what ends this task, unless there are witnesses."""
+        """Log the error that ends this task, unless there are witnesses."""
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:

@@ -57,7 +57,7 @@ _VERDICTS: dict[int, tuple[type[FeishuError], str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to connect, once. Its repr leaves the secrets out."""
+    """Where to connect, once. Its repr has no secrets."""
 
     url: str
     service_id: int
@@ -79,18 +79,18 @@ async def discover(
     config: ClientConfig | None = None,
     refusals: int = 0,
 ) -> Endpoint:
-    """Ask once, through the proxy of the environment if there is one, see `proxies`.
+    """Ask Feishu once, through the proxy of the environment if there is one.
 
     Args:
         base_url: like https://open.feishu.cn, without a path.
         timeout: seconds for everything.
-        config: what the new config starts from where Feishu's is silent.
+        config: values that hold where Feishu's answer has none.
         refusals: how many errors with a code in `REFUSALS` came directly before this attempt.
 
     Raises:
         FeishuUnavailable: a passing fault, timeouts included; retry with backoff.
         FeishuCrowded: too many connections; retry slowly.
-        FeishuBusy: an unknown code, or `refusals` went on; retry slowly.
+        FeishuBusy: an unknown code, or `MAX_REFUSALS` refusals in a row; retry slowly.
         FeishuRefused: the settings are wrong; the message says which.
     """
     request = _request(base_url, app_id, app_secret)
@@ -175,7 +175,7 @@ def _request(base_url: str, app_id: str, app_secret: str) -> urllib.request.Requ
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Feishu sends none, and what a proxy or a portal sends leads to no endpoint."""
+    """Follows no redirects: Feishu sends none, and those of proxies lead to no endpoint."""
 
     def redirect_request(self, *arguments: Any) -> None:
         return None
@@ -202,14 +202,14 @@ def _post(
 
 
 def _send_through(request: urllib.request.Request, proxy: Proxy) -> None:
-    """By a tunnel for https; plain http is asked of the proxy itself."""
+    """Use a tunnel for https; plain http is requested from the proxy itself."""
     if proxy.authorization:
         request.add_unredirected_header("Proxy-Authorization", proxy.authorization)
     request.set_proxy(f"{proxy.host}:{proxy.port}", "http")
 
 
 def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
-    """The body, bounded in size and, against a server that drips, in time."""
+    """Read the body, with bounds in size and time."""
     answer = bytearray()
     while piece := response.read1(65536):
         answer += piece

@@ -29,12 +29,12 @@ _SINGLE_QUOTED = re.compile(r"[^=]*=\s*'")
 
 
 def variable(setting: str) -> str:
-    """The variable of a setting: `FLYBRIDGE_APP_ID` of `app_id`."""
+    """The variable of a setting: `FLYBRIDGE_APP_ID` for `app_id`."""
     return PREFIX + setting.upper()
 
 
 def layers(env_file: Path | None = None) -> tuple[tuple[Written, ...], ...]:
-    """What `.env` says, and what the environment says, which lies above it.
+    """The settings of `.env`, and those of the environment, which win.
 
     Raises:
         SettingsInvalid: what is wrong with the file.
@@ -47,10 +47,9 @@ def unknown_variables(
     environ: Mapping[str, str] = os.environ,
     env_file: Path | None = None,
 ) -> dict[str, str]:
-    """Variables with our prefix that nothing reads, and the known name nearest to each ('': none).
+    """Variables with our prefix that nothing reads, each with the nearest known name ('': none).
 
-    A mistyped variable is an operator's classic; but it is no error, since a newer version or a
-    neighbour may read it.
+    They are no error: a newer version or a neighbour may read them.
     """
     known = {*settings, *(option.setting for option in OPTIONS)}
     given = {*environ, *_values_of(env_file)}
@@ -75,7 +74,7 @@ def _values_of(env_file: Path | None) -> Mapping[str, str]:
 
 
 def _written(values: Mapping[str, str]) -> tuple[Written, ...]:
-    """An empty variable counts as not set."""
+    """The variables with our prefix. An empty one counts as not set."""
     return tuple(
         Written(name[len(PREFIX) :], value, name)
         for name, value in values.items()
@@ -120,7 +119,7 @@ def parse(text: str, where: str, environ: Mapping[str, str]) -> EnvFile:
 
 
 def _blank_lines(line: Binding) -> int:
-    """Those that the parser counts to the line that follows them."""
+    """Blank lines before it, which the parser counts to the line that follows them."""
     text = line.original.string
     return text[: len(text) - len(text.lstrip())].count("\n")
 

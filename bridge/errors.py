@@ -40,13 +40,13 @@ EXIT_TASK = 8  # a mistake of ours; the log has the traceback
 
 
 class ErrorListener(Protocol):
-    """Is told of errors that a bridge survives; see `subscribers.Subscribers`."""
+    """Is told of errors that a bridge survives."""
 
     def errored(self, error: Exception) -> None: ...
 
 
 class BridgeError(Exception):
-    """Base of all; `exit_code` is what the command line ends with."""
+    """The base of all errors; `exit_code` is the exit code of the command line."""
 
     exit_code = 1
 
@@ -62,7 +62,7 @@ class SettingsInvalid(BridgeError):
 
 
 class RedisUnfit(BridgeError):
-    """Redis answers, but running on it would lose events."""
+    """Redis answers, but would lose events."""
 
     exit_code = EXIT_REDIS
 
@@ -97,29 +97,29 @@ class FeishuUnavailable(FeishuError):
 
 
 class FeishuBusy(FeishuError):
-    """A refusal that may pass, or heals elsewhere, e.g. in the console; retry slowly."""
+    """A refusal that may pass, or be mended in the console; retry slowly."""
 
 
 class FeishuCrowded(FeishuBusy):
-    """The app has as many connections as it may: every other bridge would be refused as well."""
+    """The app has as many connections as it may. Every other bridge would be refused as well."""
 
 
 class ConnectionOver(BridgeError):
-    """The connection has ended, or could not be made, and no further attempt is allowed."""
+    """There is no connection, and the settings allow no further attempt."""
 
     exit_code = EXIT_FEISHU
 
 
 class NotConnected(BridgeError):
-    """There is no connection to Feishu now, or this bridge is not the one to have it."""
+    """There is no connection to Feishu now, or this bridge is not the leader."""
 
 
 class Misused(BridgeError):
-    """A call that makes no sense at this moment, or with these settings."""
+    """A call that is not allowed at this moment, or with these settings."""
 
 
 class TaskFailed(BridgeError):
-    """A task that must not end did, by a mistake of ours."""
+    """A background task failed, by a mistake of ours."""
 
     exit_code = EXIT_TASK
 

@@ -34,7 +34,7 @@ log = get_logger("bridge.feed")
 
 
 class Acker(Protocol):
-    """The part of a connection that is needed here."""
+    """The part of a connection that a feed needs."""
 
     def ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> object:
         """Answer a delivery; `data` is the JSON of a callback's result."""
@@ -44,10 +44,9 @@ class Feed:
     """Publishes what one connection delivers, and acks it there.
 
     Args:
-        connection: on which everything is acked.
-        term: of the leadership under which the connection was made; goes into every entry.
+        term: of the leadership under which the connection was made; it goes into every entry.
         traced: whether spans are made.
-        clock: the one by which `Delivery.received` was taken.
+        clock: the clock of `Delivery.received`.
         wall: Unix seconds.
     """
 
@@ -68,7 +67,7 @@ class Feed:
         self._traced, self._clock, self._wall = traced, clock, wall
 
     def take(self, delivery: Delivery) -> None:
-        """Publish a delivery; its ack follows by itself."""
+        """Publish a delivery; its ack follows once Redis has answered."""
         if delivery.kind == "card":
             self._bury(
                 delivery, "card", "a callback of the legacy channel; use card.action.trigger"
@@ -84,7 +83,7 @@ class Feed:
         self._publisher.submit(entry, partial(self._published, delivery, found.event_type, spans))
 
     def reject(self, rejected: Rejected) -> None:
-        """Bury a frame that made no delivery; it is acked if it can be."""
+        """Bury a frame that makes no delivery; ack it if it can be acked."""
         headers = repr(dict(rejected.headers))
         fields = {"error": "the frame makes no delivery", "headers": headers}
         delivery, payload = rejected.delivery, rejected.payload
@@ -128,7 +127,7 @@ class Feed:
             spans.end(200, entry_id=result.entry_id, duplicate=result.duplicate)
 
     def _refused(self, delivery: Delivery | None, refusal: PublishRefused) -> int:
-        """Count it and answer it, if it can be; returns the code, 0 for no ack."""
+        """Count a refusal, and answer 500 if possible. Returns the code, 0 for no ack."""
         self._tally.outcomes[refusal.reason] += 1
         if delivery is None or refusal.reason == "fenced":
             return 0
@@ -170,5 +169,5 @@ class Feed:
 
 
 def _same(payload: bytes, headers: str = "") -> str:
-    """The same for every push of one event, whatever can be read of it."""
+    """A digest that is the same for every push of one event, whatever can be read of it."""
     return hashlib.sha256(payload + headers.encode(errors="replace")).hexdigest()

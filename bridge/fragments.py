@@ -21,7 +21,7 @@ SET_TTL = 30.0
 
 
 class PieceRefused(Exception):
-    """A piece that fits nowhere; `reason` is a `FrameOutcome` of `bridge/delivery.py`."""
+    """A piece is refused; `reason` is a `FrameOutcome`."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -73,7 +73,7 @@ class Fragments:
         return b"".join([found.pieces[index] for index in range(total)])
 
     def expire(self, now: float) -> None:
-        """Give up the sets whose time is over."""
+        """Drop the sets whose time is over."""
         while self._sets:
             message_id, oldest = next(iter(self._sets.items()))
             if now < oldest.expires:

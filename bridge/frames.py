@@ -34,7 +34,7 @@ if api_implementation.Type() != "upb":
 
 
 class Header(Protocol):
-    """A key and a value. Text that is not UTF-8 reads as bytes; `headers` repairs that."""
+    """A key and a value. Text that is not UTF-8 reads as bytes; see `headers`."""
 
     key: str
     value: str
@@ -50,7 +50,7 @@ class Headers(Protocol):
 
 
 class Frame(Protocol):
-    """One frame. It is the protobuf object itself, so fields we do not know survive an echo."""
+    """One frame. It is the protobuf object itself, so unknown fields survive an echo."""
 
     seq_id: int
     log_id: int
@@ -154,7 +154,7 @@ def encode(frame: Frame) -> bytes:
 
 
 def headers(frame: Frame) -> dict[str, str]:
-    """The headers by key; of a repeated key the last. Bytes that are not UTF-8 become U+FFFD."""
+    """The headers by key; the last of a repeated key. Bytes that are not UTF-8 become U+FFFD."""
     pairs = {header.key: header.value for header in frame.headers}
     if bytes in map(type, pairs) or bytes in map(type, pairs.values()):
         return {_text(key): _text(value) for key, value in pairs.items()}

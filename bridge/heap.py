@@ -10,9 +10,9 @@ import gc
 
 
 def settle() -> None:
-    """Leave what is alive now out of all collections; for a process that has just started.
+    """Exempt what is alive now from all later collections; call it right after the start.
 
-    Further calls do nothing, in its children neither: later there would be garbage among it.
+    Further calls do nothing, in child processes neither, since there would be garbage among it.
     """
     if not gc.get_freeze_count():
         gc.freeze()

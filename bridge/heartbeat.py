@@ -32,7 +32,7 @@ log = get_logger("bridge.heartbeat")
 
 
 class Rhythm(StrEnum):
-    """How a heartbeat goes; every change is logged once, as `heartbeat.<rhythm>`."""
+    """How the heartbeat goes. Every change is logged once, as `heartbeat.<rhythm>`."""
 
     STEADY = "steady"
     UNSTABLE = "unstable"
@@ -79,7 +79,7 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatStatistics:
-    """The heartbeat of a link at one moment. Durations are seconds; None: nothing to tell from."""
+    """The heartbeat at one moment. Durations are in seconds; None: not known."""
 
     total: int
     """Pings that were answered, and heartbeats of the text dialect."""
@@ -108,7 +108,7 @@ class HeartbeatStatistics:
 
 
 class PingInterval:
-    """How often to ping: twice as often after trouble, a quarter less often with each calm pong.
+    """The ping interval: halved after trouble, lengthened by a quarter by each punctual pong.
 
     Args:
         longest: seconds; never longer, whatever the server says.
@@ -126,7 +126,7 @@ class PingInterval:
         return min(max(self._wanted, SHORTEST), self.longest)
 
     def limit(self, server_interval: float) -> None:
-        """Respect the server's interval, as far as it is the shorter one."""
+        """Take the server's interval as a further upper bound."""
         self.longest = min(self._longest, server_interval)
 
     def shorten(self) -> None:
@@ -140,7 +140,7 @@ class PingInterval:
 
 @dataclass(slots=True)
 class _Reading:
-    """What makes no sense beyond a gap in reading; instants."""
+    """State that a gap in reading makes worthless; instants."""
 
     unanswered: float | None = None
     """The first ping without a pong."""
@@ -154,7 +154,7 @@ class _Reading:
 
 
 class Heartbeat:
-    """Pings and pongs of one link, over many connections of which one is read at a time.
+    """Pings and pongs over many connections, of which one is read at a time.
 
     Every `now` is in seconds of one clock, the same for all connections. Memory is bounded.
 
@@ -184,13 +184,13 @@ class Heartbeat:
         self._silent_since = now - self._silent_for
 
     def stopped(self, now: float) -> None:
-        """It is read no more, because it is paused or has ended; calling twice is harmless."""
+        """It is not read any more, since it is paused or has ended. May be called twice."""
         if self._silent_since is not None:
             self._silent_for = now - self._silent_since
         self._silent_since = None
 
     def pinged(self, now: float) -> None:
-        """A ping was sent; if an earlier one has no pong yet, that one was missed."""
+        """A ping was sent. If an earlier one has no pong yet, that one was missed."""
         if self._silent_since is None:
             return
         reading = self._reading
@@ -201,7 +201,7 @@ class Heartbeat:
         reading.last_ping = now
 
     def beaten(self, now: float) -> None:
-        """A heartbeat of the text dialect came in: a sign of life as good as a pong."""
+        """A heartbeat of the text dialect came in, a sign of life as good as a pong."""
         self._broken_silence(now)
         reading, self._missed_in_row = self._reading, 0
         if reading.last_heartbeat is not None:
@@ -211,7 +211,7 @@ class Heartbeat:
         self._assess(now)
 
     def ponged(self, now: float) -> Pulse:
-        """A pong came in; one that nobody asked for ends a silence and tells nothing else."""
+        """A pong came in. One that no ping waits for only ends a silence."""
         self._broken_silence(now)
         first, last = self._reading.unanswered, self._reading.last_ping
         if first is not None and last is not None:
@@ -238,7 +238,7 @@ class Heartbeat:
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds; of the last pong that was asked for."""
+        """Seconds; of the last pong that a ping waited for."""
         return next((trip for _, trip in reversed(tuple(self._recent)) if trip is not None), None)
 
     @property
@@ -250,9 +250,9 @@ class Heartbeat:
         return max((d for d in (of_pongs, of_heartbeats) if d is not None), default=None)
 
     def statistics(self, now: float, unix_ms: int) -> HeartbeatStatistics:
-        """What there is to tell; `now` and `unix_ms` are the same moment by both clocks.
+        """The statistics now; `now` and `unix_ms` are the same moment by both clocks.
 
-        Callable from any thread, as a scrape of metrics does: it goes over copies.
+        Safe to call from any thread: it works on copies.
         """
         recent, intervals = tuple(self._recent), tuple(self._intervals)
         deviation = self.deviation
@@ -330,7 +330,7 @@ class Heartbeat:
             log.warning(f"heartbeat.{rhythm}", **fields, hint=_HINTS[rhythm])
 
     def _rhythm(self, now: float) -> Rhythm:
-        """The worst that holds."""
+        """The worst rhythm that applies."""
         if self._silent_since is not None and now >= self._silent_since + self._silence:
             return Rhythm.SILENT
         if self._missed_in_row >= ALARMING:

@@ -39,7 +39,7 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Tells that the sender lives; it wants no answer."""
+    """Tells that the sender is alive; it wants no answer."""
 
     kind: ClassVar[str] = "heartbeat"
     interval: int | None = None
@@ -51,7 +51,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event; the dialect has no ack for it."""
+    """One event. The dialect has no ack for it."""
 
     kind: ClassVar[str] = "event"
     envelope: bytes = field(repr=False)
@@ -70,7 +70,7 @@ class Auth:
 
 @dataclass(frozen=True, slots=True)
 class AuthReply:
-    """The answer to it."""
+    """The answer to an `Auth`."""
 
     kind: ClassVar[str] = "auth"
     code: int
@@ -133,7 +133,8 @@ def decode(text: str) -> Message:
     """Read one message.
 
     Raises:
-        FrameInvalid: not a JSON object, of a type nobody knows, or its fields are not of that type.
+        FrameInvalid: not a JSON object, of an unknown type, or with fields that do not fit the
+            type.
     """
     try:
         raw = text.encode()
@@ -155,7 +156,7 @@ def _read(raw: bytes) -> Message:
 
 
 def encode(message: Message, timestamp: int) -> str:
-    """Write one message; `timestamp` is in Unix seconds. An event is written in its envelope."""
+    """Write one message; `timestamp` is in Unix seconds. Of an event the envelope is written."""
     match message:
         case Ping():
             return _json({"type": "ping", "timestamp": timestamp})
@@ -239,7 +240,7 @@ def _as(raw: bytes, kind: type[_Body]) -> _Body:
 
 
 def _milliseconds(seconds: _Scalar) -> _Scalar:
-    """As Feishu writes it; what is no whole number stays as it is, for `envelope` to make out."""
+    """As Feishu writes it. What is no whole number stays as it is."""
     if isinstance(seconds, bool) or not isinstance(seconds, int):
         return seconds
     return str(seconds * 1000)

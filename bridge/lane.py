@@ -24,7 +24,7 @@ IMPATIENCE = 0.25
 
 @dataclass(slots=True)
 class Waiting:
-    """An entry that is not settled yet."""
+    """An entry that is not published or refused yet."""
 
     command: bytes
     done: Done
@@ -36,7 +36,7 @@ class Waiting:
 
 
 class Lane:
-    """Sends a batch at a time.
+    """Sends one batch at a time over its connection.
 
     Args:
         pool: only its connection settings are used.
@@ -55,12 +55,12 @@ class Lane:
         self._durability = durability
 
     def taken(self) -> list[Waiting]:
-        """The batch, which is no longer this lane's."""
+        """Take the batch out of the lane."""
         batch, self.sent = self.sent, []
         return batch
 
     async def send(self, left: float) -> list[Any]:
-        """Send the batch, whose oldest entry has `left` seconds; one answer each, as of `Pipe`."""
+        """Send the batch, whose oldest entry has `left` seconds; returns one answer each."""
         left = max(IMPATIENCE, left)
         patience = min(PATIENCE, left)
         commands = [waiting.command for waiting in self.sent]
@@ -80,7 +80,7 @@ class Lane:
 
 
 def is_final(answer: Any) -> bool:
-    """Whether durability does not matter to this answer: nothing was taken."""
+    """Whether the answer holds whatever the durability, since nothing was written."""
     return isinstance(answer, RedisError) or is_fenced(answer) or finds_no_room(answer)
 
 
@@ -90,5 +90,5 @@ def is_fenced(answer: Any) -> bool:
 
 
 def finds_no_room(answer: Any) -> bool:
-    """Whether the script refused a dead letter because there are as many as may be."""
+    """Whether the script refused a dead letter, since there are as many as allowed."""
     return isinstance(answer, list) and answer[0] == b"letters_full"

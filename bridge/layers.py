@@ -28,7 +28,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The value of a setting, and what it was made of."""
+    """The value of a setting, and what it was made from."""
 
     value: Any = field(repr=False)
     written: Written
@@ -48,7 +48,7 @@ class Layer:
 
 
 def overlay(layers: Iterable[Layer]) -> dict[str, Given]:
-    """The settings of all layers; later ones win."""
+    """Merge the settings of all layers; later ones win."""
     merged: dict[str, Given] = {}
     for layer in layers:
         for setting, given in layer.given.items():

@@ -38,15 +38,15 @@ log = get_logger("bridge.lease")
 
 
 def new_identity() -> str:
-    """Host, process and a random part: no two processes ever share it, not even in containers."""
+    """Host, process id and a random part: unique even among containers."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 class Candidate(Protocol):
-    """Who stands for the lease."""
+    """Stands for the lease."""
 
     def may_lead(self) -> bool:
-        """Asked before every call in standby: while False, the call only looks who holds it."""
+        """Asked before every call in standby. While False, calls only read who holds the lease."""
 
     def asked(self) -> None:
         """Called after every call in standby, answered or not."""
@@ -56,14 +56,14 @@ class Candidate(Protocol):
 
 
 class LeaseElector:
-    """Asks for the lease of one app, and renews it, on behalf of a candidate.
+    """Acquires and renews the lease of one app for a candidate.
 
     Args:
-        redis: its commands may be retried (the script is idempotent), but every call is bounded
+        redis: its commands may be retried (the script is idempotent); every call has a timeout
             here.
         identity: unique per process; see `new_identity`.
-        tasks: start the renewal.
-        clock: monotonic seconds; see `bridge.boottime`.
+        tasks: starts the renewal.
+        clock: monotonic seconds; see `boottime`.
     """
 
     def __init__(
@@ -102,14 +102,14 @@ class LeaseElector:
 
     @property
     def holder(self) -> str:
-        """Who leads, as far as is known; empty when nobody does."""
+        """The identity of the leader, as far as is known; empty when nobody leads."""
         return self._election.holder
 
     def leads(self) -> bool:
-        """Whether this process may act as the leader now; steps down on the spot when it may not.
+        """Whether this process may act as the leader now; steps down at once when it may not.
 
-        To be asked before every publish: after a pause (SIGSTOP, a stalled machine) this may run
-        before any timer does.
+        Ask before every publish: after a pause (SIGSTOP, a stalled machine) this may run before any
+        timer does.
         """
         now = self._clock()
         if self._election.leads(now):
@@ -118,15 +118,15 @@ class LeaseElector:
         return False
 
     def fenced(self, term: int) -> None:
-        """A publish was fenced, since Redis knows this term: step down if it is not ours.
+        """A publish was fenced, since Redis holds this term: step down if our term is another.
 
-        If it is, the publish had waited since an earlier term.
+        If it is ours, the publish had waited since an earlier term.
         """
         if self.term not in (0, term):
             self._take(self._election.lose("fenced"))
 
     async def wait_until_leading(self) -> int:
-        """Ask until the lease is ours, and return the term. Nobody renews it yet; see `lead`."""
+        """Ask until the lease is ours, and return the term. Only `lead` renews it."""
         while True:
             left = await self._ask()
             self._candidate.asked()
@@ -136,7 +136,7 @@ class LeaseElector:
 
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[int]:
-        """Wait for the lease, keep it while the body runs, give it back after; yields the term.
+        """Wait for the lease, renew it while the body runs, release it after; yields the term.
 
         Raises:
             LeaseLost: the lease was lost; the body has been cancelled.
@@ -160,9 +160,9 @@ class LeaseElector:
             await self.release()
 
     async def release(self) -> None:
-        """Give the lease back, if it is ours; whatever it guarded must have ended before.
+        """Release the lease, if it is ours; whatever it guarded must have ended before.
 
-        Also right for a standby: its last call may have been granted without its knowing, or may
+        A standby calls it too: its last call may have been granted without its knowing, or may
         reach Redis after this one, which then takes nothing any more.
         """
         term = self.term
@@ -189,7 +189,7 @@ class LeaseElector:
             await self._ask()
 
     async def _ask(self) -> float:
-        """One call; returns the seconds until it makes sense for a standby to ask again."""
+        """Make one call; returns the seconds until a standby should ask again."""
         stands = self.term > 0 or self._candidate.may_lead()
         self._stands = self._stands or stands
         sent = self._clock()
@@ -211,7 +211,7 @@ class LeaseElector:
         return answer.left if stands else self.timing.lease_duration
 
     def _patience(self, now: float) -> float:
-        """Half the deadline, so that one stuck call leaves time for another, and never past it."""
+        """Half the deadline, so that one stuck call leaves time for another."""
         half = self.timing.renew_deadline / 2
         return min(half, self._election.remaining(now)) if self.term else half
 
@@ -223,7 +223,7 @@ class LeaseElector:
         return Answer(int(granted), holder.decode(), int(left) / 1000)
 
     async def _drop_connections(self) -> None:
-        """The pool's others may be as dead as the one that did not answer: try none of them."""
+        """Drop idle connections: they may be as dead as the one that did not answer."""
         with suppress(RedisError, OSError):
             async with asyncio.timeout(DROP_TIMEOUT):
                 await self._redis.connection_pool.disconnect(inuse_connections=False)

@@ -27,7 +27,7 @@ class Timing:
 
 
 def contradictions(lease_duration: float, renew_deadline: float, retry_period: float) -> list[str]:
-    """What is wrong with three durations, a sentence each; empty when they go together."""
+    """What is wrong with the three durations, a sentence each; empty when they fit."""
     given = {
         "FLYBRIDGE_LEASE_DURATION": lease_duration,
         "FLYBRIDGE_RENEW_DEADLINE": renew_deadline,

@@ -19,7 +19,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """That connection has ended; every half hour or so this is routine, and a new one follows."""
+    """The connection has ended. Every half hour or so this is routine, and a new one follows."""
 
     code: int
     """Of WebSocket; 1006 if it ended without a close frame."""
@@ -29,9 +29,9 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """Something complete came in. An event is not in Redis yet, and may be a repetition.
+    """A complete message came in. An event is not in Redis yet, and may be a repetition.
 
-    Of Feishu's frames only pushes are told of; of the text dialect every message.
+    Of Feishu's frames only pushes are told; of the text dialect every message.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReceived:
-    """A pong came; of the text dialect a `heartbeat` counts as well."""
+    """A pong came in, or a `heartbeat` of the text dialect."""
 
     at: int
     interval: float | None
@@ -63,8 +63,10 @@ class HeartbeatReceived:
 
 @dataclass(frozen=True, slots=True)
 class Errored:
-    """Something did not work: an attempt to connect, publishing (once per outage), or the bridge
-    itself, which has ended then. A mistake of a subscriber is only logged."""
+    """An attempt to connect failed, or publishing (once per outage), or the bridge has ended.
+
+    A mistake of a subscriber is only logged.
+    """
 
     error: Exception
     at: int

@@ -37,5 +37,5 @@ than any wait for a retry."""
 
 
 def mark_ttl(retention: float) -> int:
-    """Seconds a published or done mark is kept, when streams keep acknowledged entries so long."""
+    """Seconds that a published or done mark is kept, given the retention of the streams."""
     return max(MARKER_TTL, ceil(retention) + MARK_MARGIN)

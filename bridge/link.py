@@ -64,7 +64,7 @@ MakeFeed = Callable[[Acker, int], Feed]
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Hands on what a connection brings: pushes to the feed, and all of it to subscribers."""
+    """Passes on what a connection brings: pushes to the feed, everything to subscribers."""
 
     feed: Feed
     lifecycle: Subscribers
@@ -91,13 +91,13 @@ class Receiver:
 
 
 class Link:
-    """The way to Feishu of one process, over many connections and leaderships.
+    """Keeps a connection to Feishu, over many connections and leaderships.
 
     Args:
         credentials: makes the discoveries, and is told of refusals.
         board: written when a connection comes or goes.
-        attempts: whether to connect again.
-        lifecycle: who is told of connections, deliveries, heartbeats and failed attempts.
+        attempts: decides whether to connect again.
+        lifecycle: told of connections, deliveries, heartbeats and failed attempts.
     """
 
     def __init__(
@@ -149,13 +149,14 @@ class Link:
 
     @property
     def offline(self) -> float:
-        """Seconds since a connection was wanted and there was none."""
+        """Seconds for which a connection has been wanted and missing."""
         since = self._offline_since
         return self._clock() - since if since is not None else 0.0
 
     async def hold(self, term: int) -> None:
-        """Stay connected and publish under this term; returns when `patience` is over, or Feishu
-        refuses this bridge.
+        """Stay connected and publish under this term.
+
+        Returns when `patience` is over, or when Feishu refuses this bridge.
 
         Raises:
             FeishuRefused: wrong configuration, and Feishu had never let this bridge in.
@@ -175,14 +176,14 @@ class Link:
             self._offline_since, self.trouble, self.degraded = None, "", False
 
     def abort(self) -> None:
-        """Drop the socket at once: what comes in by it belongs to another leader."""
+        """Drop the socket at once: what it brings belongs to another leader."""
         if self.connection is not None:
             self._ends_by_us = True
             self.connection.abort()
             log.info("feishu.aborted")
 
     async def drain(self, timeout: float) -> None:
-        """Stop reading, have what was read published and acked, close."""
+        """Stop reading, publish and ack what was read, and close."""
         connection = self.connection
         if connection is None:
             return
@@ -196,18 +197,18 @@ class Link:
                 await connection.close()
 
     async def reconnect(self, timeout: float) -> None:
-        """Drain the connection, if there is one, and have `hold` make the next attempt at once."""
+        """Drain the connection, if there is one, and let `hold` make the next attempt at once."""
         self._hurry.set()
         await self.drain(timeout)
 
     @property
     def _left(self) -> float:
-        """Seconds of patience."""
+        """Seconds of patience that are left."""
         return math.inf if self.degraded else self._pace.patience - self.offline
 
     @asynccontextmanager
     async def _patiently(self) -> AsyncIterator[None]:
-        """Leave the block when patience is over, whatever time it would have by itself."""
+        """Leave the block when patience is over."""
         left = self._left
         try:
             async with asyncio.timeout(None if math.isinf(left) else left):
@@ -224,8 +225,10 @@ class Link:
         self._hurry.clear()
 
     async def _attempt(self, term: int) -> float | None:
-        """One connection, from discovery to its end; returns the seconds until the next attempt,
-        None when another bridge is to try."""
+        """Make one connection, from discovery to its end.
+
+        Returns the seconds until the next attempt, None when another bridge is to try.
+        """
         endpoint: Endpoint | None = None
         try:
             async with self._patiently():

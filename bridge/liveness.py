@@ -23,7 +23,7 @@ class Dead:
 
 
 class Liveness:
-    """The heartbeat of one connection; the first ping is due at once. Times in s, of one clock."""
+    """The deadlines of one connection; the first ping is due at once. Seconds of one clock."""
 
     def __init__(self, now: float, *, pong_timeout: float) -> None:
         self.last_frame = now
@@ -40,18 +40,18 @@ class Liveness:
         self._silent_since = None
 
     def pinged(self, now: float, interval: float) -> None:
-        """A ping was sent; of several unanswered ones the first sets the limit."""
+        """A ping was sent. Of several unanswered ones the first sets the limit."""
         self._last_ping, self.next_ping = now, now + interval
         if self._silent_since is None:
             self._silent_since = now
 
     def pace(self, interval: float) -> None:
-        """The interval is another one now, for the next ping already."""
+        """Change the interval, for the next ping already."""
         if self._last_ping is not None:
             self.next_ping = self._last_ping + interval
 
     def pause(self) -> None:
-        """Reading stops for good, by our own will: silence proves nothing. Pings go on."""
+        """We stop reading for good, so silence proves nothing. Pings go on."""
         self._paused = True
 
     def deadline(self, interval: float) -> float:
@@ -63,7 +63,7 @@ class Liveness:
         return min(idle, self._pong_deadline())
 
     def dead(self, now: float) -> Dead:
-        """The verdict once `deadline` has passed."""
+        """The reason, once `deadline` has passed."""
         if now >= self._pong_deadline():
             return Dead(f"no frame within {self._pong_timeout:g} s after ping")
         return Dead(f"no frame for {now - self.last_frame:.0f} s")

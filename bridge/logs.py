@@ -61,11 +61,11 @@ def configure(
     """Send structlog and the standard library's logging through one chain to stderr or a file.
 
     Args:
-        level: debug, info, warning, error, critical or off. Even then an exception that nobody
-            catches leaves a sentence.
+        level: debug, info, warning, error, critical or off. Even when off, an uncaught exception
+            leaves a sentence.
         log_format: console or json.
-        secrets: what this process must not show, see `redaction`.
-        file: path; it may be rotated: when another takes its place, lines go there.
+        secrets: texts that must not be shown.
+        file: path. After a rotation, lines go to the new file.
     """
     threshold = _threshold(level)
     keep_secret(secrets)
@@ -103,7 +103,7 @@ def say_last(text: str, *, as_json: bool) -> None:
     """Say why a process or a command ends, whether or not logging is configured.
 
     Args:
-        text: each of its lines is told on its own.
+        text: each of its lines is printed on its own.
         as_json: as log lines, and not as `flybridge: …` for people.
     """
     for line in redact(text).splitlines():
@@ -113,7 +113,7 @@ def say_last(text: str, *, as_json: bool) -> None:
 
 
 def format_to_be() -> str:
-    """The log format, as far as is known before the settings are read."""
+    """The log format, as far as it is known before the settings are read."""
     chosen = os.environ.get("FLYBRIDGE_LOG_FORMAT")
     return chosen or ("console" if sys.stderr.isatty() else "json")
 
@@ -124,7 +124,7 @@ def tells_json() -> bool:
 
 
 class _Handler(logging.Handler):
-    """What cannot be written leaves a line of the same shape, and not a traceback."""
+    """Reports a line that cannot be written by a line of the same shape, without a traceback."""
 
     tells_json = False
 
@@ -146,11 +146,11 @@ class _FileHandler(_Handler, WatchedFileHandler):
 
 
 def embed(level: str, *, secrets: Iterable[str] = ()) -> None:
-    """Log as a guest: where the lines go is the program's choice, see `handlers.loggers`.
+    """Log inside another program, which decides where lines go; see `handlers.loggers`.
 
     Args:
-        level: debug, info, warning, error or off; what is less severe is not handed to the program.
-        secrets: what this process must not show, see `redaction`.
+        level: debug, info, warning, error or off; less severe lines are not passed to the program.
+        secrets: texts that must not be shown.
     """
     keep_secret(secrets)
     loggers.embed(_threshold(level), _redact_all)
@@ -161,7 +161,7 @@ def _threshold(level: str) -> int:
 
 
 def add_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """Processor: `trace_id` and `span_id` of the current span, if there is one."""
+    """Processor: add `trace_id` and `span_id` of the current span, if there is one."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         event["trace_id"] = f"{context.trace_id:032x}"
@@ -232,7 +232,7 @@ def _render_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
 def _log_crash(
     kind: type[BaseException], error: BaseException, where: TracebackType | None
 ) -> None:
-    """What nobody caught becomes a log line too, so that it is redacted and machine-readable."""
+    """Log an uncaught exception, so that it is redacted and machine-readable."""
     if issubclass(kind, KeyboardInterrupt):
         _log.critical("process.interrupted")
         return
@@ -244,7 +244,7 @@ def _say_crash(
     error: BaseException,
     where: TracebackType | None,
 ) -> None:
-    """With the logs off, what nobody caught is the last thing said all the same."""
+    """With logging off, still print an uncaught exception in one line."""
     said = "interrupted"
     if not issubclass(kind, KeyboardInterrupt):
         said = "".join(traceback.format_exception_only(error))

@@ -34,14 +34,15 @@ _Callback = TypeVar("_Callback", bound=Callable[..., object])
 class ConnectionManager:
     """A bridge of one app. `async with ConnectionManager(settings) as manager:` starts and stops.
 
-    `settings` comes from `BridgeSettings.load(…)`. What can happen, for `subscribe` and `on`, is in
-    `bridge.lifecycle`: `Connected`, `Disconnected`, `MessageReceived` and so on.
+    `settings` comes from `BridgeSettings.load(…)`. The kinds for `subscribe` and `on` are in
+    `lifecycle`: `Connected`, `Disconnected`, `MessageReceived` and so on.
 
-    A leader whose event loop stands still for longer than `lease_duration` would steal events from
-    its successor: the whole process is ended then, with code 6. Give blocking work to threads.
+    Give blocking work to threads: a leader whose event loop stands still for longer than
+    `lease_duration` would steal events from its successor, so the whole process is ended then, with
+    code 6.
 
-    Start after stop works, and so do managers of different apps beside each other. Subscriptions
-    outlive both.
+    It may be started again after a stop, and managers of different apps may run side by side.
+    Subscriptions outlive stops.
 
     Args:
         traced: whether spans are made; None: if a tracer provider is installed when it starts.
@@ -70,7 +71,7 @@ class ConnectionManager:
     # Life
 
     async def start(self) -> None:
-        """Start, and return once it is known how that went: standby, connected, or trying again.
+        """Start, and return once the outcome is known: standby, connected, or trying again.
 
         A `stop` meanwhile is obeyed and no error.
 
@@ -78,7 +79,7 @@ class ConnectionManager:
             Misused: it runs already.
             RedisUnreachable, RedisUnfit: at the start; later outages are waited out.
             FeishuRefused: wrong credentials or domain, which Feishu had never accepted.
-            PortTaken: somebody else listens on the port for health and status.
+            PortTaken: the ops port is taken.
         """
         if self._is_running:
             raise Misused("This manager runs already; await stop() before another start().")
@@ -110,9 +111,9 @@ class ConnectionManager:
         self._raise_its_error()
 
     async def stop(self) -> None:
-        """Publish and ack what was read, close, give the lease back: in less than 2 s.
+        """Publish and ack what was read, close, and release the lease, in less than 2 s.
 
-        Not an error when it does not run; whatever ended it before comes out of `wait`.
+        It is no error if it does not run. What ended it before comes out of `wait`.
         """
         self.stop_soon()
         if self._task is not None:
@@ -144,7 +145,7 @@ class ConnectionManager:
         return self._connection is not None
 
     async def connected(self, timeout: float | None = None) -> None:
-        """Wait until it is connected, which a standby may never be; at most `timeout` seconds.
+        """Wait until it is connected, for at most `timeout` seconds. A standby may never be.
 
         Raises:
             TimeoutError: it is not, with the reason.
@@ -161,11 +162,11 @@ class ConnectionManager:
             raise NotConnected(f"There will be no connection: {self._trouble}.")
 
     async def send(self, data: str | bytes) -> None:
-        """Send one WebSocket message on the present connection, as it is; it is not repeated.
+        """Send one WebSocket message on the present connection, as it is, once.
 
         Args:
-            data: bytes: a binary message, which to Feishu has to be a frame. Text: Feishu knows
-                none, so it needs the setting `text_dialect`.
+            data: bytes: a binary message, which must be a frame for Feishu. Text needs the setting
+                `text_dialect`, since Feishu has no text messages.
 
         Raises:
             NotConnected: there is no connection, or it has just ended.
@@ -183,9 +184,9 @@ class ConnectionManager:
         await connection.send(data)
 
     async def reconnect(self) -> None:
-        """Drain and close the present connection and make another at once, without any backoff.
+        """Drain and close the connection, if there is one, and connect again at once.
 
-        Without a connection: do not wait for the next attempt. Returns when connected.
+        Returns when connected.
 
         Raises:
             NotConnected: this bridge does not lead; or the attempt failed, and others follow.
@@ -209,7 +210,7 @@ class ConnectionManager:
 
     @property
     def state(self) -> State:
-        """Where the bridge is in its life; `STOPPED` before the first start, too."""
+        """The state of the bridge; `STOPPED` before the first start, too."""
         if self._supervisor is None:
             return State.STANDBY if self._is_running else State.STOPPED
         return self._supervisor.state
@@ -221,13 +222,13 @@ class ConnectionManager:
 
     @property
     def client(self) -> Client:
-        """The connection: its id, address, age and counters. Talk over it by `send`."""
+        """The connection: its id, address, age and counters."""
         if self._supervisor is None:
             return Client()
         return Client.of(self._supervisor.status(), self._supervisor.endpoint)
 
     def status(self) -> Status:
-        """Everything; after the end, as it was then.
+        """The whole status; after the end, the last one.
 
         Raises:
             Misused: it was never started, or Redis has not answered yet.
@@ -239,10 +240,10 @@ class ConnectionManager:
     def subscribe(
         self, kind: type[_Kind], callback: Callable[[_Kind], object]
     ) -> Callable[[], None]:
-        """Have `callback`, a function or an `async def`, called with every happening of this kind.
+        """Call `callback`, a function or an `async def`, with everything of this kind that happens.
 
-        Returns what ends the subscription. Whatever a callback does, it disturbs nobody: see
-        `bridge.subscribers`. To be called on the loop, or before it runs.
+        Returns a function that ends the subscription. Errors of the callback are logged and disturb
+        nobody. Call it on the loop, or before the loop runs.
         """
         return self._lifecycle.subscribe(kind, callback)
 
@@ -295,7 +296,7 @@ class ConnectionManager:
         return self._supervisor.trouble
 
     async def _until(self, condition: Callable[[], bool]) -> None:
-        """Wait for the condition, which is asked at every change, or the end."""
+        """Wait until the condition, checked at every change, is true, or until the end."""
         while self._is_running and not condition():
             await self._changed.wait()
 
@@ -320,6 +321,6 @@ class ConnectionManager:
         self._wake()
 
     def _raise_its_error(self) -> None:
-        """Raise what has ended the bridge, if something has."""
+        """Raise the error that has ended the bridge, if one has."""
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()

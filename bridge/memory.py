@@ -66,7 +66,7 @@ class Headroom:
         self._refused_at = -math.inf
 
     def forget(self) -> None:
-        """Nobody looks any more: what was known says nothing about later."""
+        """Forget everything, when nobody measures any more."""
         self.full, self.memory, self._refused_at = False, NOT_MEASURED, -math.inf
 
     def refused(self, now: float) -> None:
@@ -74,7 +74,7 @@ class Headroom:
         self.full, self._refused_at = True, now
 
     def measured(self, memory: Memory, now: float) -> None:
-        """Take a measurement in."""
+        """Take in a measurement."""
         self.memory = memory
         if memory.share >= self._threshold:
             self.full = True
@@ -83,18 +83,18 @@ class Headroom:
 
 
 class Trimmer(Protocol):
-    """Makes room; see `trimming.Trimmer`."""
+    """Makes room."""
 
     def relieve(self) -> None: ...
 
 
 class MemoryWatch:
-    """Asks Redis for its memory while somebody runs `run`.
+    """Measures the memory of Redis while `run` runs.
 
     Args:
         threshold: share of Redis' memory limit from which on it is full.
         trimmer: asked for room at each look that finds Redis full.
-        listener: told when it has become full.
+        listener: told when Redis has become full.
         period: seconds between two looks.
     """
 
@@ -156,7 +156,7 @@ class MemoryWatch:
             log.warning("memory.unreadable", error=str(error), cure=cure)
 
     def _say(self, *, refused: bool = False) -> None:
-        """Log a change; `refused`: Redis itself said so, since the last measurement."""
+        """Log a change. `refused`: Redis itself said so, since the last measurement."""
         if self.headroom.full is self._said:
             return
         self._said = self.headroom.full
@@ -178,11 +178,11 @@ class MemoryWatch:
 
 
 def _memory(info: Mapping[str, Any]) -> Memory:
-    """Redis: buffers of replicas and of the append-only file do not count against `maxmemory`."""
+    """Buffers of replicas and of the append-only file do not count against `maxmemory`."""
     exempt = int(info.get("mem_not_counted_for_evict", 0))
     return Memory(int(info["used_memory"]) - exempt, int(info.get("maxmemory", 0)))
 
 
 def _is_lasting(error: Exception) -> bool:
-    """Whether INFO is forbidden to us, or a managed Redis does not have it; BUSY passes."""
+    """Whether INFO is forbidden to us, or unknown to a managed Redis; BUSY passes."""
     return isinstance(error, NoPermissionError) or "unknown command" in str(error)

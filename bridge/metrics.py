@@ -180,10 +180,10 @@ ROWS = (
 
 
 class StatusCollector(Collector):
-    """For a `CollectorRegistry`: the metrics of bridges of different apps.
+    """The metrics of bridges of different apps, for a `CollectorRegistry`.
 
     Args:
-        statuses: asked at each scrape, like `ConnectionManager.status`; one that has never been
+        statuses: called at each scrape, like `ConnectionManager.status`; a bridge that was never
             started has no samples.
     """
 
@@ -191,7 +191,7 @@ class StatusCollector(Collector):
         self._statuses = statuses
 
     def describe(self) -> Iterable[Metric]:
-        """All metrics without a sample; a registry asks for it before anything runs."""
+        """All metrics without samples; a registry asks for it before anything runs."""
         return _families(())
 
     def collect(self) -> Iterable[Metric]:
@@ -217,7 +217,7 @@ def exposition(*statuses: Status, accept: str = "") -> tuple[bytes, str]:
 
 
 class _Collected(Collector):
-    """Statuses that were asked for already."""
+    """Statuses that are known already."""
 
     def __init__(self, statuses: Sequence[Status]) -> None:
         self._statuses = statuses
@@ -266,7 +266,7 @@ def _info(
     statuses: Sequence[Status],
     read: Callable[[Status], Mapping[str, str]],
 ) -> Metric:
-    """What has no number: 1, with labels."""
+    """A metric without a number: 1, with labels."""
     family = Metric(name, help, "gauge")
     for status in statuses:
         family.add_sample(name, {APP: status.app_id, **read(status)}, 1)

@@ -10,14 +10,13 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def parse(text: str, now: int) -> int:
-    """A moment, as `2h` (ago; s, m, h or d) or in RFC 3339, in Unix ms.
+    """A point in time, as `2h` (ago; s, m, h or d) or in RFC 3339, in Unix ms.
 
     Args:
-        text: what was given.
         now: Unix ms.
 
     Raises:
-        ValueError: it is neither, or names no time zone.
+        ValueError: it is neither, or has no time zone.
     """
     ago = _AGO.fullmatch(text)
     if ago:
@@ -35,7 +34,7 @@ def parse(text: str, now: int) -> int:
 
 
 def show(ms: int) -> str:
-    """A moment of Redis in RFC 3339, UTC, to the second; `-` for none."""
+    """A point in time in RFC 3339, UTC, to the second; `-` for 0."""
     try:
         moment = datetime.fromtimestamp(ms / 1000, UTC) if ms else None
     except (OverflowError, ValueError, OSError):

@@ -84,7 +84,7 @@ def _unconnected(status: Status, patience: float) -> list[str]:
 def application(
     status: Callable[[], Status], *, lease_duration: float, patience: float
 ) -> Starlette:
-    """The HTTP application; `status` is asked on every request."""
+    """The HTTP application. `status` is called for every request."""
 
     async def livez(request: Request) -> Response:
         return _verdict(unlive(status(), lease_duration))
@@ -119,7 +119,7 @@ def application(
 
 
 class _Turns:
-    """Lets one in at a time, `APART` seconds after the one before."""
+    """Lets one request in at a time, `APART` seconds after the one before."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()

@@ -31,17 +31,17 @@ log = get_logger("bridge.publisher")
 
 
 class Leadership(Protocol):
-    """Whether this process may publish; see `lease.LeaseElector`."""
+    """Whether this process may publish."""
 
     def leads(self) -> bool: ...
     def fenced(self, term: int) -> None: ...
 
 
 class Outage:
-    """At most one at a time, of one publisher.
+    """Detects an outage of one publisher, and ends it.
 
     Args:
-        lane: of its own; it is connected while an outage lasts.
+        lane: of its own; it is connected only while an outage lasts.
         leadership: asked before each trial; an outage ends with it.
         listener: told of the error with which an outage begins.
     """
@@ -58,7 +58,7 @@ class Outage:
         self._task: asyncio.Task[None] | None = None
 
     def failed(self, error: RedisError) -> None:
-        """A batch failed: log and tell it, unless one before it failed as well."""
+        """A batch failed: log and tell the first such error."""
         if not self._failing:
             self._failing = True
             log.warning("publish.failed", error=str(error), cure=self.cure(error))
@@ -73,7 +73,7 @@ class Outage:
         self._task = self._tasks.start(trying, "publish-trial")
 
     def succeeded(self) -> None:
-        """A batch was taken: if an entry was refused before, try that one at once."""
+        """A batch was taken. If an entry was refused before, try that one at once."""
         if self.trouble:
             self._hurry.set()
         elif self._failing:
@@ -117,7 +117,7 @@ class Outage:
             self.trouble, self._task = "", None
 
     async def _pause(self) -> bool:
-        """Whether there is to be another trial, after `PERIOD` seconds or when it is urgent."""
+        """Wait `PERIOD` seconds, or less when urgent; returns whether to try again."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PERIOD):
                 await self._hurry.wait()

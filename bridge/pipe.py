@@ -33,8 +33,8 @@ class Pipe:
     """Sends batches of packed commands over one connection, which it opens when needed.
 
     Args:
-        pool: only its connection settings are used, no connection of it is taken.
-        preamble: sent once on each new connection, e.g. the loading of a script.
+        pool: only its connection settings are used.
+        preamble: commands sent once on each new connection, like the loading of a script.
     """
 
     def __init__(self, pool: ConnectionPool, preamble: Sequence[bytes] = ()) -> None:
@@ -47,13 +47,13 @@ class Pipe:
     ) -> list[Any]:
         """Send all in one write and return one answer each, in order.
 
+        An answer is Redis' reply, or a `RedisError`: that of this command, or one for all commands
+        that were unanswered when the connection broke or the time was over. An unanswered command
+        may have been carried out.
+
         Args:
             timeout: seconds for all answers, connecting included.
-            last: seconds more for the last one, once the others are there: it may take its time.
-
-        An answer is Redis' reply, or the `RedisError` that stands in its place: that of this
-        command, or for all that remained unanswered when the connection broke or the time was
-        over. An unanswered command may have been carried out all the same.
+            last: further seconds for the last answer, once the others are there.
         """
         answers: list[Any] = []
         ends = asyncio.get_running_loop().time() + timeout + last

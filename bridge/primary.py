@@ -27,10 +27,10 @@ log = get_logger("bridge.primary")
 
 
 class PrimaryLost(ConnectionError):
-    """The server refused because it is not, or may not act as, the primary of our keys.
+    """The server refused, since it is not, or may not act as, the primary of our keys.
 
-    A ConnectionError, so that the connection is dropped, and a repeated command finds the server
-    that is the primary then.
+    It is a ConnectionError, so that the connection is dropped, and a repeated command finds the
+    server that is the primary then.
     """
 
     def __init__(self, text: str, status_code: str | None = None) -> None:
@@ -48,7 +48,7 @@ _REFUSALS = dict.fromkeys(
 
 
 class HeedfulParser(DefaultParser):  # type: ignore[misc, valid-type]
-    """Takes these refusals for what LOADING is to redis-py: the end of the connection."""
+    """Treats these refusals like LOADING: they end the connection."""
 
     EXCEPTION_CLASSES: ClassVar[dict[str, Any]] = {**DefaultParser.EXCEPTION_CLASSES, **_REFUSALS}
 
@@ -65,12 +65,12 @@ class HeedfulAsyncParser(DefaultAsyncParser):  # type: ignore[misc, valid-type]
 class Primary:
     """Finds the primary by asking the seeds in turn.
 
-    Each search begins with the next seed: neither one that is dead nor one that is cut off from
-    the others, and knows no better, can hold us up for long.
+    Each search begins with the next seed, so that a seed that is dead, or cut off from the others,
+    cannot hold us up for long.
 
     Args:
         topology: of Sentinels or a Cluster.
-        app_id: whose keys are meant; it decides the slot.
+        app_id: decides the slot of the keys.
     """
 
     def __init__(self, topology: Topology, app_id: str) -> None:
@@ -128,7 +128,7 @@ class Primary:
         raise self._unknown(error) from error
 
     def _turn(self) -> Iterator[Address]:
-        """Every seed once, also while other searches are under way."""
+        """Every seed once, even if other searches are under way."""
         seeds, first = self.topology.nodes, self._asked
         for turn in range(len(seeds)):
             # Before it is asked: a search that is cut short goes on with the next.
@@ -152,11 +152,7 @@ class Primary:
 
 
 class FollowingConnection(Connection):
-    """Connects to whoever is the primary at the moment.
-
-    Args:
-        primary: finds it.
-    """
+    """Connects to the server that is the primary at the moment."""
 
     def __init__(self, *, primary: Primary, **settings: Any) -> None:
         super().__init__(**settings)  # type: ignore[no-untyped-call]
@@ -173,7 +169,7 @@ class FollowingConnection(Connection):
 
 
 class FollowingTlsConnection(FollowingConnection, SSLConnection):
-    """The same, by TLS."""
+    """`FollowingConnection` by TLS."""
 
 
 class FollowingAsyncConnection(AsyncConnection):
@@ -194,13 +190,13 @@ class FollowingAsyncConnection(AsyncConnection):
 
 
 class FollowingAsyncTlsConnection(FollowingAsyncConnection, AsyncTlsConnection):
-    """The same, by TLS."""
+    """`FollowingAsyncConnection` by TLS."""
 
 
 def _require_primary(hello: Any) -> None:
-    """Refuse a replica: seeds may name a demoted server for a while, whose data are old.
+    """Refuse a replica: seeds may name a demoted server for a while, with old data.
 
-    Redis: HELLO answers names and values, by RESP2 in turn, also to users who may not ask ROLE.
+    Redis: HELLO answers names and values in turn (RESP2), also to users who may not ask ROLE.
     """
     facts = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
     if facts[b"role"] != b"master":

@@ -15,13 +15,12 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 def die_with_parent(sent: signal.Signals = signal.SIGKILL, *, parent: int = 0) -> None:
     """Have the kernel send `sent` to this process when its parent ends.
 
-    Call it in the child, or give it as `preexec_fn` to `subprocess.Popen`. The kernel means the
-    parent's *thread* that forked: do not fork from a thread that ends before the child should.
+    Call it in the child, or give it as `preexec_fn` to `subprocess.Popen`. The kernel watches the
+    *thread* that forked: do not fork from a thread that ends before the child should.
 
     Args:
-        sent: the signal to die by.
-        parent: the parent's pid, taken before the fork; if it is no longer the parent, this
-            process ends at once. 0: do not check.
+        parent: the parent's pid, taken before the fork; if it is no longer the parent, this process
+            ends at once. 0: do not check.
     """
     if _LIBC is None:
         return

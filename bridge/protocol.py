@@ -29,15 +29,15 @@ MAX_REJECTED_BYTES = frames.MAX_FRAME
 
 
 class Protocol:
-    """One connection's state, from the upgrade on.
+    """The state of one connection, from the upgrade on.
 
     Args:
         service_id: of the endpoint; goes into pings.
         config: of the endpoint; pongs change it.
         now: when the connection was made; every later `now` is of the same clock, in seconds.
         pong_timeout: seconds from a ping to any frame.
-        counts: to go on counting where an earlier connection stopped.
-        heartbeat: that of the link, to go on with.
+        counts: frames by outcome; shared with earlier connections.
+        heartbeat: statistics; shared with earlier connections.
         text_dialect: None: text is counted and ignored.
     """
 
@@ -78,7 +78,7 @@ class Protocol:
     # Receiving
 
     def receive_data(self, data: bytes, now: float) -> list[Delivery]:
-        """Take one binary WebSocket message, whatever it is; see `take_rejected` for refusals."""
+        """Take one binary WebSocket message. What is rejected waits for `take_rejected`."""
         self._liveness.received(now)
         try:
             frame = frames.decode(data)
@@ -92,10 +92,10 @@ class Protocol:
         return self._reject(rejected)
 
     def receive_text(self, text: str, now: float) -> list[Delivery]:
-        """Take one WebSocket text message; without the text dialect it is a mere sign of life.
+        """Take one WebSocket text message; without the text dialect it is only a sign of life.
 
         Raises:
-            FeishuRefused: the server does not let us in.
+            FeishuRefused: the server refuses our token.
         """
         self._liveness.received(now)
         if self._text is None:
@@ -110,7 +110,7 @@ class Protocol:
         return deliveries
 
     def take_rejected(self) -> list[Rejected]:
-        """What was rejected since the last call."""
+        """The frames rejected since the last call."""
         taken = list(self._rejected)
         self._rejected.clear()
         self._rejected_bytes = 0
@@ -122,7 +122,7 @@ class Protocol:
         return pulse
 
     def take_heard(self) -> list[tuple[str, str]]:
-        """Messages of the text dialect since the last call, but events: kind, and text as it came.
+        """Kind and text of the text messages since the last call, without events.
 
         Kinds are `ping`, `pong`, `heartbeat` and `auth`.
         """
@@ -149,7 +149,7 @@ class Protocol:
         return frames.encode(frame)
 
     def ping(self, now: float) -> bytes | str:
-        """A ping that goes out now, in the server's dialect; the next is due an interval later."""
+        """A ping to send now, in the server's dialect."""
         self.heartbeat.pinged(now)
         interval = self.heartbeat.interval.seconds
         self._liveness.pinged(now, interval)
@@ -158,19 +158,19 @@ class Protocol:
         return self._ping
 
     def take_answers(self) -> list[str]:
-        """Text to send that no other call returns: greeting, pongs, heartbeats."""
+        """Further text to send: greeting, pongs, heartbeats."""
         return self._text.take_answers() if self._text is not None else []
 
     # Timers
 
     def next_timer(self) -> float:
-        """When to call `on_timer`. It moves with every other call."""
+        """When to call `on_timer`. Every other call may change it."""
         deadline = self._liveness.deadline(self.heartbeat.interval.longest)
         silent = self.heartbeat.next_check()
         return min(self._liveness.next_ping, deadline, self.fragments.next_expiry(), silent)
 
     def on_timer(self, now: float) -> bytes | str | Dead | None:
-        """Do what is due: a ping to send, or the end of the connection, or neither."""
+        """Do what is due. Returns a ping to send, the end of the connection, or None."""
         self.fragments.expire(now)
         self.heartbeat.check(now)
         if now >= self._liveness.deadline(self.heartbeat.interval.longest):
@@ -181,12 +181,12 @@ class Protocol:
         return None
 
     def pause(self, now: float) -> None:
-        """Tell that we read no further, so that silence proves nothing. Pings go on."""
+        """We stop reading, so silence proves nothing. Pings go on."""
         self._liveness.pause()
         self.heartbeat.stopped(now)
 
     def end(self, now: float) -> None:
-        """Tell that the connection has ended, so that the heartbeat can go on with another."""
+        """The connection has ended; the heartbeat goes on with the next one."""
         self.heartbeat.stopped(now)
 
     # Frames by kind

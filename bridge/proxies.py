@@ -58,10 +58,10 @@ class Proxy:
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy that leads to a URL of http, https, ws or wss; None: it is reached directly.
+    """The proxy for a URL of http, https, ws or wss; None: connect directly.
 
     Raises:
-        SettingsInvalid: the environment names one that is not supported.
+        SettingsInvalid: the environment names a proxy that is not supported.
     """
     parts = urlsplit(url)
     kind, proxies = _KINDS[parts.scheme], getproxies()
@@ -72,12 +72,12 @@ def proxy_for(url: str) -> Proxy | None:
 
 
 def through(proxy: Proxy | None) -> str:
-    """What a sentence about an attempt says of the proxy."""
+    """The part of a sentence that names the proxy; empty without one."""
     return f" through the proxy {proxy}" if proxy is not None else ""
 
 
 def ignored() -> list[str]:
-    """The variables that are set and lead nowhere."""
+    """The proxy variables that are set and have no effect."""
     return [name for name in os.environ if name.lower() in IGNORED and os.environ[name]]
 
 
@@ -102,13 +102,13 @@ def _read(value: str, name: str) -> Proxy:
 
 
 def _variable(kind: str) -> str:
-    """The name under which it was given, for people."""
+    """The name of the variable that has it, for people."""
     names = (f"{kind}_proxy", f"{kind}_proxy".upper())
     return next((name for name in names if os.environ.get(name)), "The system's proxy")
 
 
 def _is_exempt(url: SplitResult, listed: str | None) -> bool:
-    """Whether a host is to be reached directly; `listed`: NO_PROXY, None where it is not set."""
+    """Whether to connect directly; `listed`: NO_PROXY, None where it is not set."""
     host = (url.hostname or "").rstrip(".")
     if listed is None:
         return bool(proxy_bypass(host))
@@ -116,8 +116,11 @@ def _is_exempt(url: SplitResult, listed: str | None) -> bool:
 
 
 def is_listed(host: str, port: int, entries: Iterable[str]) -> bool:
-    """Whether entries of NO_PROXY cover a host: `*`, a name with all below it, an address, a
-    network like 10.0.0.0/8; each of them but a network perhaps with `:port`."""
+    """Whether entries of NO_PROXY cover a host.
+
+    An entry is `*`, a name with all below it, an address, or a network like 10.0.0.0/8. All but
+    networks may have a `:port`.
+    """
     return any(_covers(entry.lower(), host, port) for entry in entries if entry)
 
 

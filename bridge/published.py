@@ -22,14 +22,14 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class PublishRefused:
-    """The event is not known to be in Redis, or not as durably as it should be.
+    """The event may not be in Redis, or is not as durable as it should be.
 
     Attributes:
-        reason: `fenced`: this process no longer leads; `redis`: an error until the budget was
-            spent; `timeout`: no answer until then, or no turn; `full`: Redis has no room, and was
-            perhaps not even asked; `overload`: too much waits already; `capacity`: more waits than
-            the settings allow; `undurable`: it is in Redis' memory, but not yet on disk or on the
-            replicas; `letters_full`: the bridge keeps as many dead letters as it may.
+        reason: `fenced`: this process does not lead any more; `redis`: an error until the budget
+            was spent; `timeout`: no answer, or no turn, within the budget; `full`: Redis has no
+            room; `overload`: too many bytes wait; `capacity`: more events wait than the settings
+            allow; `undurable`: in Redis' memory, but not on disk or on the replicas in time;
+            `letters_full`: the bridge keeps as many dead letters as it may.
     """
 
     reason: Refusal

@@ -71,7 +71,7 @@ log = get_logger("bridge.publisher")
 
 
 class Room(Protocol):
-    """Whether Redis has room; see `memory.MemoryWatch`."""
+    """Whether Redis has room for more events."""
 
     @property
     def full(self) -> bool: ...
@@ -136,7 +136,7 @@ class Publisher:
         return self._outage.trouble
 
     def submit(self, entry: Entry, done: Done) -> None:
-        """Publish an entry under `entry.term`; never blocks, `done` gets the result."""
+        """Publish an entry under its term. It never blocks; `done` gets the result."""
         if self._room.full:
             done(PublishRefused("full"))
             return
@@ -161,13 +161,13 @@ class Publisher:
     ) -> None:
         """Keep what holds no readable event as a dead letter of the bridge, once.
 
-        Fields: `reason`, `size` (of the payload, bytes), those given, cut at `DEAD_FIELD`, and
-        `envelope`: the payload.
+        Its fields are `reason`, `size` (of the payload, bytes), those given, cut at `DEAD_FIELD`,
+        and `envelope`: the payload.
 
         Args:
-            same: what this push and its repetitions have in common; empty: it has none.
-            longest: bytes that are kept of a payload for which Feishu gets no ack anyway, and that
-                may take up half of the room only; None: all of it.
+            same: identifies the push and its repetitions; empty: nothing does.
+            longest: bytes that are kept of a payload that is not acked anyway; such letters may
+                take up half of the room only. None: all bytes.
         """
         if self._room.full:
             done(PublishRefused("full"))
@@ -182,7 +182,7 @@ class Publisher:
         )
 
     async def drain(self, timeout: float) -> int:
-        """Wait until nothing waits, `timeout` seconds at most; returns how many still do."""
+        """Wait until nothing waits, `timeout` seconds at most; returns how many still wait."""
         ends = self._clock() + timeout
         while (running := self._running()) and (left := ends - self._clock()) > 0:
             await asyncio.wait(running, timeout=left)
@@ -222,9 +222,10 @@ class Publisher:
             asyncio.get_running_loop().call_later(PACE, self._start)
 
     def _start(self) -> None:
-        """Have an idle lane take what waits, if there are both.
+        """Let an idle lane send what waits, if there are both.
 
-        Its task first runs when this turn of the loop is over: all the turn brings is one batch.
+        The task first runs at the end of this turn of the loop, so that all the turn brings is one
+        batch.
         """
         self._paced = False
         if self._idle and self._queue:
@@ -246,8 +247,11 @@ class Publisher:
             self._idle.append(lane)
 
     def _take(self, lane: Lane) -> bool:
-        """Move a batch from the queue to the lane. Whose time is over is refused without being
-        sent: its ack would come too late, and others wait."""
+        """Move a batch from the queue to the lane.
+
+        Entries whose time is over are refused unsent: their ack would come too late, and others
+        wait.
+        """
         now = self._clock()
         while self._queue and len(lane.sent) < BATCH:
             waiting = self._queue.popleft()
@@ -260,7 +264,7 @@ class Publisher:
         return bool(lane.sent)
 
     async def _send(self, lane: Lane) -> list[Waiting]:
-        """Send one batch; returns what is to be sent again."""
+        """Send one batch; returns the entries to send again."""
         answers = await lane.send(lane.sent[0].deadline - self._clock())
         now = self._clock()
         pairs = zip(lane.taken(), answers, strict=True)
@@ -269,7 +273,7 @@ class Publisher:
         return again
 
     def _judge(self, waiting: Waiting, answer: Any, now: float) -> bool:
-        """Settle an entry by its answer; False when it has time to be sent again."""
+        """Report the result of an entry; False when there is time to send it again."""
         if isinstance(answer, RedisError):
             waiting.trouble, waiting.error = _trouble(answer), answer
             if now < waiting.deadline and waiting.trouble in ("redis", "timeout"):
@@ -287,7 +291,7 @@ class Publisher:
         return True
 
     async def _note(self, lane: Lane, answers: Sequence[Any]) -> None:
-        """What a batch says of the whole: fenced, full, failing, well again."""
+        """Note what a batch says of the whole: fenced, full, failing, recovered."""
         self._note_letters(answers)
         self._note_markers(answers)
         if fenced := next(filter(is_fenced, answers), None):
@@ -314,7 +318,7 @@ class Publisher:
             log.error("publish.unmarked", error=str(error), cure=hint)
 
     def _note_letters(self, answers: Sequence[Any]) -> None:
-        """Log once that there is no room for dead letters, and once that there is again."""
+        """Log once when there is no room for dead letters, and once when there is again."""
         now, last = self._clock(), self._letters_full
         if full := next(filter(finds_no_room, answers), None):
             if last is None:

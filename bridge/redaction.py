@@ -50,10 +50,10 @@ _ORDINARY = re.compile(r"[A-Za-z]?[a-z]*|\d*")
 
 
 class Redactor:
-    """A structlog processor that takes secrets out of every value of an event, however nested.
+    """A structlog processor that takes secrets out of all values of an event, nested ones too.
 
     Args:
-        secrets: texts that may stand nowhere, like the app secret.
+        secrets: texts that must appear nowhere, like the app secret.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -79,7 +79,7 @@ class Redactor:
         return self.text(value if isinstance(value, str) else repr(value))
 
     def text(self, text: str) -> str:
-        """`text` without secrets, and with control characters spelt out (they move a terminal)."""
+        """`text` without secrets, and with escaped control characters, which move a terminal."""
         text = self._texts.sub(REDACTED, text)
         if "://" in text:
             text = _URL.sub(_bare_url, text)
@@ -91,12 +91,12 @@ _known = Redactor()
 
 
 def redactor() -> Redactor:
-    """What takes out the secrets that this process was told of so far."""
+    """The redactor for the secrets that this process was told of so far."""
     return _known
 
 
 def keep_secret(secrets: Iterable[str]) -> None:
-    """Tell this process of secrets, besides those that it knows."""
+    """Add secrets that this process must not show."""
     global _known
     _known = Redactor(_known.secrets.union(secrets))
 
@@ -113,7 +113,7 @@ def _stands_out(secret: str) -> bool:
 
 
 def _forms(secret: str) -> set[str]:
-    """As it is, and as URLs, JSON and reprs write it."""
+    """The secret as it is, and as URLs, JSON and reprs write it."""
     urls = {parse.quote(secret, safe=""), parse.quote(secret), parse.quote_plus(secret)}
     return {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], *urls}
 

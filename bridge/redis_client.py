@@ -56,10 +56,11 @@ Eviction = Literal["refuse", "accept"]
 
 
 def async_client(url: str, *, app_id: str = "", retries: int = 1) -> redis.asyncio.Redis:
-    """A client for the event loop; see the module for `retries`.
+    """A client for the event loop.
 
     Args:
-        app_id: whose keys it is for; needed where the URL is that of a Cluster.
+        app_id: decides the slot of the keys; needed for the URL of a Cluster.
+        retries: 0 for commands that may not be repeated.
     """
     topology = parse(url)
     pool = redis.asyncio.ConnectionPool(
@@ -84,7 +85,7 @@ def sync_client(url: str, *, app_id: str = "", retries: int = 1) -> redis.Redis:
 
 
 def connection_class(topology: Topology) -> type[redis.connection.AbstractConnection]:
-    """What a blocking pool connects with; see `primary` for those of Sentinels and Clusters."""
+    """The connection class of a blocking pool for this topology."""
     return _connection_class(topology, _SYNC)
 
 
@@ -125,12 +126,12 @@ def check_server_sync(client: redis.Redis, eviction: Eviction = "refuse") -> Non
 def check_port(
     client: redis.Redis | redis.asyncio.Redis, variable: str = "FLYBRIDGE_REDIS_URL"
 ) -> None:
-    """Make sure that what listens there, if anything does, speaks as the URL says.
+    """Make sure that what listens on the server's port speaks the protocol of the URL.
 
-    Of several seeds one may be away or mistaken as long as another is not: none is looked at.
+    With several seeds nothing is checked, since one may be away or mistaken while another works.
 
     Raises:
-        RedisUnreachable: it does not, or says nothing; within 5 s.
+        RedisUnreachable: it speaks another protocol, or says nothing; within 5 s.
     """
     settings = client.connection_pool.connection_kwargs
     if "path" in settings:
@@ -146,7 +147,7 @@ def check_port(
 
 
 def address(client: redis.Redis | redis.asyncio.Redis) -> str:
-    """Where the server is, as it may be shown: without user, password and query."""
+    """The address of the server as it may be shown: without user, password and options."""
     settings = client.connection_pool.connection_kwargs
     if "primary" in settings:
         return str(settings["primary"].topology)
@@ -174,7 +175,7 @@ def _connection_class(topology: Topology, classes: tuple[type[Any], ...]) -> typ
 
 
 def _arguments(topology: Topology, app_id: str) -> dict[str, Any]:
-    """What the URL says comes before our limits."""
+    """The options of the URL win over our limits."""
     arguments: dict[str, Any] = {
         "protocol": 2,
         "socket_timeout": TIMEOUT,
@@ -219,7 +220,7 @@ def _judge_policy(config: Mapping[Any, Any], eviction: Eviction) -> None:
 
 
 def _forbidden(error: ResponseError, where: str) -> None:
-    """A managed Redis often forbids CONFIG or INFO; that alone is no reason not to start."""
+    """A managed Redis often forbids CONFIG or INFO; the bridge starts all the same."""
     if "out of range" in str(error):
         raise RedisUnfit(f"{where} does not exist ({error}); give a database that does.") from error
     cure = f"make sure yourself that {_POLICY} is noeviction"
@@ -229,12 +230,12 @@ def _forbidden(error: ResponseError, where: str) -> None:
 def unreachable(
     error: Exception, where: str, variable: str = "FLYBRIDGE_REDIS_URL"
 ) -> RedisUnreachable:
-    """What to raise instead of redis-py's error, with the cure.
+    """The error to raise instead of redis-py's, with what to do.
 
     Args:
-        error: no reply that refuses a command, but the lack of an answer or of the right to one.
+        error: no reply that refuses a command, but a lack of an answer, or of access.
         where: `address` of the client.
-        variable: that holds its URL.
+        variable: the variable that holds its URL.
     """
     said = str(error).rstrip(".")
     if any(isinstance(each, AuthenticationError) for each in (error, error.__cause__)):

@@ -25,12 +25,12 @@ Spoken = Literal["plain", "tls", "unknown", "cut", "nothing"]
 
 
 def refuse_mistaken(host: str, port: int, *, tls: bool, where: str, variable: str) -> None:
-    """Return when the port speaks as it should, or when there is none to connect to.
+    """Return when the port speaks as it should, or when nobody listens.
 
     Args:
         tls: whether it should speak TLS.
         where: how errors name the server.
-        variable: that holds its URL.
+        variable: the variable that holds its URL.
 
     Raises:
         RedisUnreachable: it speaks otherwise, or not at all; with the likely mistake.
@@ -59,7 +59,11 @@ def refuse_mistaken(host: str, port: int, *, tls: bool, where: str, variable: st
 
 
 def _spoken(host: str, port: int, *, tls: bool) -> Spoken:
-    """Raises OSError where nobody listens."""
+    """What the port speaks.
+
+    Raises:
+        OSError: nobody listens.
+    """
     first, second = (_by_tls, _by_plain) if tls else (_by_plain, _by_tls)
     found = first(host, port, PATIENCE)
     if found == "cut":  # as the network may do once

@@ -21,21 +21,22 @@ _CONTAINERS = ("XINFO", "XGROUP")
 
 
 def is_denied(error: Exception) -> bool:
-    """Whether this refuses a command, a key or a channel to our user."""
+    """Whether Redis refuses our user a command, a key or a channel."""
     return isinstance(error, NoPermissionError) or _REFUSED.search(str(error)) is not None
 
 
 def kind(error: Exception) -> str:
-    """The command that is denied, where Redis names it; else what it said: to tell of each once."""
+    """The denied command, if Redis names it, else what Redis said: each is reported once."""
     named = _NAMED.search(str(error))
     return named[1] if named else str(error)
 
 
 def cure(error: Exception, script: str = "") -> str:
-    """What to do about an error that `is_denied`.
+    """What to do about a denied command.
 
     Args:
-        script: its text, if the command was sent by one: Redis 7.0 does not say which it was.
+        script: the text of the script that sent the command, if one did: Redis 7.0 does not name
+            it.
     """
     if _OBJECT.search(str(error)):
         return "allow this user all keys of the app: ACL SETUSER <user> ~flybridge:{<app id>}:*"
@@ -60,9 +61,8 @@ class SpoiltKey:
     """Logs once that a key cannot be used, until a command on it succeeds again.
 
     Args:
-        key: its name.
-        stops: what cannot go on before that is mended, as the end of a sentence.
-        script: the text of the script that uses it; empty: none does.
+        stops: what cannot go on until then, as the end of a sentence.
+        script: the text of the script that uses the key; empty: none does.
     """
 
     def __init__(self, key: str, stops: str, script: str = "") -> None:
@@ -72,7 +72,7 @@ class SpoiltKey:
         self._told = False
 
     def failed(self, error: Exception) -> None:
-        """A command on it has failed; if for another reason, that is no news of it."""
+        """A command on it failed. Errors that do not concern the key are ignored."""
         if self._told or not isinstance(error, ResponseError):
             return
         if is_denied(error):

@@ -26,7 +26,7 @@ async def run_bridge(settings: BridgeSettings) -> int:
         RedisUnreachable, RedisUnfit: at the start; later outages are waited out.
         FeishuRefused: wrong credentials or domain, which Feishu has never accepted.
         ConnectionOver: the settings allow no further attempt to connect.
-        PortTaken: somebody else listens on the port for health and status.
+        PortTaken: the ops port is taken.
         TaskFailed: a mistake of ours.
     """
     traces = telemetry.start(telemetry.BRIDGE)
@@ -51,11 +51,8 @@ async def run_local(
 ) -> None:
     """Serve a local Feishu until SIGTERM or SIGINT, and say how to reach it.
 
-    Args:
-        text_dialect, text_token: see `LocalFeishu`.
-
     Raises:
-        PortTaken: somebody else listens there.
+        PortTaken: the port is taken.
     """
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
@@ -67,10 +64,10 @@ async def run_local(
 
 
 async def run_dev(*, port: int, say: Callable[[str], object], **options: Any) -> None:
-    """Run `bridge.dev` until SIGTERM or SIGINT.
+    """Run `flybridge dev` until SIGTERM or SIGINT.
 
     Raises:
-        PortTaken: somebody else listens there; another `flybridge dev`, perhaps.
+        PortTaken: the port is taken, perhaps by another `flybridge dev`.
     """
     try:
         await dev(port=port, say=say, **options)
@@ -81,7 +78,7 @@ async def run_dev(*, port: int, say: Callable[[str], object], **options: Any) ->
 
 
 async def run_demo(say: Callable[[str], object]) -> int:
-    """Run `bridge.demo` to its end, or until SIGTERM or SIGINT; returns the exit code."""
+    """Run the demo to its end, or until SIGTERM or SIGINT; returns the exit code."""
     playing = asyncio.ensure_future(demo(say))
     stop_on_signals(playing.cancel)
     try:

@@ -24,7 +24,7 @@ def _unchanged(value: Any) -> Any:
 
 
 def _seconds(milliseconds: Any) -> Any:
-    """What is no number stays none, for `settings` to find."""
+    """What is no number is returned as it is, for the settings to refuse."""
     count = number(milliseconds)
     return f"{milliseconds} ms" if count is None else count / 1000
 
@@ -42,7 +42,7 @@ def _log_level(enabled: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class SeedOption:
-    """One row of the table."""
+    """One option of the C# service."""
 
     name: str
     setting: str
@@ -76,7 +76,7 @@ OPTIONS = (
 
 
 def translate(written: Iterable[Written], settings: Collection[str]) -> Layer:
-    """What one source says, in our terms; an option that means none of `settings` is left out."""
+    """The options of one source as our settings. Options for none of `settings` are left out."""
     given: dict[str, Given] = {}
     problems: list[str] = []
     unknown: list[str] = []
@@ -93,7 +93,7 @@ def translate(written: Iterable[Written], settings: Collection[str]) -> Layer:
 
 
 def meaning(name: str, settings: Collection[str]) -> tuple[str, SeedOption | None]:
-    """The setting that a name means ('': none), and the option if it is not a name of ours."""
+    """The setting that a name means ('': none), and the C# option if it is one's name."""
     spelt = spelling(name)
     ours = next((setting for setting in settings if spelling(setting) == spelt), "")
     if ours:
@@ -103,12 +103,12 @@ def meaning(name: str, settings: Collection[str]) -> tuple[str, SeedOption | Non
 
 
 def spelling(name: str) -> str:
-    """Equal for all ways to write a name."""
+    """The same text for all ways to write a name."""
     return name.replace("_", "").casefold()
 
 
 def nearest(name: str, settings: Collection[str]) -> str:
-    """The setting or option whose name is most like this one, in its style; '' if none is."""
+    """The setting or option with the most similar name, written in the same style; '' if none."""
     names = {spelling(each): each for each in (*settings, *(option.name for option in OPTIONS))}
     near = difflib.get_close_matches(spelling(name), names, 1)
     found = names[near[0]] if near else ""
@@ -127,7 +127,7 @@ def _given(written: Written, option: SeedOption | None) -> Given:
 
 
 def _contradiction(old: Given | None, new: Given) -> list[str]:
-    """Without the values, which may be secrets."""
+    """A sentence if two spellings of one setting differ, without the values."""
     if old is None or _agree(old.value, new.value):
         return []
     return [

@@ -21,7 +21,7 @@ from bridge.watchdog import Watchdog
 
 @dataclass(frozen=True, slots=True)
 class SelfReport:
-    """The parts that are asked; it holds no numbers of its own."""
+    """The parts that a status is made from."""
 
     app_id: str
     durability: str
@@ -35,7 +35,7 @@ class SelfReport:
     started_at: int = field(default_factory=now_ms)
 
     def status(self, state: State, since: int) -> Status:
-        """This bridge now; `since`: when it came into `state`, in Unix ms."""
+        """The status now; `since`: when the bridge came into `state`, in Unix ms."""
         elector, link, tally = self.elector, self.link, self.tally
         credentials, leads = self.credentials, state is State.LEADING
         headroom, trimmer = self.upkeep.memory.headroom, self.upkeep.trimmer

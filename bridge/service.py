@@ -21,7 +21,7 @@ from handlers.registry import Registry
 
 
 class Worker(Protocol):
-    """Runs the handlers in this process; see `workers.inline`."""
+    """Runs the handlers in this process; see `InlineWorker`."""
 
     async def start(self) -> None: ...
     async def wait(self) -> None: ...
@@ -31,11 +31,11 @@ class Worker(Protocol):
 
 
 class Service:
-    """Starts the worker before the bridge and stops it after, so that what comes finds handlers.
+    """A bridge and perhaps a worker. The worker starts before the bridge and stops after it.
 
-    When one of the two ends by itself, the other is stopped: `wait` tells why. Start after stop
-    works. It takes neither logs nor signals in hand, except in `run`: elsewhere both are the
-    program's. `log_level` and `EnableLogging` hold everywhere; `log_format` only in `run`.
+    When one of the two ends by itself, the other is stopped, and `wait` raises why. A service may
+    be started again after a stop. Logs and signals are left to the program, except in `run`:
+    `log_level` and `EnableLogging` hold everywhere, `log_format` only in `run`.
 
     Args:
         worker: None: only a bridge.
@@ -56,11 +56,11 @@ class Service:
         self._signals: Watch | None = None
 
     async def start(self) -> None:
-        """Start, and return once events are handled and it is known how the bridge's start went.
+        """Start, and return once events are handled and the outcome of the bridge's start is known.
 
         Raises:
             Misused: it runs already.
-            BridgeError: it cannot start; nothing of it runs then. See `ConnectionManager.start`.
+            BridgeError: it cannot start, and nothing of it runs. See `ConnectionManager.start`.
         """
         async with self._change():
             if self._watching is not None and not self._watching.done():
@@ -91,9 +91,9 @@ class Service:
         self._watching.result()
 
     async def stop(self) -> None:
-        """Close the connection, then let running handlers finish. Not an error if it does not run.
+        """Close the connection, then let running handlers finish. It may be called when stopped.
 
-        What had ended it before comes out of `wait`.
+        What ended it before comes out of `wait`.
         """
         async with self._change():
             await self._stop_both()
@@ -111,11 +111,11 @@ class Service:
     def run(self) -> None:
         """Configure the logs, and run until SIGTERM or SIGINT; for the main thread of a program.
 
-        A second signal ends the process within 2 s, and what still runs is given back.
+        A second signal ends the process within 2 s; events in work go back to Redis.
 
         Raises:
-            SystemExit: it could not start or ended by itself; the code is that of the command line,
-                and the sentence is on stderr.
+            SystemExit: it could not start, or ended by itself; the exit code is that of the command
+                line, and the sentence is on stderr.
             Misused: a loop runs in this thread already, or this is not the main thread.
         """
         if _in_a_loop():
@@ -159,7 +159,7 @@ class Service:
         await self.wait()
 
     async def _watch(self) -> None:
-        """Until one of the two has ended; then the other is stopped."""
+        """Wait until one of the two has ended, then stop the other."""
         parts = [part for part in (self.manager, self._worker) if part is not None]
         tasks = [asyncio.create_task(part.wait()) for part in parts]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -172,7 +172,7 @@ class Service:
             raise errors[0]
 
     def _change(self) -> asyncio.Lock:
-        """One start or stop at a time; a lock belongs to the loop that it was first waited in."""
+        """A lock for one start or stop at a time; it belongs to the running loop."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._changing = loop, asyncio.Lock()

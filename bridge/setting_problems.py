@@ -20,11 +20,11 @@ _VARIABLE = re.compile(rf"{PREFIX}[A-Z_]+")
 
 
 class Problem(ValueError):
-    """A whole sentence, or one a line; any other error is told by its field's description."""
+    """A complete message, one sentence per line. Other errors are told by the field description."""
 
 
 def require(condition: object) -> None:
-    """Refuse a value whose field description says all there is to say."""
+    """Refuse a value, with the field's description as the reason."""
     if not condition:
         raise ValueError
 
@@ -32,12 +32,10 @@ def require(condition: object) -> None:
 def sentences(
     error: ValidationError, fields: Mapping[str, FieldInfo], given: Mapping[str, Given]
 ) -> list[str]:
-    """Every problem that pydantic found in these fields, without secrets.
+    """Every problem that pydantic found, without secrets.
 
     Args:
-        fields: of the settings.
-        given: by setting; under the names that stand there a sentence speaks of them, else by
-            variable.
+        given: by setting; sentences use the names that stand there, else the variables.
     """
     told = "\n".join(_sentences(found, fields, given) for found in error.errors())
     names = {variable(setting): each.written.shown for setting, each in given.items()}
@@ -60,7 +58,7 @@ def _sentences(
 
 
 def _shown(value: Any, field: FieldInfo) -> str:
-    """A mapping or a list may hold anything, secrets too."""
+    """The value, unless it may be a secret, as a mapping or a list may."""
     secret = not field.repr or field.annotation is SecretStr
     if secret or not isinstance(value, str | int | float):
         return "cannot be used"

@@ -38,7 +38,7 @@ def _lower(value: Any) -> Any:
 
 
 def _no_switch(value: Any) -> Any:
-    """pydantic would read true as 1."""
+    """Refuse true and false, which pydantic would read as numbers."""
     require(not isinstance(value, bool))
     return value
 
@@ -106,7 +106,7 @@ def _parsed(url: str, setting: str) -> Topology:
 
 
 def _tls_trouble(topology: Topology) -> str:
-    """What OpenSSL says of the options, before the first connection is made; empty: nothing."""
+    """What OpenSSL says of the options before the first connection; empty: nothing."""
     given = {name.removeprefix("ssl_"): each for name, each in topology.tls_options.items()}
     try:
         # With no password it would ask for one at the terminal.

@@ -66,7 +66,7 @@ LARGEST_BUFFER = 1_073_741_824
 
 
 class WorkerSettings(BaseModel):
-    """What a worker needs; a bridge needs it too."""
+    """The settings of a worker; a bridge has them too."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
@@ -172,8 +172,8 @@ class WorkerSettings(BaseModel):
 
         Args:
             env_file: read instead of `.env` in the working directory; it has to exist.
-            configured: what files and code say, later ones above earlier ones, and all of them
-                above the environment.
+            configured: from files and code, later ones above earlier ones, all above the
+                environment.
             flags: above everything.
 
         Raises:
@@ -207,18 +207,18 @@ class WorkerSettings(BaseModel):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What may stand in no log line."""
+        """Texts that must not be shown."""
         urls = {self.redis_url, self.broker_url} - {"", NO_BROKER}
         return tuple(secret for url in urls for secret in parse(url).secrets)
 
     @property
     def unwise(self) -> tuple[Unwise, ...]:
-        """What was asked for and serves nobody well; to be warned of once."""
+        """Settings to warn of once."""
         return self._unwise
 
 
 class BridgeSettings(WorkerSettings):
-    """What a bridge needs."""
+    """The settings of a bridge."""
 
     app_secret_file: Path | None = Field(None, description="give the path of a readable file")
     """A file that holds the App Secret, instead of the secret itself. For bridges; do not give it
@@ -349,7 +349,7 @@ class BridgeSettings(WorkerSettings):
 
     @property
     def base_url(self) -> str:
-        """Of Feishu's open platform, without a slash at the end."""
+        """Feishu's open platform, without a slash at the end."""
         return DOMAINS.get(self.domain, self.domain)
 
     @property
@@ -390,7 +390,7 @@ class BridgeSettings(WorkerSettings):
     @field_validator("retry_period")
     @classmethod
     def _durations(cls, value: float, info: ValidationInfo) -> float:
-        """The three belong together; a wrong one of the others has been reported already."""
+        """Check the three together. A wrong one of the others is reported by itself."""
         lease, renew = info.data.get("lease_duration"), info.data.get("renew_deadline")
         if lease and renew and (problems := contradictions(lease, renew, value)):
             raise Problem("\n".join(problems))

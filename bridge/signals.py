@@ -37,14 +37,14 @@ EXIT_HURRIED = 1
 
 
 class Watch:
-    """Hears of the signals from now on; made in the main thread, once per process.
+    """Watches the signals from now on; made in the main thread, once per process.
 
     Args:
         stop: asks the program to stop; called from a thread.
         waits_for: what the program has to wait for then, as fields of the log line.
         hurry: called from a thread at a second signal.
-        give_back: called from a thread when what runs has not ended soon after that; the process
-            ends when it returns.
+        give_back: called from a thread when something still runs soon after that; the process ends
+            when it returns.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Watch:
         threading.Thread(target=self._watch, name="flybridge-signals", daemon=True).start()
 
     def close(self) -> None:
-        """Leave the signals to what heard of them before; for a program that goes on."""
+        """Restore the former signal handlers, for a program that goes on."""
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
             signal.signal(number, handler)
@@ -104,10 +104,9 @@ class Watch:
 
 
 def stop_on_signals(stop: Callable[[], object], **options: Any) -> Watch:
-    """Have the running loop call `stop` at the first signal.
+    """Let the running loop call `stop` at the first signal.
 
     Args:
-        stop: asks the program to stop.
         options: those of `Watch`.
     """
     loop = asyncio.get_running_loop()
@@ -121,5 +120,5 @@ def stop_on_signals(stop: Callable[[], object], **options: Any) -> Watch:
 
 
 def _forget() -> None:
-    """A child's signals are not its parent's."""
+    """Ignore the parent's signals in a child process."""
     signal.set_wakeup_fd(-1)
