@@ -9,22 +9,22 @@ from typing import Any, Self, Unpack
 
 from pydantic import Field
 
-from bridge import config_file
-from bridge.config_file import SECTION
-from bridge.errors import SettingsInvalid
-from bridge.layers import Written
-from bridge.seed_options import translate
-from bridge.service import Service
-from bridge.setting_types import Switch
-from bridge.settings import BridgeSettings
-from handlers.errors import RegistrationInvalid
-from handlers.middleware import Middleware
-from handlers.options import Options
-from handlers.overlap import shared_types
-from handlers.registry import Registry
-from handlers.registry import registry as decorated
-from workers.inline import InlineWorker
-from workers.routing import Routing
+from flybridge.bridge.config import files
+from flybridge.bridge.config.dotnet_names import translate
+from flybridge.bridge.config.files import SECTION
+from flybridge.bridge.config.layers import Written
+from flybridge.bridge.config.settings import BridgeSettings
+from flybridge.bridge.config.types import Switch
+from flybridge.bridge.errors import SettingsInvalid
+from flybridge.bridge.service import Service
+from flybridge.handlers.errors import RegistrationInvalid
+from flybridge.handlers.middleware import Middleware
+from flybridge.handlers.registering.options import Options
+from flybridge.handlers.registering.overlap import shared_types
+from flybridge.handlers.registry import Registry
+from flybridge.handlers.registry import registry as decorated
+from flybridge.workers.inline import InlineWorker
+from flybridge.workers.routes.routing import Routing
 
 __all__ = [
     "Builder",
@@ -79,7 +79,7 @@ class Builder:
             SettingsInvalid: no such file or section, or an option that does not exist.
         """
         self._refuse_if_built()
-        return self._take(() if source is None else config_file.read(source, section))
+        return self._take(() if source is None else files.read(source, section))
 
     def configure(self, **options: Any) -> Self:
         """Take settings: `app_id="cli_…"`, `reconnect_delay_ms=3000`; None counts as not given.

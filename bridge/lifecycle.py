@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import get_args
 
-from bridge.election import LossReason
+from flybridge.bridge.leadership.election import LossReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,18 @@ import time
 from collections.abc import Callable
 from typing import Self, TypeVar
 
-from bridge import logs, telemetry
-from bridge.assembly import assembled, heartbeat
-from bridge.client import Client
-from bridge.connection import Connection
-from bridge.ending import Ending
-from bridge.errors import Misused, NotConnected
-from bridge.heartbeat import HeartbeatStatistics
-from bridge.lifecycle import Connected, Disconnected, Errored, Happening, SteppedDown
-from bridge.settings import BridgeSettings
-from bridge.status import State, Status, now_ms
-from bridge.subscribers import Subscribers, check_kind
-from bridge.supervisor import Supervisor
+from flybridge.bridge.config.settings import BridgeSettings
+from flybridge.bridge.errors import Misused, NotConnected
+from flybridge.bridge.feishu.connection import Connection
+from flybridge.bridge.lifecycle import Connected, Disconnected, Errored, Happening, SteppedDown
+from flybridge.bridge.node.assembly import assembled, heartbeat
+from flybridge.bridge.node.client import Client
+from flybridge.bridge.node.ending import Ending
+from flybridge.bridge.node.subscribers import Subscribers, check_kind
+from flybridge.bridge.node.supervisor import Supervisor
+from flybridge.bridge.ops.status import State, Status, now_ms
+from flybridge.bridge.protocol.heartbeat import HeartbeatStatistics
+from flybridge.bridge.telemetry import logs, tracing
 
 GRACE = 0.5
 """Seconds that `async` subscribers have at a stop for what they have not finished."""
@@ -265,7 +265,7 @@ class ConnectionManager:
     # Inside
 
     async def _run(self) -> None:
-        traced = telemetry.installed() if self._traced is None else self._traced
+        traced = tracing.installed() if self._traced is None else self._traced
         assembling = assembled(
             self._settings,
             heartbeat=self._heartbeat,

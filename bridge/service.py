@@ -10,14 +10,15 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Protocol, Self
 
-from bridge import heap, logs, telemetry
-from bridge.ending import Ending
-from bridge.errors import BridgeError, Misused
-from bridge.manager import ConnectionManager
-from bridge.settings import BridgeSettings
-from bridge.signals import Watch, stop_on_signals
-from bridge.unwise import warn
-from handlers.registry import Registry
+from flybridge.bridge.config.advice import warn
+from flybridge.bridge.config.settings import BridgeSettings
+from flybridge.bridge.errors import BridgeError, Misused
+from flybridge.bridge.manager import ConnectionManager
+from flybridge.bridge.node.ending import Ending
+from flybridge.bridge.process import gc_freeze
+from flybridge.bridge.process.signals import Watch, stop_on_signals
+from flybridge.bridge.telemetry import logs, tracing
+from flybridge.handlers.registry import Registry
 
 
 class Worker(Protocol):
@@ -138,7 +139,7 @@ class Service:
         worker = self._worker
         options = {"waits_for": worker.in_work, "give_back": worker.abandon} if worker else {}
         self._signals = stop_on_signals(stop.set, **options)
-        traces = telemetry.start(telemetry.BRIDGE)
+        traces = tracing.start(tracing.BRIDGE)
         running = asyncio.create_task(self._run())
         signalled = asyncio.create_task(stop.wait())
         try:
@@ -155,7 +156,7 @@ class Service:
 
     async def _run(self) -> None:
         await self.start()
-        heap.settle()
+        gc_freeze.settle()
         await self.wait()
 
     async def _watch(self) -> None:

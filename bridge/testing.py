@@ -1,4 +1,5 @@
-"""pytest fixtures for the tests of who uses Flybridge: `pytest_plugins = ["bridge.testing"]`.
+"""pytest fixtures for the tests of who uses Flybridge: `pytest_plugins =
+["flybridge.bridge.testing"]`.
 
 * `local_feishu`: a Feishu on this machine, on the real protocol: push events, wait for their acks
 * `embedded_redis`: a Redis or Valkey of the test's own, on a free port
@@ -9,7 +10,7 @@ def test_greets(flybridge: Flybridge) -> None:
     assert flybridge.push("im.message.receive_v1", {"message.content": "hi"}).settled() == "done"
 
 All of them run on threads of their own, so that a test may wait for them, `async def` by
-`await asyncio.to_thread(…)`. A handler alone needs none of this: see `handlers.testing`.
+`await asyncio.to_thread(…)`. A handler alone needs none of this: see `flybridge.handlers.testing`.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ import pytest
 if TYPE_CHECKING:
     from redis import Redis
 
-    from bridge.builder import Builder, Service
-    from bridge.local.feishu import LocalFeishu
-    from bridge.local.pushes import Attempt, Push
-    from bridge.local.valkey import EmbeddedRedis
-    from handlers.options import Options
+    from flybridge.bridge.builder import Builder, Service
+    from flybridge.bridge.local.feishu.pushes import Attempt, Push
+    from flybridge.bridge.local.feishu.server import LocalFeishu
+    from flybridge.bridge.local.valkey import EmbeddedRedis
+    from flybridge.handlers.registering.options import Options
 
 PATIENCE = 10.0
 """Seconds that waiting takes at most, unless told otherwise."""
@@ -53,8 +54,8 @@ def local_feishu() -> Iterator[FeishuOnThread]:
 @pytest.fixture
 def embedded_redis() -> Iterator[EmbeddedRedis]:
     """A server in memory, with a `url`; the test is skipped where there is no binary of one."""
-    from bridge.errors import RedisUnreachable
-    from bridge.local.valkey import EmbeddedRedis, find_binary
+    from flybridge.bridge.errors import RedisUnreachable
+    from flybridge.bridge.local.valkey import EmbeddedRedis, find_binary
 
     try:
         find_binary()
@@ -73,8 +74,9 @@ def flybridge(local_feishu: FeishuOnThread, embedded_redis: EmbeddedRedis) -> It
 
 @contextmanager
 def feishu_on_thread(**options: Any) -> Iterator[FeishuOnThread]:
-    """What `local_feishu` is, with the options of `bridge.local.feishu.LocalFeishu`."""
-    from bridge.local.feishu import LocalFeishu
+    """What `local_feishu` is, with the options of
+    `flybridge.bridge.local.feishu.server.LocalFeishu`."""
+    from flybridge.bridge.local.feishu.server import LocalFeishu
 
     with _on_thread(lambda: LocalFeishu(**options)) as (feishu, loop):
         yield FeishuOnThread(feishu, loop)
@@ -113,7 +115,7 @@ class FeishuOnThread:
         Raises:
             ValueError: there is no such sample, or no such path in it.
         """
-        from handlers.samples import sample
+        from flybridge.handlers.samples import sample
 
         envelope = (
             sample(event, app_id=self.app_id, overrides=overrides)
@@ -168,7 +170,7 @@ class Flybridge:
     def __init__(self, feishu: FeishuOnThread, redis_url: str, until_end: ExitStack) -> None:
         from redis import Redis
 
-        from bridge.builder import Builder
+        from flybridge.bridge.builder import Builder
 
         self.feishu = feishu
         self.builder: Builder = (
@@ -216,7 +218,7 @@ class Flybridge:
         Raises:
             ValueError: there is no such sample, or no such path in it.
         """
-        from bridge.streams import Keys
+        from flybridge.bridge.store.streams import Keys
 
         group = self.service.settings.group
         pushed = self.feishu.push(event, overrides)

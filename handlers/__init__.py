@@ -7,12 +7,12 @@ class Greet(Handler):
     async def handle(self, event: Event, context: Context) -> None: ...
 """
 
-from handlers.base import Context, Handler
-from handlers.batch import Batch, BatchContext
-from handlers.errors import Reject, Retry
-from handlers.event import Event
-from handlers.middleware import Middleware
-from handlers.registry import Registry, handles, use
+from flybridge.handlers.base import Context, Handler
+from flybridge.handlers.batch import Batch, BatchContext
+from flybridge.handlers.errors import Reject, Retry
+from flybridge.handlers.event import Event
+from flybridge.handlers.middleware import Middleware
+from flybridge.handlers.registry import Registry, handles, use
 
 __all__ = [
     "Batch",

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from structlog.typing import FilteringBoundLogger
 
-from handlers.batch import Batch
-from handlers.event import Event
-from handlers.loggers import get_logger
+from flybridge.handlers.batch import Batch
+from flybridge.handlers.event import Event
+from flybridge.handlers.loggers import get_logger
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Context:
     @property
     def logger(self) -> FilteringBoundLogger:
         """A structlog logger bound to event id and type, handler and attempt."""
-        return get_logger("handlers").bind(
+        return get_logger("flybridge.handlers").bind(
             event_id=self.event_id,
             event_type=self.event_type,
             handler=self.handler,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
 
-from handlers.loggers import get_logger
+from flybridge.handlers.loggers import get_logger
 
 LARGEST = 1000
 """Events in a batch at most; all of them wait for the slowest, and run again after a crash."""
@@ -44,7 +44,8 @@ class BatchContext:
     @property
     def logger(self) -> FilteringBoundLogger:
         """A structlog logger bound to the handler and the number of events."""
-        return get_logger("handlers").bind(handler=self.handler, events=len(self.attempts))
+        log = get_logger("flybridge.handlers")
+        return log.bind(handler=self.handler, events=len(self.attempts))
 
     def remaining(self) -> float:
         """Seconds until the deadline, 0 once it has passed."""

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 
-from handlers.base import Context, Handler
-from handlers.event import Event
-from handlers.loggers import get_logger
+from flybridge.handlers.base import Context, Handler
+from flybridge.handlers.event import Event
+from flybridge.handlers.loggers import get_logger
 
-log = get_logger("handlers.default")
+log = get_logger(__name__)
 
 _MAX_TYPES = 512
 _TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")
 _VERSION = re.compile(r"_?v\d+$", re.IGNORECASE)
 
 _STUB = """\
-from handlers import Context, Event, Handler, handles
+from flybridge.handlers import Context, Event, Handler, handles
 
 
 @handles("{event_type}")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeGuard
 
 from typing_extensions import TypeVar
 
-from handlers.errors import EventInvalid
-from handlers.header import CHALLENGE, ENCRYPTED, Header, check_schema, read_v1, read_v2
-from handlers.lenient_json import decode
-from handlers.timestamps import moment
+from flybridge.handlers.errors import EventInvalid
+from flybridge.handlers.header import CHALLENGE, ENCRYPTED, Header, check_schema, read_v1, read_v2
+from flybridge.handlers.lenient_json import decode
+from flybridge.handlers.timestamps import moment
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -57,7 +57,7 @@ class Event(Generic[PayloadT_co]):
         """
         if self._payload is None:
             # Here, so that whoever never asks for a payload never loads the models.
-            from handlers.payloads import parse
+            from flybridge.handlers.payloads import parse
 
             object.__setattr__(self, "_payload", parse(self.type, self.body))
         payload: PayloadT_co = self._payload
@@ -67,13 +67,13 @@ class Event(Generic[PayloadT_co]):
         """The same event with its body read as another model.
 
         Args:
-            model: a subclass of `pydantic.BaseModel`; one of `handlers.payloads.Payload` reads
-                with the same patience for Feishu's spellings as the project's own models.
+            model: a subclass of `pydantic.BaseModel`; one of `flybridge.handlers.payloads.Payload`
+                reads with the same patience for Feishu's spellings as the project's own models.
 
         Raises:
             PayloadInvalid: the body does not fit the model.
         """
-        from handlers.payloads import parse_as  # here, as above
+        from flybridge.handlers.payloads import parse_as  # here, as above
 
         return with_payload(self, parse_as((model,), self.type, self.body))
 

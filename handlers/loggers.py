@@ -1,8 +1,9 @@
 """The loggers of our own modules and of handlers' contexts.
 
-In a process of our own (`flybridge …`, a Celery worker) `bridge.logs` configures structlog, and
-these are its loggers. Embedded in a program, lines go where the program's go: through structlog if
-the program has configured it, else through the standard library's `logging`, by the same names.
+In a process of our own (`flybridge …`, a Celery worker) `flybridge.bridge.telemetry.logs`
+configures structlog, and these are its loggers. Embedded in a program, lines go where the program's
+go: through structlog if the program has configured it, else through the standard library's
+`logging`, by the same names.
 
 Embedded, no line carries an exception as an object: whatever renders it may print the local
 variables of each frame, which hold bodies and passwords. It is text before anyone else sees it.

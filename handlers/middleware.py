@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.base import Context, Run
-from handlers.errors import RegistrationInvalid, Reject, Retry
-from handlers.event import Event
-from handlers.source import PerProcess, accepts, check_callable
-from handlers.threads import HandlerThreads, in_thread, of_caller
-from handlers.tracebacks import users_frames
+from flybridge.handlers.base import Context, Run
+from flybridge.handlers.errors import RegistrationInvalid, Reject, Retry
+from flybridge.handlers.event import Event
+from flybridge.handlers.registering.source import PerProcess, accepts, check_callable
+from flybridge.handlers.threads import HandlerThreads, in_thread, of_caller
+from flybridge.handlers.tracebacks import users_frames
 
 HOOKS = ("before", "after", "error")
 

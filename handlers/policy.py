@@ -1,6 +1,7 @@
 """The rules of attempts: what follows when one fails, and how each event of a batch has ended.
 
-Workers apply them to real events, `handlers.testing` to those of a test. Nothing runs here.
+Workers apply them to real events, `flybridge.handlers.testing` to those of a test. Nothing runs
+here.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from handlers.errors import EventInvalid, Reject, Retry
+from flybridge.handlers.errors import EventInvalid, Reject, Retry
 
 if TYPE_CHECKING:
-    from handlers.registration import Registration
+    from flybridge.handlers.registering.registration import Registration
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,24 +11,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar, Unpack
 
-from handlers.base import Context, Handler
-from handlers.batch import BatchContext
-from handlers.default import LogUnhandled
-from handlers.errors import RegistrationInvalid
-from handlers.event import Event
-from handlers.loggers import get_logger
-from handlers.middleware import Middleware, layer_of
-from handlers.options import Options
-from handlers.overlap import shared_types
-from handlers.patterns import check, warn_of_aliases, warn_of_misspelling
-from handlers.payload_fit import check_payload
-from handlers.registration import Entry, Registration, entry_of
-from handlers.source import Source, source_of
-from handlers.table import Table
+from flybridge.handlers.base import Context, Handler
+from flybridge.handlers.batch import BatchContext
+from flybridge.handlers.default import LogUnhandled
+from flybridge.handlers.errors import RegistrationInvalid
+from flybridge.handlers.event import Event
+from flybridge.handlers.loggers import get_logger
+from flybridge.handlers.middleware import Middleware, layer_of
+from flybridge.handlers.registering.options import Options
+from flybridge.handlers.registering.overlap import shared_types
+from flybridge.handlers.registering.patterns import check, warn_of_aliases, warn_of_misspelling
+from flybridge.handlers.registering.payload_fit import check_payload
+from flybridge.handlers.registering.registration import Entry, Registration, entry_of
+from flybridge.handlers.registering.source import Source, source_of
+from flybridge.handlers.registering.table import Table
 
 __all__ = ["Registration", "Registry", "handles", "registry", "use"]
 
-log = get_logger("handlers.registry")
+log = get_logger(__name__)
 
 _MAX_CACHED = 1024  # a sender can make up types without end
 

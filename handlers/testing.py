@@ -1,6 +1,6 @@
 """Runs a handler in a test, and says what a worker would make of it. No worker, Redis or Feishu.
 
-from handlers.testing import run
+from flybridge.handlers.testing import run
 
 def test_greets() -> None:
     result = run(Greet, "im.message.receive_v1", {"message.content": "hi"})
@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handlers.errors import EventInvalid, RegistrationInvalid
-from handlers.event import Event
-from handlers.registry import Registration, Registry
-from handlers.registry import registry as module_registry
-from handlers.samples import sample
-from handlers.source import source_of
-from handlers.trials import BatchTrial, Trial, call, call_async
-from handlers.types import matches
-from handlers.verdicts import Result, too_old
+from flybridge.handlers.errors import EventInvalid, RegistrationInvalid
+from flybridge.handlers.event import Event
+from flybridge.handlers.registering.source import source_of
+from flybridge.handlers.registry import Registration, Registry
+from flybridge.handlers.registry import registry as module_registry
+from flybridge.handlers.samples import sample
+from flybridge.handlers.trial.trials import BatchTrial, Trial, call, call_async
+from flybridge.handlers.trial.verdicts import Result, too_old
+from flybridge.handlers.types import matches
 
 __all__ = ["Given", "Result", "run", "run_async", "run_batch", "run_batch_async"]
 

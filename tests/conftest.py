@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from handlers import loggers
+from flybridge.handlers import loggers
 
 # A busy machine is no reason to fail.
 settings.register_profile(

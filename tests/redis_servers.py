@@ -13,7 +13,7 @@ from functools import cache
 
 import pytest
 
-from bridge.local.valkey import find_binary
+from flybridge.bridge.local.valkey import find_binary
 
 OLDEST = (7, 0)
 

@@ -1,5 +1,1 @@
-"""Reads events from the streams and runs their handlers, in Celery or on a program's own loop."""
-
-from workers.shadows import refuse_shadows
-
-refuse_shadows()
+"""Between the streams and the handlers; the only place that knows Celery."""

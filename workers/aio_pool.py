@@ -4,7 +4,7 @@ Thousands of handlers that wait for the network run in one process; handlers tha
 processes. The pool has no time limits of its own, for each handler has its timeout.
 
 Use it by `flybridge worker --pool asyncio`, or with `CELERY_CUSTOM_WORKER_POOL` set to
-`workers.aio_pool:TaskPool` by `celery -A workers.app worker -P custom`.
+`flybridge.workers.aio_pool:TaskPool` by `celery -A flybridge.workers.app worker -P custom`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery.concurrency.base import BasePool, apply_target
 
-from handlers.loggers import get_logger
-from workers import watch
-from workers.loops import OffloadThreads
+from flybridge.handlers.loggers import get_logger
+from flybridge.workers.run import watch
+from flybridge.workers.run.loops import OffloadThreads
 
-log = get_logger("workers.pool")
+log = get_logger(__name__)
 
 CANCEL_TIMEOUT = 5.0
 """Seconds that cancelled coroutines have to end in a cold shutdown."""

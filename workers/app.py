@@ -1,4 +1,5 @@
-"""The Celery app: `celery -A workers.app worker -Q im,contact`, and what `flybridge worker` starts.
+"""The Celery app: `celery -A flybridge.workers.app worker -Q im,contact`, and what `flybridge
+worker` starts.
 
 Importing this module reads the settings and loads the handlers; a mistake in either ends the import
 with one sentence.
@@ -16,22 +17,23 @@ import celery.concurrency
 from celery import signals
 from kombu import Exchange, Queue
 
-from bridge import heap, logs, telemetry
-from bridge.environment import PREFIX
-from bridge.errors import EXIT_PLUGIN, BridgeError, SettingsInvalid
-from bridge.redis_client import check_server_sync, sync_client
-from bridge.settings import WorkerSettings
-from handlers.errors import PluginBroken, RegistrationInvalid
-from handlers.loggers import get_logger
-from handlers.plugins import load
-from handlers.registry import registry
-from workers import broker, command_line, control, tasks
-from workers.bootstep import IntakeStep
-from workers.celery_app import App
-from workers.loops import close_loop
-from workers.routing import Routing
+from flybridge.bridge.config.environment import PREFIX
+from flybridge.bridge.config.settings import WorkerSettings
+from flybridge.bridge.errors import EXIT_PLUGIN, BridgeError, SettingsInvalid
+from flybridge.bridge.process import gc_freeze
+from flybridge.bridge.store.client import check_server_sync, sync_client
+from flybridge.bridge.telemetry import logs, tracing
+from flybridge.handlers.errors import PluginBroken, RegistrationInvalid
+from flybridge.handlers.loading.plugins import load
+from flybridge.handlers.loggers import get_logger
+from flybridge.handlers.registry import registry
+from flybridge.workers.celery_integration import broker, command_line, control, tasks
+from flybridge.workers.celery_integration.bootstep import IntakeStep
+from flybridge.workers.celery_integration.celery_app import App
+from flybridge.workers.routes.routing import Routing
+from flybridge.workers.run.loops import close_loop
 
-log = get_logger("workers.app")
+log = get_logger(__name__)
 
 
 def create(settings: WorkerSettings) -> App:
@@ -79,7 +81,7 @@ def _refuse_to_discard(modules: Iterable[str]) -> None:
         [
             f"{PREFIX}HANDLERS is not set, and no installed package offers handlers: every event "
             "would become a dead letter; give your modules, like myapp.feishu, or "
-            "handlers.builtin for examples that only log."
+            "flybridge.handlers.builtin for examples that only log."
         ]
     )
 
@@ -101,7 +103,7 @@ def _configuration(settings: WorkerSettings, routing: Routing) -> dict[str, Any]
         "task_routes": (routing,),
         "task_serializer": "json",
         "accept_content": ["json"],
-        "worker_consumer": "workers.stray:TaskConsumer",
+        "worker_consumer": "flybridge.workers.celery_integration.stray:TaskConsumer",
         "worker_prefetch_multiplier": 4,
         # The handlers' outcomes are settled over another connection, so they need not be repeated.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
@@ -153,12 +155,12 @@ def _set_up_logging(logfile: str | None = None, **_: Any) -> None:
 @signals.worker_process_init.connect
 def _child_started(**_: Any) -> None:
     _start_telemetry()
-    heap.settle()
+    gc_freeze.settle()
 
 
 @signals.worker_ready.connect
 def _worker_ready(**_: Any) -> None:
-    heap.settle()
+    gc_freeze.settle()
 
 
 @signals.worker_init.connect
@@ -177,10 +179,10 @@ def _child_stopping(**_: Any) -> None:
 
 def _start_telemetry() -> None:
     """Start it in this process, and have this process flush it at its end."""
-    tracing = telemetry.start(telemetry.WORKER)
+    started = tracing.start(tracing.WORKER)
 
     def flush(**_: Any) -> None:
-        tracing.shutdown()
+        started.shutdown()
 
     signals.worker_process_shutdown.connect(flush, weak=False)
     signals.worker_shutdown.connect(flush, weak=False)

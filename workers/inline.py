@@ -14,15 +14,15 @@ from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from bridge.errors import Misused
-from bridge.redis_client import check_server_sync, sync_client
-from workers.assembly import started
-from workers.following import LiveRoutes
-from workers.shift import GRACE, InlineRun
+from flybridge.bridge.errors import Misused
+from flybridge.bridge.store.client import check_server_sync, sync_client
+from flybridge.workers.dispatch.assembly import started
+from flybridge.workers.inprocess.live_routes import LiveRoutes
+from flybridge.workers.inprocess.run import GRACE, InlineRun
 
 if TYPE_CHECKING:
-    from bridge.settings import WorkerSettings
-    from handlers.registry import Registry
+    from flybridge.bridge.config.settings import WorkerSettings
+    from flybridge.handlers.registry import Registry
 
 
 T = TypeVar("T")

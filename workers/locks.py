@@ -16,8 +16,8 @@ import redis_lock
 from redis import Redis
 from redis.exceptions import RedisError
 
-from bridge.streams import Keys
-from handlers.loggers import get_logger
+from flybridge.bridge.store.streams import Keys
+from flybridge.handlers.loggers import get_logger
 
 BLPOP_TIMEOUT = 1.0
 """Seconds that one call waits for another to release, less than a client waits for a reply."""
@@ -25,7 +25,7 @@ BLPOP_TIMEOUT = 1.0
 RETRY_AFTER = 0.5
 """Seconds after which a renewal is tried again that failed."""
 
-log = get_logger("workers.locks")
+log = get_logger(__name__)
 
 
 class LockTaken(redis_lock.NotAcquired):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from bridge.processes import die_with_parent
+from flybridge.bridge.process.parent_death import die_with_parent
 
 STOP_TIMEOUT = 10.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -71,7 +71,7 @@ def start(
         process = subprocess.Popen(  # noqa: S603  # our own command
             # -P: a folder `handlers` in the working directory must not come before ours.
             # No .env either: it is for a real app, not for this one.
-            [sys.executable, "-P", "-m", "bridge", "--env-file", os.devnull, *arguments],
+            [sys.executable, "-P", "-m", "flybridge", "--env-file", os.devnull, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT if output else None,

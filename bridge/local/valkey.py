@@ -19,8 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from bridge.errors import RedisUnreachable
-from bridge.processes import die_with_parent
+from flybridge.bridge.errors import RedisUnreachable
+from flybridge.bridge.process.parent_death import die_with_parent
 
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 5.0

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from bridge.builder import Builder
-from handlers import Batch, BatchContext, Event, Handler
-from handlers.payloads.im import MessageReceived
+from flybridge.bridge.builder import Builder
+from flybridge.handlers import Batch, BatchContext, Event, Handler
+from flybridge.handlers.payloads.im import MessageReceived
 
 
 class SaveMessages(Handler):

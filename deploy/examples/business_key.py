@@ -3,9 +3,9 @@
 Seed: IdempotentFeishuEventHandler, which its package has and its document does not mention.
 """
 
-from bridge.builder import Builder
-from handlers import Context, Event, Handler
-from handlers.payloads.im import MessageReceived
+from flybridge.bridge.builder import Builder
+from flybridge.handlers import Context, Event, Handler
+from flybridge.handlers.payloads.im import MessageReceived
 
 
 class Charge(Handler):

@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from bridge.builder import Builder, Service
-from handlers import Context, Event
-from handlers.builtin import MessageRead, ReceiveMessage, UserCreated
+from flybridge.bridge.builder import Builder, Service
+from flybridge.handlers import Context, Event
+from flybridge.handlers.builtin import MessageRead, ReceiveMessage, UserCreated
 
 SETTINGS = Path(__file__).with_name("settings.json")
 

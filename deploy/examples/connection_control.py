@@ -2,9 +2,9 @@
 
 import asyncio
 
-from bridge import frames
-from bridge.manager import ConnectionManager
-from bridge.settings import BridgeSettings
+from flybridge.bridge.config.settings import BridgeSettings
+from flybridge.bridge.manager import ConnectionManager
+from flybridge.bridge.protocol import frames
 
 # Feishu speaks frames. To a gateway that speaks text (FLYBRIDGE_TEXT_DIALECT) send a str.
 PING = frames.encode(frames.new(service=0, method=frames.CONTROL, headers={"type": "ping"}))

@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel
 
-from bridge.builder import Builder
-from handlers import Context, Event, Handler
+from flybridge.bridge.builder import Builder
+from flybridge.handlers import Context, Event, Handler
 
 
 class CustomEvent(BaseModel):

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from redis import Redis
 
-from bridge.builder import Builder
-from bridge.streams import Keys
-from handlers import Context, Event
-from workers.locks import EventLock
+from flybridge.bridge.builder import Builder
+from flybridge.bridge.store.streams import Keys
+from flybridge.handlers import Context, Event
+from flybridge.workers.locks import EventLock
 
 GROUP = "by-hand"
 

@@ -7,10 +7,10 @@ this shows how to do more.
 import asyncio
 import signal
 
-from bridge.builder import Builder
-from bridge.lifecycle import HeartbeatReceived
-from bridge.manager import ConnectionManager
-from handlers.builtin import ReceiveMessage
+from flybridge.bridge.builder import Builder
+from flybridge.bridge.lifecycle import HeartbeatReceived
+from flybridge.bridge.manager import ConnectionManager
+from flybridge.handlers.builtin import ReceiveMessage
 
 CHECK_EVERY = 30.0  # seconds
 

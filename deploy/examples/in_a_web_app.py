@@ -14,8 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from bridge.builder import Builder
-from handlers.builtin import ReceiveMessage
+from flybridge.bridge.builder import Builder
+from flybridge.handlers.builtin import ReceiveMessage
 
 service = Builder().add_handler(ReceiveMessage).build()
 

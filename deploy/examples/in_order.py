@@ -3,9 +3,9 @@
 import asyncio
 import json
 
-from bridge.builder import Builder
-from handlers import Context, Event, Handler
-from handlers.payloads.im import MessageReceived
+from flybridge.bridge.builder import Builder
+from flybridge.handlers import Context, Event, Handler
+from flybridge.handlers.payloads.im import MessageReceived
 
 
 class Converse(Handler):

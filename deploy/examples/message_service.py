@@ -1,9 +1,15 @@
 """What happens to the connection, as it happens. Seed: 基本使用 (MessageService)."""
 
-from bridge.builder import Builder
-from bridge.lifecycle import Connected, Disconnected, Errored, HeartbeatReceived, MessageReceived
-from bridge.manager import ConnectionManager
-from handlers.builtin import ReceiveMessage
+from flybridge.bridge.builder import Builder
+from flybridge.bridge.lifecycle import (
+    Connected,
+    Disconnected,
+    Errored,
+    HeartbeatReceived,
+    MessageReceived,
+)
+from flybridge.bridge.manager import ConnectionManager
+from flybridge.handlers.builtin import ReceiveMessage
 
 
 class MessageService:

@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-from bridge.builder import (
+from flybridge.bridge.builder import (
     Service,
     service_from,
     service_with_multi_handler,
     service_with_single_handler,
 )
-from handlers.builtin import ReceiveMessage, UserCreated
+from flybridge.handlers.builtin import ReceiveMessage, UserCreated
 
 
 def single() -> Service:

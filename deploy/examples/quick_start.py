@@ -6,8 +6,8 @@ in the file would do, too, but a secret has no place there.
 
 from pathlib import Path
 
-from bridge.builder import Builder
-from handlers.builtin import ReceiveMessage, UserCreated
+from flybridge.bridge.builder import Builder
+from flybridge.handlers.builtin import ReceiveMessage, UserCreated
 
 SETTINGS = Path(__file__).with_name("settings.json")
 

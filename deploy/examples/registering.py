@@ -3,8 +3,8 @@
 from collections import Counter
 from functools import partial
 
-from bridge.builder import Builder
-from handlers import Context, Event, Handler
+from flybridge.bridge.builder import Builder
+from flybridge.handlers import Context, Event, Handler
 
 MESSAGE = "im.message.receive_v1"
 

@@ -3,10 +3,10 @@
 In all workers at once: `flybridge handlers register my_module`, see `flybridge handlers --help`.
 """
 
-from bridge.builder import Builder
-from bridge.lifecycle import Connected
-from handlers import Context, Event, Handler, Registry
-from handlers.builtin import MessageRead
+from flybridge.bridge.builder import Builder
+from flybridge.bridge.lifecycle import Connected
+from flybridge.handlers import Context, Event, Handler, Registry
+from flybridge.handlers.builtin import MessageRead
 
 MESSAGE = "im.message.receive_v1"
 

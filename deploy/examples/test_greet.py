@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from handlers import Context, Event, Handler, Retry
-from handlers.payloads.im import MessageReceived
-from handlers.testing import run
+from flybridge.handlers import Context, Event, Handler, Retry
+from flybridge.handlers.payloads.im import MessageReceived
+from flybridge.handlers.testing import run
 
 if TYPE_CHECKING:
-    from bridge.testing import Flybridge
+    from flybridge.bridge.testing import Flybridge
 
-pytest_plugins = ["bridge.testing"]
+pytest_plugins = ["flybridge.bridge.testing"]
 
 MESSAGE = "im.message.receive_v1"
 

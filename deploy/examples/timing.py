@@ -3,9 +3,9 @@
 import time
 from typing import Any
 
-from bridge.builder import Builder
-from handlers import Context, Event, Middleware
-from handlers.builtin import MessageRead, ReceiveMessage
+from flybridge.bridge.builder import Builder
+from flybridge.handlers import Context, Event, Middleware
+from flybridge.handlers.builtin import MessageRead, ReceiveMessage
 
 
 class Stopwatch(Middleware):

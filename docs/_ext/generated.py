@@ -10,8 +10,8 @@ from setting_texts import Setting, settings
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from bridge.cli import cli
-from bridge.metrics import ROWS, StatusCollector
+from flybridge.bridge.cli.main import cli
+from flybridge.bridge.ops.metrics import ROWS, StatusCollector
 
 LABELS = {row.name: row.label for row in ROWS}
 LEADERS = {row.name for row in ROWS if row.leading}

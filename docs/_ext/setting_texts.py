@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from bridge.environment import variable
-from bridge.settings import BridgeSettings, WorkerSettings
+from flybridge.bridge.config.environment import variable
+from flybridge.bridge.config.settings import BridgeSettings, WorkerSettings
 
 HEAD = """\
 # Copy to .env. Flags and variables of the environment come before what stands here.

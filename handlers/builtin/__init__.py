@@ -1,12 +1,18 @@
 """Handlers to start from, one module a domain: each writes one line about an event.
 
-They are not registered until this package is loaded: `FLYBRIDGE_HANDLERS=handlers.builtin`.
-Events that nobody handles need no handler here: `handlers.default` is every registry's default.
+They are not registered until this package is loaded:
+`FLYBRIDGE_HANDLERS=flybridge.handlers.builtin`. Events that nobody handles need no handler here:
+`flybridge.handlers.default` is every registry's default.
 """
 
-from handlers.builtin.contact import UserCreated
-from handlers.builtin.im import MessageRead, ReceiveMessage, UserAddedToGroup, UserRemovedFromGroup
-from handlers.default import LogUnhandled
+from flybridge.handlers.builtin.contact import UserCreated
+from flybridge.handlers.builtin.im import (
+    MessageRead,
+    ReceiveMessage,
+    UserAddedToGroup,
+    UserRemovedFromGroup,
+)
+from flybridge.handlers.default import LogUnhandled
 
 __all__ = [
     "LogUnhandled",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from handlers import Context, Event, Handler, handles
-from handlers.payloads import contact
+from flybridge.handlers import Context, Event, Handler, handles
+from flybridge.handlers.payloads import contact
 
 
 @handles("contact.user.created_v3")

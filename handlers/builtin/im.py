@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from handlers import Context, Event, Handler, handles
-from handlers.payloads import im
+from flybridge.handlers import Context, Event, Handler, handles
+from flybridge.handlers.payloads import im
 
 
 @handles("im.message.receive_v1")

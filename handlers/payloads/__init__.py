@@ -8,9 +8,9 @@ from typing import Any, Union
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from handlers.errors import PayloadInvalid
-from handlers.loggers import get_logger
-from handlers.payloads import (
+from flybridge.handlers.errors import PayloadInvalid
+from flybridge.handlers.loggers import get_logger
+from flybridge.handlers.payloads import (
     application,
     approval,
     calendar,
@@ -23,12 +23,12 @@ from handlers.payloads import (
     url,
     vc,
 )
-from handlers.payloads.base import Payload
-from handlers.types import canonical
+from flybridge.handlers.payloads.base import Payload
+from flybridge.handlers.types import canonical
 
 __all__ = ["MODELS", "Payload", "names", "parse", "parse_as", "payload_model"]
 
-log = get_logger("handlers.payloads")
+log = get_logger(__name__)
 
 MODELS: Mapping[str, type[Payload]] = {
     **application.MODELS,

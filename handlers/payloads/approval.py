@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from handlers.payloads.base import Items, Part, Payload, PayloadV1, UserId
+from flybridge.handlers.payloads.base import Items, Part, Payload, PayloadV1, UserId
 
 
 class ApprovalInstance(PayloadV1):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from handlers.payloads.base import Items, Part, Payload
+from flybridge.handlers.payloads.base import Items, Part, Payload
 
 
 class Operator(Part):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from handlers.payloads.base import Items, Part, Payload, UserId
+from flybridge.handlers.payloads.base import Items, Part, Payload, UserId
 
 
 class Avatar(Part):

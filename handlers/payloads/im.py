@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from handlers.lenient_json import decode
-from handlers.payloads.base import Items, Part, Payload, PayloadV1, Texts, UserId
+from flybridge.handlers.lenient_json import decode
+from flybridge.handlers.payloads.base import Items, Part, Payload, PayloadV1, Texts, UserId
 
 
 class Sender(Part):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.payloads.base import Items, Part, Payload, PayloadV1
+from flybridge.handlers.payloads.base import Items, Part, Payload, PayloadV1
 
 
 class Moment(Part):

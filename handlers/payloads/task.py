@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.payloads.base import Items, Part, Payload, UserId
+from flybridge.handlers.payloads.base import Items, Part, Payload, UserId
 
 
 class TaskUpdated(Payload):

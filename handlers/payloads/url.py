@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from handlers.payloads.base import Payload
-from handlers.payloads.card import Context, Operator
+from flybridge.handlers.payloads.base import Payload
+from flybridge.handlers.payloads.card import Context, Operator
 
 
 class UrlPreview(Payload):

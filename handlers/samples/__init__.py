@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from handlers.types import STATUS_OF_ALIAS, canonical
+from flybridge.handlers.types import STATUS_OF_ALIAS, canonical
 
 _FOLDER = files(__name__)
 _MICROSECONDS = frozenset({"card.action.trigger", "url.preview.get"})

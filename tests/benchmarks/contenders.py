@@ -64,7 +64,7 @@ class Flybridge:
             "FLYBRIDGE_REDIS_URL": setup.url,
             "FLYBRIDGE_HANDLERS": "our_handlers",
             "FLYBRIDGE_LOG_LEVEL": "warning",
-            "CELERY_CUSTOM_WORKER_POOL": "workers.aio_pool:TaskPool",
+            "CELERY_CUSTOM_WORKER_POOL": "flybridge.workers.aio_pool:TaskPool",
         }
         return Process(_our_worker(setup.pool), environ)
 
@@ -123,7 +123,7 @@ class Taskiq:
 def _our_worker(pool: str) -> list[str]:
     if pool == "inline":
         return [OUR_PYTHON, str(HERE / "our_inline.py")]
-    return celery("workers.app", "custom" if pool == "asyncio" else pool, POOLS[pool])
+    return celery("flybridge.workers.app", "custom" if pool == "asyncio" else pool, POOLS[pool])
 
 
 def celery(app: str, pool: str, concurrency: int) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import redis
 
-from bridge.streams import Entry, Keys
+from flybridge.bridge.store.streams import Entry, Keys
 
 APP_ID = "cli_bench"
 KEYS = Keys(APP_ID)

@@ -23,8 +23,8 @@ from typing import Self
 import psutil
 import redis
 
-from bridge.local.valkey import EmbeddedRedis
-from bridge.processes import die_with_parent
+from flybridge.bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.process.parent_death import die_with_parent
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

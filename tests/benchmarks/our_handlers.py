@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import events
 from notes import note, note_first
 
-import workers.bundles
-from handlers import Batch, BatchContext, Context, Event, handles
+from flybridge.handlers import Batch, BatchContext, Context, Event, handles
+from flybridge.workers.dispatch import bundles
 
 if "BENCH_ONE_A_REQUEST" in os.environ:
-    workers.bundles.MAX_BUNDLE = 1
+    bundles.MAX_BUNDLE = 1
 
 
 @handles(events.NOOP)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from bridge import logs
-from bridge.settings import WorkerSettings
-from handlers.plugins import load
-from handlers.registry import registry
-from workers.inline import InlineWorker
+from flybridge.bridge.config.settings import WorkerSettings
+from flybridge.bridge.telemetry import logs
+from flybridge.handlers.loading.plugins import load
+from flybridge.handlers.registry import registry
+from flybridge.workers.inline import InlineWorker
 
 
 async def main() -> None:

@@ -76,7 +76,9 @@ def bridge(redis_url: str, sender_port: int) -> Process:
         "FLYBRIDGE_REDIS_URL": redis_url,
         "FLYBRIDGE_LOG_LEVEL": "warning",
     }
-    return Process([OUR_PYTHON, "-c", "from bridge.cli import main; main()", "run"], environ)
+    return Process(
+        [OUR_PYTHON, "-c", "from flybridge.bridge.cli.main import main; main()", "run"], environ
+    )
 
 
 def progress(pushing: Process, count: int) -> Iterator[dict[str, float]]:

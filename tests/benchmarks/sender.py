@@ -19,7 +19,7 @@ import time
 
 import events
 
-from bridge import frames
+from flybridge.bridge.protocol import frames
 
 IN_FLIGHT = 1_000
 CHUNK = 100

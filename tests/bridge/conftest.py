@@ -16,10 +16,11 @@ import redis
 import redis.asyncio
 from click.testing import CliRunner, Result
 
-from bridge import cli, logs
-from bridge.local.valkey import EmbeddedRedis, find_binary
-from bridge.redis_client import async_client
-from bridge.streams import Keys
+from flybridge.bridge.cli import main
+from flybridge.bridge.local.valkey import EmbeddedRedis, find_binary
+from flybridge.bridge.store.client import async_client
+from flybridge.bridge.store.streams import Keys
+from flybridge.bridge.telemetry import logs
 from tests.redis_servers import any_binary, redis_or_skip
 
 LASTING = ("--save", "", "--appendonly", "yes", "--loglevel", "warning")
@@ -120,7 +121,7 @@ def flybridge(no_settings: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     monkeypatch.setenv("FLYBRIDGE_LOG_FORMAT", "console")
 
     def invoke(*arguments: str, **options: Any) -> Result:
-        return CliRunner().invoke(cli.cli, arguments, prog_name="flybridge", **options)
+        return CliRunner().invoke(main.cli, arguments, prog_name="flybridge", **options)
 
     return invoke
 

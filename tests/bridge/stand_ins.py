@@ -6,13 +6,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from bridge.delivery import Delivery, Rejected
-from bridge.election import Lost
-from bridge.heartbeat import Pulse
-from bridge.publisher import Publisher
-from bridge.streams import Keys
-from bridge.subscribers import Subscribers
-from bridge.vital import TaskWatch
+from flybridge.bridge.leadership.election import Lost
+from flybridge.bridge.node.subscribers import Subscribers
+from flybridge.bridge.process.task_watch import TaskWatch
+from flybridge.bridge.protocol.delivery import Delivery, Rejected
+from flybridge.bridge.protocol.heartbeat import Pulse
+from flybridge.bridge.publishing.publisher import Publisher
+from flybridge.bridge.store.streams import Keys
 
 
 class Candidate:

@@ -16,9 +16,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from bridge import builder as module
-from bridge import service as services
-from bridge.builder import (
+from flybridge.bridge import builder as module
+from flybridge.bridge import service as services
+from flybridge.bridge.builder import (
     Builder,
     Service,
     ServiceSettings,
@@ -26,12 +26,12 @@ from bridge.builder import (
     service_with_multi_handler,
     service_with_single_handler,
 )
-from bridge.errors import BridgeError, Misused, RedisUnreachable, SettingsInvalid
-from handlers import Context, Event, Handler, Middleware, handles
-from handlers.errors import RegistrationInvalid
-from handlers.overlap import overlap
-from handlers.registry import Registry, registry
-from handlers.testing import run
+from flybridge.bridge.errors import BridgeError, Misused, RedisUnreachable, SettingsInvalid
+from flybridge.handlers import Context, Event, Handler, Middleware, handles
+from flybridge.handlers.errors import RegistrationInvalid
+from flybridge.handlers.registering.overlap import overlap
+from flybridge.handlers.registry import Registry, registry
+from flybridge.handlers.testing import run
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_settings", "together")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.environment import EnvFile, parse
+from flybridge.bridge.config.environment import EnvFile, parse
 
 
 def read(text: str, **environ: str) -> EnvFile:

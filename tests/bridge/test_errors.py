@@ -6,9 +6,15 @@ import inspect
 
 import pytest
 
-from bridge import errors
-from bridge.errors import BridgeError, FeishuBusy, FeishuCrowded, FeishuError, FeishuRefused
-from bridge.errors import FeishuUnavailable as Unavailable
+from flybridge.bridge import errors
+from flybridge.bridge.errors import (
+    BridgeError,
+    FeishuBusy,
+    FeishuCrowded,
+    FeishuError,
+    FeishuRefused,
+)
+from flybridge.bridge.errors import FeishuUnavailable as Unavailable
 
 KINDS = [
     kind

@@ -9,9 +9,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from bridge import subscribers as module
-from bridge.lifecycle import Connected, Disconnected, MessageReceived
-from bridge.subscribers import Subscribers
+from flybridge.bridge.lifecycle import Connected, Disconnected, MessageReceived
+from flybridge.bridge.node import subscribers as module
+from flybridge.bridge.node.subscribers import Subscribers
 from tests.waiting import eventually
 
 CONNECTED = Connected("d", 1)

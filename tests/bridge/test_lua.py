@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from bridge.lifetimes import MARKER_TTL
-from bridge.streams import Keys
+from flybridge.bridge.store.lifetimes import MARKER_TTL
+from flybridge.bridge.store.streams import Keys
 
 LUA = Path(__file__).parents[2] / "bridge" / "lua"
 LEASE = (LUA / "lease.lua").read_text(encoding="utf-8")

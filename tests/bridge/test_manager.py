@@ -13,10 +13,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError
 from structlog.testing import capture_logs
 
-from bridge import frames
-from bridge import manager as module
-from bridge.backoff import Backoff, Pace
-from bridge.errors import (
+from flybridge.bridge import manager as module
+from flybridge.bridge.config.settings import BridgeSettings
+from flybridge.bridge.errors import (
     EXIT_SETTINGS,
     ConnectionOver,
     FeishuRefused,
@@ -25,7 +24,8 @@ from bridge.errors import (
     RedisUnreachable,
     SettingsInvalid,
 )
-from bridge.lifecycle import (
+from flybridge.bridge.feishu.backoff import Backoff, Pace
+from flybridge.bridge.lifecycle import (
     Connected,
     Disconnected,
     Errored,
@@ -34,14 +34,14 @@ from bridge.lifecycle import (
     MessageReceived,
     SteppedDown,
 )
-from bridge.local.feishu import APP_ID, LocalFeishu
-from bridge.manager import ConnectionManager
-from bridge.pipe import Pipe
-from bridge.settings import BridgeSettings
-from bridge.status import State
-from bridge.streams import Keys
-from bridge.web import PortTaken
-from handlers.samples import sample
+from flybridge.bridge.local.feishu.server import APP_ID, LocalFeishu
+from flybridge.bridge.manager import ConnectionManager
+from flybridge.bridge.ops.status import State
+from flybridge.bridge.ops.web import PortTaken
+from flybridge.bridge.protocol import frames
+from flybridge.bridge.store.raw_pipeline import Pipe
+from flybridge.bridge.store.streams import Keys
+from flybridge.handlers.samples import sample
 from tests.waiting import eventually
 
 PATIENCE = 5.0

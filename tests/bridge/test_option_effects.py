@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from bridge.backoff import Backoff
-from bridge.layers import Written
-from bridge.lifecycle import Disconnected, Errored
-from bridge.local.feishu import LocalFeishu
-from bridge.manager import ConnectionManager
-from bridge.pipe import Pipe
-from bridge.settings import BridgeSettings
-from handlers.samples import sample
+from flybridge.bridge.config.layers import Written
+from flybridge.bridge.config.settings import BridgeSettings
+from flybridge.bridge.feishu.backoff import Backoff
+from flybridge.bridge.lifecycle import Disconnected, Errored
+from flybridge.bridge.local.feishu.server import LocalFeishu
+from flybridge.bridge.manager import ConnectionManager
+from flybridge.bridge.store.raw_pipeline import Pipe
+from flybridge.handlers.samples import sample
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("no_settings")

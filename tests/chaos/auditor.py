@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from bridge.streams import BRIDGE_GROUP, EVERYTHING, Keys
+from flybridge.bridge.store.streams import BRIDGE_GROUP, EVERYTHING, Keys
 from tests.chaos.history import DeadLetter, SeenEntry
 
 GROUP = "auditor"

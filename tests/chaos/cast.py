@@ -19,16 +19,16 @@ from typing import Any
 
 import psutil
 
-from bridge.local.feishu import LocalFeishu
+from flybridge.bridge.local.feishu.server import LocalFeishu
 from tests.chaos.casting import Role
 from tests.chaos.history import Exit
 from tests.chaos.proxy import CutProxy
 from tests.chaos.servers import Servers
+from tests.project import ROOT
 from tests.scenarios.stage import Actor, Stage
 
 HERE = Path(__file__).parent
 LAUNCH = HERE / "actors" / "launch.py"
-ROOT = HERE.parent.parent
 
 RESTART_DELAY = 0.2
 """Seconds from the end of a process to its next start."""
@@ -65,7 +65,7 @@ class ChaosStage(Stage):
     product: Path = ROOT
 
     def environment(self, **settings: Any) -> dict[str, str]:
-        path = f"{LAUNCH.parent}:{self.product}"
+        path = f"{LAUNCH.parent}:{self.product / 'src'}"
         return {**super().environment(**settings), "PYTHONPATH": path}
 
 

@@ -13,8 +13,8 @@ from collections import deque
 from random import Random
 from typing import Any
 
-from bridge.local.feishu import LocalFeishu
-from bridge.local.pushes import Push
+from flybridge.bridge.local.feishu.pushes import Push
+from flybridge.bridge.local.feishu.server import LocalFeishu
 from tests.chaos.deeds import DeedsFile
 
 WINDOW = 1000

@@ -9,16 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bridge.local.ladder import Ladder
+from flybridge.bridge.local.feishu.ladder import Ladder
 from tests.chaos import sink
 from tests.chaos.auditor import Auditor
-from tests.chaos.cast import ROOT, Cast, ChaosStage, ProxiedFeishu
+from tests.chaos.cast import Cast, ChaosStage, ProxiedFeishu
 from tests.chaos.casting import Casting, Role
 from tests.chaos.cluster import ClusterServers
 from tests.chaos.play import Play, offset
 from tests.chaos.proxy import CutProxy
 from tests.chaos.sentinels import SentinelServers
 from tests.chaos.servers import Servers
+from tests.project import ROOT
 
 RUNGS = (0.5, 1.0, 2.0, *[4.0] * 200)
 """Seconds before each re-push: the ladder, scaled, and so long that nothing is given up."""

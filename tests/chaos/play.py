@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from bridge.local.pushes import Push
+from flybridge.bridge.local.feishu.pushes import Push
 from tests.chaos.auditor import Auditor
 from tests.chaos.cast import Cast, ProxiedFeishu
 from tests.chaos.deeds import TAKING, DeedsFile, LogFile

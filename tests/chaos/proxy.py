@@ -39,7 +39,7 @@ from typing import Self
 import kombu.transport.redis
 import redis.lock
 
-from bridge.scripts import load
+from flybridge.bridge.store.scripts import load
 from tests.chaos.conversation import Command, Conversation, Fate, Step, Verdict
 
 CHUNK = 65_536
@@ -69,9 +69,9 @@ _RESET = struct.pack("ii", 1, 0)
 def our_scripts() -> dict[str, str]:
     """sha -> name of every Lua script of the bridge, the workers and the libraries they use."""
     found = {_sha(text.encode()): name for name, text in _LIBRARIES.items()}
-    for script in files("bridge").joinpath("lua").iterdir():
+    for script in files("flybridge.bridge").joinpath("lua").iterdir():
         found[_sha(script.read_bytes())] = script.name.removesuffix(".lua")
-    for script in files("workers").joinpath("lua").iterdir():
+    for script in files("flybridge.workers").joinpath("lua").iterdir():
         name = script.name.removesuffix(".lua")
         found[load(name).sha] = name
     return found

@@ -17,8 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.local.valkey import find_binary
-from tests.chaos.cast import ROOT
+from flybridge.bridge.local.valkey import find_binary
 from tests.chaos.casting import DURABILITIES, POOLS, TOPOLOGIES, Casting, casting_of
 from tests.chaos.checker import Violation, violations
 from tests.chaos.fault import Fault
@@ -27,6 +26,7 @@ from tests.chaos.nemesis import Nemesis, chosen, fitting
 from tests.chaos.opening import playing
 from tests.chaos.play import Play
 from tests.chaos.report import report
+from tests.project import ROOT
 
 SHORTEST = 60.0
 """Seconds over which the events of a run are spread, at least: each fault needs its time."""

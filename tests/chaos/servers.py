@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from bridge.local.valkey import EmbeddedRedis, find_binary
+from flybridge.bridge.local.valkey import EmbeddedRedis, find_binary
 
 T = TypeVar("T")
 

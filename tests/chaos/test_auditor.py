@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import redis
 
-from bridge.local.valkey import EmbeddedRedis
-from bridge.streams import Keys
+from flybridge.bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.store.streams import Keys
 from tests.chaos.auditor import Auditor
 from tests.chaos.proxy import Command, CutProxy
 from tests.waiting import eventually

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from bridge.local.ladder import Ladder
-from tests.chaos.cast import ROOT
+from flybridge.bridge.local.feishu.ladder import Ladder
 from tests.chaos.casting import Casting, Role
 from tests.chaos.checker import violations
 from tests.chaos.opening import playing
 from tests.chaos.play import Play
 from tests.chaos.promises import IN_FLIGHT
+from tests.project import ROOT
 
 PACKAGES = ("bridge", "workers", "handlers")
 PREFORK_SLOTS, THREADS_SLOTS = 2, 4
@@ -41,6 +41,7 @@ def broken(directory: Path, *pieces: Piece) -> Path:
         shutil.copytree(
             ROOT / package, product / package, ignore=shutil.ignore_patterns("__pycache__")
         )
+    shutil.copytree(ROOT / "src", product / "src", symlinks=True)
     for name, old, new in pieces:
         text = (product / name).read_text("utf-8")
         assert text.count(old) == 1, f"{name} has changed: {old!r} is not in it once"
@@ -143,16 +144,18 @@ DONE = (
 LINES = ("workers/lua/line_up.lua", "and not is_first(line, id)", "and is_first(line, id) == nil")
 QUEUE = ("workers/lua/claim.lua", "~= ARGV[4] then", "== nil then")
 BUSINESS = ("workers/lua/claim.lua", "if not other or other == KEYS[1] then", "if true then")
-WAIT = ("bridge/lane.py", "if not self._durability.command:", "if True:")
+WAIT = ("bridge/publishing/publish_connection.py", "if not self._durability.command:", "if True:")
 INTERRUPTION = (
-    "workers/child.py", "signal.signal(signal.SIGUSR1, self._interrupt)", "self._main = self._main"
-)  # fmt: skip
-LAST_WORDS = ("workers/child.py", "if watch.here().all_lost(now):", "if False:")
+    "workers/celery_integration/child.py",
+    "signal.signal(signal.SIGUSR1, self._interrupt)",
+    "self._main = self._main",
+)
+LAST_WORDS = ("workers/celery_integration/child.py", "if watch.here().all_lost(now):", "if False:")
 WAITING_FOR_THREADS = (
     "handlers/threads.py", "                self._rung = self._loop.create_future()\n",
     "                raise\n",
 )  # fmt: skip
-RENEWAL = ("workers/keeper.py", "                    self._renew()\n", "")
+RENEWAL = ("workers/intake/keeper.py", "                    self._renew()\n", "")
 
 FIRST, SECOND, *BOTH_WORKERS = Casting(("prefork", "threads")).roles
 BRIDGES, WORKERS = (FIRST, SECOND), (FIRST, *BOTH_WORKERS)

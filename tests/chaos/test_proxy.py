@@ -18,7 +18,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.local.valkey import EmbeddedRedis
 from tests.chaos.proxy import CutProxy
 
 

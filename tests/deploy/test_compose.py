@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from bridge.cli import cli
-from bridge.cli_local import LOCAL_PORT
-from bridge.local.feishu import APP_ID, APP_SECRET
-from bridge.settings import PREFIX, BridgeSettings
+from flybridge.bridge.cli.local import LOCAL_PORT
+from flybridge.bridge.cli.main import cli
+from flybridge.bridge.config.settings import PREFIX, BridgeSettings
+from flybridge.bridge.local.feishu.server import APP_ID, APP_SECRET
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: each for name, each in SERVICES.items() if name != "redis"}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
 
-from bridge.settings import PREFIX, BridgeSettings
-
-ROOT = Path(__file__).parent.parent.parent
+from flybridge.bridge.config.settings import PREFIX, BridgeSettings
+from tests.project import ROOT
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from bridge.local.feishu import LocalFeishu
-from bridge.local.valkey import EmbeddedRedis
-from handlers.registry import registry
+from flybridge.bridge.local.feishu.server import LocalFeishu
+from flybridge.bridge.local.valkey import EmbeddedRedis
+from flybridge.handlers.registry import registry
 from tests.scenarios.stage import Actor, Stage
 from tests.waiting import eventually
 
@@ -101,11 +101,12 @@ def module(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Importer]:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     modules, registered = set(sys.modules), {each.name for each in registry.list()}
     yield importlib.import_module
-    # What an example decorates, or imports from handlers.builtin, is no business of other tests.
+    # What an example decorates, or imports from flybridge.handlers.builtin, is no business of other
+    # tests.
     for name in {each.name for each in registry.list()} - registered:
         registry.unregister(name)
     for name in set(sys.modules) - modules:
-        if name.startswith("handlers.builtin") or (EXAMPLES / f"{name}.py").exists():
+        if name.startswith("flybridge.handlers.builtin") or (EXAMPLES / f"{name}.py").exists():
             del sys.modules[name]
 
 

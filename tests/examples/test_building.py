@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from handlers import Registry
-from handlers.samples import sample
+from flybridge.handlers import Registry
+from flybridge.handlers.samples import sample
 from tests.examples.conftest import EXAMPLES, Example, Importer, Player, done
 from tests.scenarios.stage import Stage, message
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from bridge.lifecycle import HeartbeatReceived
-from bridge.manager import ConnectionManager
-from bridge.settings import BridgeSettings
+from flybridge.bridge.config.settings import BridgeSettings
+from flybridge.bridge.lifecycle import HeartbeatReceived
+from flybridge.bridge.manager import ConnectionManager
 from tests.examples.conftest import Importer, Player, done
 from tests.scenarios.ops_port import free_port
 from tests.scenarios.stage import Stage, message

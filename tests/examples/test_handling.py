@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.examples.conftest import EXAMPLES, Player, done
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually

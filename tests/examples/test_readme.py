@@ -20,7 +20,7 @@ GREET, ITS_TEST, BATCH, MIDDLEWARE, SERVICE, MANAGER = re.findall(
 )
 
 THEIRS = """
-from handlers import Handler
+from flybridge.handlers import Handler
 
 database, surveys = "db-1", True
 
@@ -73,13 +73,13 @@ def test_the_first_handler_passes_its_test(tmp_path: Path) -> None:
     [
         (BATCH, "assert registry.list()[0].batch == Batch(100, 0.05); "
                 "print(asyncio.run(save([1, 2], None)) == [None, None])"),
-        (MIDDLEWARE, "from handlers.registry import registry; "
+        (MIDDLEWARE, "from flybridge.handlers.registry import registry; "
                      "print(registry.default.run.__qualname__ != 'LogUnhandled.handle')"),
     ],
     ids=["batch", "middleware"],
 )  # fmt: skip
 def test_what_a_worker_would_load_is_registered(tmp_path: Path, block: str, check: str) -> None:
-    program = f"from handlers.registry import registry\n{block}\n{check}\n"
+    program = f"from flybridge.handlers.registry import registry\n{block}\n{check}\n"
     (tmp_path / "program.py").write_text(program)
     assert run_to_end(tmp_path, "program.py") == "True\n"
 

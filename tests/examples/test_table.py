@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from handlers.types import ALIASES
+from flybridge.handlers.types import ALIASES
+from tests.project import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "deploy" / "examples"
 TABLE = (EXAMPLES / "README.md").read_text(encoding="utf-8")
 

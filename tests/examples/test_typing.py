@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(240)  # a type checker that knows nothing yet, 
 ROOT = EXAMPLES.parent.parent
 
 THEIRS = """
-from handlers import Handler
+from flybridge.handlers import Handler
 
 database, surveys = "db-1", True
 
@@ -48,9 +48,9 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from bridge.builder import Builder
-from handlers import BatchContext, Context, Event, Handler, handles
-from handlers.payloads.im import MessageRead, MessageReceived
+from flybridge.bridge.builder import Builder
+from flybridge.handlers import BatchContext, Context, Event, Handler, handles
+from flybridge.handlers.payloads.im import MessageRead, MessageReceived
 
 
 class Order(BaseModel):

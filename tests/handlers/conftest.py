@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from handlers import Context, Event, patterns
-from handlers.registry import registry
+from flybridge.handlers import Context, Event
+from flybridge.handlers.registering import patterns
+from flybridge.handlers.registry import registry
 
 EnvelopeMaker = Callable[..., dict[str, Any]]
 
@@ -71,5 +72,5 @@ def clean_registry() -> Iterator[None]:
     yield
     registry._change(before)
     for module in set(sys.modules) - modules:
-        if module.startswith(("handlers.builtin", "plugin_")):
+        if module.startswith(("flybridge.handlers.builtin", "plugin_")):
             del sys.modules[module]

@@ -4,7 +4,7 @@ import time
 
 import structlog
 
-from handlers import Context
+from flybridge.handlers import Context
 
 
 def test_the_logger_carries_event_handler_and_attempt(context: Context) -> None:

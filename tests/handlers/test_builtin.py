@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from handlers import Context, Event
-from handlers.plugins import load
-from handlers.registry import registry
-from handlers.samples import sample
+from flybridge.handlers import Context, Event
+from flybridge.handlers.loading.plugins import load
+from flybridge.handlers.registry import registry
+from flybridge.handlers.samples import sample
+from tests.project import ROOT
 
-ROOT = Path(__file__).parents[2]
 NAMES = {
     "im.message.receive_v1": "ReceiveMessage",
     "im.message.message_read_v1": "MessageRead",
@@ -72,7 +71,7 @@ def logged(event_type: str) -> tuple[dict[str, Any], Any]:
 
 @pytest.fixture
 def _loaded(clean_registry: None) -> None:
-    load(["handlers.builtin"], entry_points=False)
+    load(["flybridge.handlers.builtin"], entry_points=False)
 
 
 @pytest.mark.usefixtures("_loaded")
@@ -81,7 +80,7 @@ def test_each_is_registered_for_the_type_that_feishu_sends() -> None:
     for event_type, name in NAMES.items():
         (registration,) = registry.lookup(event_type)
         assert registration.name.endswith(f":{name}")
-        assert name in sys.modules["handlers.builtin"].__all__
+        assert name in sys.modules["flybridge.handlers.builtin"].__all__
 
 
 @pytest.mark.usefixtures("_loaded")
@@ -116,11 +115,12 @@ def test_none_fails_for_a_body_without_fields(event_type: str) -> None:
 
 def test_they_are_opt_in_and_payloads_are_not_loaded_before_they_are_needed() -> None:
     program = (
-        "import sys, handlers, handlers.plugins\n"
-        "from handlers.registry import registry\n"
+        "import sys, handlers, flybridge.handlers.loading.plugins\n"
+        "from flybridge.handlers.registry import registry\n"
         "assert registry.list() == (), registry.list()\n"
         "assert 'pydantic' not in sys.modules\n"
-        "handlers.plugins.load(['handlers.builtin'], entry_points=False)\n"
+        "from flybridge.handlers.loading import plugins\n"
+        "plugins.load(['flybridge.handlers.builtin'], entry_points=False)\n"
         "print(len(registry.list()))\n"
     )
     done = subprocess.run(

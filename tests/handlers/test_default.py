@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import structlog
 
-from handlers import Context, Event
-from handlers.default import _MAX_TYPES, LogUnhandled, stub
-from handlers.registry import registry
+from flybridge.handlers import Context, Event
+from flybridge.handlers.default import _MAX_TYPES, LogUnhandled, stub
+from flybridge.handlers.registry import registry
 
 
 def test_each_type_is_suggested_once(event: Callable[..., Event], context: Context) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from handlers import Reject, Retry
-from handlers.errors import (
+from flybridge.handlers import Reject, Retry
+from flybridge.handlers.errors import (
     LONGEST_RETRY,
     EventInvalid,
     HandlerError,

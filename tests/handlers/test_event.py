@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers import Event
-from handlers.errors import EventInvalid
+from flybridge.handlers import Event
+from flybridge.handlers.errors import EventInvalid
 
 Maker = Callable[..., dict[str, Any]]
 

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 from structlog.testing import capture_logs
 
-from bridge import logs
-from bridge.logs import OFF
-from handlers import loggers
-from handlers.base import Context
-from handlers.loggers import get_logger
+from flybridge.bridge.telemetry import logs
+from flybridge.bridge.telemetry.logs import OFF
+from flybridge.handlers import loggers
+from flybridge.handlers.base import Context
+from flybridge.handlers.loggers import get_logger
 
 PASSWORD = "hunter2-in-a-local"
 
@@ -39,7 +39,9 @@ def fail() -> None:
     try:
         raise ValueError(len(password))
     except ValueError:
-        get_logger("workers.runner").warning("attempt.failed", event_id="e1", exc_info=True)
+        get_logger("flybridge.workers.run.runner").warning(
+            "attempt.failed", event_id="e1", exc_info=True
+        )
 
 
 def by_logging(out: io.StringIO) -> logging.Handler:
@@ -60,14 +62,14 @@ def test_unconfigured_structlog_is_left_alone_and_logging_gets_the_lines(
     handler: Callable[[io.StringIO], logging.Handler], caplog: pytest.LogCaptureFixture
 ) -> None:
     out = io.StringIO()
-    made, log = handler(out), logging.getLogger("workers.runner")
+    made, log = handler(out), logging.getLogger("flybridge.workers.run.runner")
     log.addHandler(made)
     fail()
     log.removeHandler(made)
     assert "attempt.failed event_id='e1'" in out.getvalue()
     assert "ValueError: 18" in out.getvalue()
     assert PASSWORD not in out.getvalue()
-    assert [record.name for record in caplog.records] == ["workers.runner"]
+    assert [record.name for record in caplog.records] == ["flybridge.workers.run.runner"]
     assert caplog.records[0].exc_info is None
     assert not structlog.is_configured()
 
@@ -93,7 +95,7 @@ def test_configured_structlog_gets_the_lines_and_no_exception_to_render(
 
 
 def test_a_program_may_configure_structlog_later(caplog: pytest.LogCaptureFixture) -> None:
-    log = get_logger("bridge.link")
+    log = get_logger("flybridge.bridge.node.reconnector")
     log.warning("first")
     with capture_logs() as lines:
         log.warning("second")
@@ -103,7 +105,7 @@ def test_a_program_may_configure_structlog_later(caplog: pytest.LogCaptureFixtur
 
 def test_a_level_and_off_hold_wherever_the_lines_go(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    log = get_logger("bridge.link")
+    log = get_logger("flybridge.bridge.node.reconnector")
     for level, heard in (("debug", 2), ("info", 1), ("off", 0)):
         logs.embed(level)
         structlog.reset_defaults()

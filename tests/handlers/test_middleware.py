@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import structlog
 
-from handlers import Context, Event, Middleware, Registry, Reject, Retry
-from handlers.errors import RegistrationInvalid
+from flybridge.handlers import Context, Event, Middleware, Registry, Reject, Retry
+from flybridge.handlers.errors import RegistrationInvalid
+from flybridge.workers.claim.outcomes import Outcome
+from flybridge.workers.run import loops
 from tests.workers import attempts
-from workers import loops
-from workers.outcomes import Outcome
 
 TYPE = "im.message.receive_v1"
 
@@ -267,9 +267,9 @@ async def test_no_def_handler_between_async_hooks_waits_for_a_thread(table, seen
 def test_a_process_ends_though_a_def_handler_between_async_hooks_hangs() -> None:
     program = f"""
 import asyncio, os, threading
-from handlers import Middleware, Registry
-from workers import batch_runner, loops
-from workers.items import Item
+from flybridge.handlers import Middleware, Registry
+from flybridge.workers.run import batch_runner, loops
+from flybridge.workers.run.items import Item
 
 class Outer(Middleware):
     async def before(self, event, context): ...

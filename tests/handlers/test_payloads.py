@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from handlers import Event
-from handlers.payloads import Payload, parse, payload_model, tell_unexpected
-from handlers.payloads.base import Part
-from handlers.samples import sample, sample_types
-from handlers.types import ALIASES, KNOWN_TYPES
+from flybridge.handlers import Event
+from flybridge.handlers.payloads import Payload, parse, payload_model, tell_unexpected
+from flybridge.handlers.payloads.base import Part
+from flybridge.handlers.samples import sample, sample_types
+from flybridge.handlers.types import ALIASES, KNOWN_TYPES
 
 Path = tuple[str | int, ...]
 

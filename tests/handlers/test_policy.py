@@ -1,4 +1,4 @@
-"""The rules of attempts, for workers and for `handlers.testing` alike."""
+"""The rules of attempts, for workers and for `flybridge.handlers.testing` alike."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers import Registry, Reject, Retry
-from handlers.errors import EventInvalid, PayloadInvalid
-from handlers.policy import Decision, batch_results, decide, is_too_old, longest_wait
-from handlers.registry import Registration
+from flybridge.handlers import Registry, Reject, Retry
+from flybridge.handlers.errors import EventInvalid, PayloadInvalid
+from flybridge.handlers.policy import Decision, batch_results, decide, is_too_old, longest_wait
+from flybridge.handlers.registry import Registration
 
 GREET = Registry().register(lambda event, context: None, "*", name="greet")
 

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-import handlers
-
-ROOT = Path(__file__).parents[2]
+from flybridge import handlers
+from tests.project import ROOT
 
 
 def test_the_public_names_are_these_and_no_others() -> None:
@@ -28,8 +26,10 @@ def test_the_public_names_are_these_and_no_others() -> None:
 
 def test_importing_handlers_loads_neither_redis_nor_celery_nor_the_network() -> None:
     program = (
-        "import sys, handlers, handlers.plugins, handlers.payloads, handlers.builtin\n"
-        "banned = {'redis', 'celery', 'websockets', 'redis_lock', 'opentelemetry.sdk', 'bridge'}\n"
+        "import sys, flybridge.handlers.loading.plugins, flybridge.handlers.payloads\n"
+        "import flybridge.handlers.builtin\n"
+        "banned = {'redis', 'celery', 'websockets', 'redis_lock', 'opentelemetry.sdk'}\n"
+        "banned |= {'flybridge.bridge'}\n"
         "print(sorted(banned & set(sys.modules)))\n"
     )
     done = subprocess.run(

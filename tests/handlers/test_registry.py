@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import pytest
 import structlog
 
-from handlers import Batch, Context, Event, Handler, Registry
-from handlers.errors import RegistrationInvalid
-from handlers.registry import _MAX_CACHED, Registration
+from flybridge.handlers import Batch, Context, Event, Handler, Registry
+from flybridge.handlers.errors import RegistrationInvalid
+from flybridge.handlers.registry import _MAX_CACHED, Registration
 
 
 class Greet(Handler):
@@ -325,7 +325,7 @@ def test_every_change_has_a_revision(table: Registry) -> None:
 def test_only_so_many_unregistered_handlers_are_remembered(
     table: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("handlers.table.MAX_REMOVED", 3)
+    monkeypatch.setattr("flybridge.handlers.registering.table.MAX_REMOVED", 3)
     for number in range(5):
         table.register(Greet(), "im.*", name=f"h{number}")
         table.unregister(f"h{number}")

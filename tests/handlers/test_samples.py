@@ -6,8 +6,8 @@ from importlib.resources import files
 
 import pytest
 
-from bridge.envelope import header
-from handlers.samples import sample, sample_types
+from flybridge.bridge.protocol.envelope import header
+from flybridge.handlers.samples import sample, sample_types
 
 SOME = "im.message.receive_v1"
 
@@ -15,7 +15,7 @@ SOME = "im.message.receive_v1"
 def test_every_file_is_listed_and_every_listed_type_is_a_file() -> None:
     names = {
         entry.name
-        for entry in (files("handlers.samples")).iterdir()
+        for entry in (files("flybridge.handlers.samples")).iterdir()
         if entry.name.endswith(".json")
     }
     assert {f"{name}.json" for name in sample_types()} == names

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from handlers import Context, Event, Registry
-from handlers.payloads import Payload
-from handlers.samples import sample
-from handlers.types import KNOWN_TYPES, canonical, domain
+from flybridge.handlers import Context, Event, Registry
+from flybridge.handlers.payloads import Payload
+from flybridge.handlers.samples import sample
+from flybridge.handlers.types import KNOWN_TYPES, canonical, domain
 
 SEED = {
     "im.message.receive_v1": "im.message.receive_v1",

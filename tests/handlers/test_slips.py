@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from handlers import Handler, Registry
-from handlers.errors import RegistrationInvalid
+from flybridge.handlers import Handler, Registry
+from flybridge.handlers.errors import RegistrationInvalid
 
 
 def test_a_misspelt_option_of_a_class_is_refused_with_the_right_spelling():

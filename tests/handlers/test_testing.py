@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from handlers import Context, Event, Handler, Middleware, Registry, Reject, Retry
-from handlers.errors import RegistrationInvalid
-from handlers.registry import handles, registry
-from handlers.samples import sample
-from handlers.testing import run, run_async
+from flybridge.handlers import Context, Event, Handler, Middleware, Registry, Reject, Retry
+from flybridge.handlers.errors import RegistrationInvalid
+from flybridge.handlers.registry import handles, registry
+from flybridge.handlers.samples import sample
+from flybridge.handlers.testing import run, run_async
 
 MESSAGE = "im.message.receive_v1"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from handlers import Batch, BatchContext, Event, Handler, Reject, Retry
-from handlers.errors import RegistrationInvalid
-from handlers.samples import sample
-from handlers.testing import Result, run, run_batch, run_batch_async
+from flybridge.handlers import Batch, BatchContext, Event, Handler, Reject, Retry
+from flybridge.handlers.errors import RegistrationInvalid
+from flybridge.handlers.samples import sample
+from flybridge.handlers.testing import Result, run, run_batch, run_batch_async
 
 MESSAGE = "im.message.receive_v1"
 

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from handlers.types import ALIASES, KNOWN_TYPES, STATUS_OF_ALIAS, canonical, domain, matches
+from flybridge.handlers.types import (
+    ALIASES,
+    KNOWN_TYPES,
+    STATUS_OF_ALIAS,
+    canonical,
+    domain,
+    matches,
+)
 
 
 def test_the_types_of_the_registry_and_of_the_documents_are_known() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from bridge.local.feishu import APP_SECRET, LocalFeishu
-from bridge.processes import die_with_parent
+from flybridge.bridge.local.feishu.server import APP_SECRET, LocalFeishu
+from flybridge.bridge.process.parent_death import die_with_parent
 
 HERE = Path(__file__).parent
 DEFAULT = HERE.parents[1] / ".venv-interop" / "bin" / "python"

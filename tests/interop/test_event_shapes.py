@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from handlers.payloads import Payload, payload_model
-from handlers.samples import sample_types
+from flybridge.handlers.payloads import Payload, payload_model
+from flybridge.handlers.samples import sample_types
 
 pytestmark = pytest.mark.interop
 

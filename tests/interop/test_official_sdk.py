@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge.local.feishu import LocalFeishu
-from handlers.samples import sample
+from flybridge.bridge.local.feishu.server import LocalFeishu
+from flybridge.handlers.samples import sample
 
 pytestmark = pytest.mark.interop
 TYPE = "im.message.receive_v1"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.project import ROOT
+
 WORKFLOWS = {path.name: path.read_text() for path in (ROOT / ".github" / "workflows").iterdir()}
 CI: dict[str, Any] = yaml.safe_load(WORKFLOWS["ci.yml"])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -6,7 +6,7 @@ import asyncio
 
 from acting import note
 
-from handlers import Context, Event, handles
+from flybridge.handlers import Context, Event, handles
 
 
 @handles("im.chat.disbanded_v1")

@@ -17,7 +17,7 @@ import os
 import signal
 import time
 
-from handlers import Context, Event, Reject, Retry, handles
+from flybridge.handlers import Context, Event, Reject, Retry, handles
 
 
 def note(deed: str, handler: str, event: Event, context: Context) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bridge.local.feishu import LocalFeishu
-from bridge.local.pushes import Push
-from bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.local.feishu.pushes import Push
+from flybridge.bridge.local.feishu.server import LocalFeishu
+from flybridge.bridge.local.valkey import EmbeddedRedis
 from tests.chaos.proxy import CutProxy
 from tests.scenarios.stage import Actor, Stage, message
 from tests.waiting import eventually

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from acting import act, react
 
-from bridge.builder import Builder
+from flybridge.bridge.builder import Builder
 
 if __name__ == "__main__":
     builder = Builder().configure_from("service.yaml").configure(group="workers")

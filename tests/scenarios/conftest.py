@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.local.feishu import LocalFeishu
-from bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.local.feishu.server import LocalFeishu
+from flybridge.bridge.local.valkey import EmbeddedRedis
 from tests.scenarios.stage import Stage
 
 

@@ -9,8 +9,8 @@ import threading
 
 from acting import note
 
-from handlers import Context, Event, handles
-from workers import routing
+from flybridge.handlers import Context, Event, handles
+from flybridge.workers.routes import routing
 
 CROWD = "vc.meeting.meeting_started_v1"
 HANGING = "im.chat.disbanded_v1"

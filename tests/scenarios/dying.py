@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from flybridge.workers.intake.reader import StreamReader
 from tests.scenarios.acting import act
-from workers.reader import StreamReader
 
 __all__ = ["act"]
 

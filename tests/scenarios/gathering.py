@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from handlers import Batch, BatchContext, Event, Reject, handles
+from flybridge.handlers import Batch, BatchContext, Event, Reject, handles
 
 
 def note(**fields: object) -> None:

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from handlers import Batch, BatchContext, Context, Event, Middleware, handles, use
-from workers import routing
+from flybridge.handlers import Batch, BatchContext, Context, Event, Middleware, handles, use
+from flybridge.workers.routes import routing
 
 DEF, ASYNC, BLOCKING, STUBBORN = "chat.def", "chat.async", "chat.blocking", "chat.stubborn"
 BATCH, AFTER_BATCH, ALONE, KEYED = "chat.batch", "chat.after_batch", "chat.alone", "chat.keyed"

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import perils  # noqa: F401  # registers its handlers
 
-from workers import routing
+from flybridge.workers.routes import routing
 
 routing.INTERRUPT_GRACE = 0.5

@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from handlers import Context, Event, handles
+from flybridge.handlers import Context, Event, handles
 
 
 def note(deed: str, handler: str, event: Event, context: Context) -> None:

@@ -6,7 +6,7 @@ import time
 
 from acting import direction, misbehave, note
 
-from handlers import Context, Event, handles
+from flybridge.handlers import Context, Event, handles
 
 
 def perform(handler: str, event: Event, context: Context) -> None:

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 
-from handlers import Context, Event, Retry, handles
+from flybridge.handlers import Context, Event, Retry, handles
 
 
 def note(deed: str, event: Event, context: Context) -> None:

@@ -22,12 +22,12 @@ from typing import Any
 import psutil
 from redis import Redis
 
-from bridge.local.feishu import APP_ID, APP_SECRET, LocalFeishu
-from bridge.local.pushes import Push
-from bridge.local.valkey import EmbeddedRedis
-from bridge.processes import die_with_parent
-from bridge.streams import Keys
-from handlers.samples import sample
+from flybridge.bridge.local.feishu.pushes import Push
+from flybridge.bridge.local.feishu.server import APP_ID, APP_SECRET, LocalFeishu
+from flybridge.bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.process.parent_death import die_with_parent
+from flybridge.bridge.store.streams import Keys
+from flybridge.handlers.samples import sample
 from tests.waiting import eventually
 
 HANDLERS = "acting"

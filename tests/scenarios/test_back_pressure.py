@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from bridge.local.feishu import LocalFeishu
-from bridge.local.ladder import Ladder
-from bridge.local.pushes import Push
-from bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.local.feishu.ladder import Ladder
+from flybridge.bridge.local.feishu.pushes import Push
+from flybridge.bridge.local.feishu.server import LocalFeishu
+from flybridge.bridge.local.valkey import EmbeddedRedis
 from tests.scenarios.ops_port import free_port
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually

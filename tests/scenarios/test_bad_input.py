@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bridge import frames
+from flybridge.bridge.protocol import frames
 from tests.scenarios.ops_port import OpsPort
 from tests.scenarios.stage import Actor, Stage, message
 from tests.waiting import eventually

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 

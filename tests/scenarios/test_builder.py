@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import structlog
 
-from bridge.builder import Builder
-from bridge.errors import EXIT_FEISHU, EXIT_REDIS
-from bridge.lifecycle import Connected, Disconnected
-from bridge.local.feishu import APP_ID, APP_SECRET
-from handlers import Context, Event, Handler, loggers
+from flybridge.bridge.builder import Builder
+from flybridge.bridge.errors import EXIT_FEISHU, EXIT_REDIS
+from flybridge.bridge.lifecycle import Connected, Disconnected
+from flybridge.bridge.local.feishu.server import APP_ID, APP_SECRET
+from flybridge.handlers import Context, Event, Handler, loggers
 from tests.scenarios.ops_port import free_port
 from tests.scenarios.stage import Actor, Stage, message
 from tests.waiting import eventually

@@ -97,7 +97,7 @@ async def test_no_message_ends_a_worker_and_users_tasks_run_beside_the_events(
             for garbage in ("no JSON", "3", "{}", '{"properties": {}, "body": "x"}'):
                 redis.publish(channel, garbage)
 
-        call = stage.run("call", CELERY, "-A", "workers.app", "call",
+        call = stage.run("call", CELERY, "-A", "flybridge.workers.app", "call",
                          "tests.scenarios.beside.add", "--args", "[40, 2]", **told)  # fmt: skip
         assert await call.ended() == 0
         event_ids = stage.push(message())
@@ -118,7 +118,7 @@ async def test_a_worker_without_tasks_of_the_users_leaves_the_lists_to_those_wit
     worker = await stage.bridge_and_worker("--pool", "threads")
     told = {"handlers": "tests.scenarios.acting"}
     name = "feishu.im.message.receive_v1"
-    call = stage.run("call", CELERY, "-A", "workers.app", "call", name, **told)
+    call = stage.run("call", CELERY, "-A", "flybridge.workers.app", "call", name, **told)
     assert await call.ended() == 0
 
     await worker.logged("messages.unread", queues="im", count=1)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from bridge.errors import EXIT_REDIS
-from bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.errors import EXIT_REDIS
+from flybridge.bridge.local.valkey import EmbeddedRedis
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 

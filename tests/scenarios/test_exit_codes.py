@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import EXIT_REDIS, EXIT_SETTINGS, EXIT_TASK
+from flybridge.bridge.errors import EXIT_REDIS, EXIT_SETTINGS, EXIT_TASK
 from tests.scenarios.ops_port import free_port
 from tests.scenarios.stage import FLYBRIDGE, Stage, message
 
-CELERY = (str(Path(sys.executable).with_name("celery")), "-A", "workers.app")
+CELERY = (str(Path(sys.executable).with_name("celery")), "-A", "flybridge.workers.app")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge.errors import EXIT_FEISHU
-from bridge.local.faults import CONNECTION_LIMIT, Faults
+from flybridge.bridge.errors import EXIT_FEISHU
+from flybridge.bridge.local.feishu.faults import CONNECTION_LIMIT, Faults
 from tests.scenarios.ops_port import OpsPort
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually

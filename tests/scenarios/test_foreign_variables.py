@@ -13,7 +13,7 @@ import pytest
 from tests.scenarios.stage import FLYBRIDGE, Stage, message
 from tests.waiting import eventually
 
-CELERY = (str(Path(sys.executable).with_name("celery")), "-A", "workers.app")
+CELERY = (str(Path(sys.executable).with_name("celery")), "-A", "flybridge.workers.app")
 
 FOREIGN: Mapping[str, str] = {
     "APP": "production",
@@ -35,7 +35,11 @@ FOREIGN: Mapping[str, str] = {
 """Of some other Celery program, whose container or shell this is, too."""
 
 
-PREIMPORTED = "import celery.bin.celery, celery.concurrency, bridge.cli; bridge.cli.main()"
+PREIMPORTED = (
+    "import celery.bin.celery, celery.concurrency\n"
+    "from flybridge.bridge.cli.main import main\n"
+    "main()"
+)
 
 
 @pytest.mark.parametrize(

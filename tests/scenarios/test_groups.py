@@ -35,7 +35,7 @@ TRIMMED = 10.0
 
 AUDITING = """
 import json, os
-from handlers import Retry, handles
+from flybridge.handlers import Retry, handles
 
 @handles("im.*")
 def keep(event, context):
@@ -229,7 +229,17 @@ async def test_a_new_group_is_given_no_history_and_misses_nothing_that_comes(sta
     assert (line["old_events"], line["start_from"]) == (2, "auto")
     await stage.settled(before)
 
-    celery = (sys.executable, "-m", "celery", "-A", "workers.app", "worker", "-P", "threads", "-c")
+    celery = (
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "flybridge.workers.app",
+        "worker",
+        "-P",
+        "threads",
+        "-c",
+    )
     notifiers = [
         auditing(stage, "audit-1"),
         stage.run("audit-2", *celery, "1", "-Q", "im", group="mail", handlers="auditing",

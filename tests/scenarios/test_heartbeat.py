@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bridge.heartbeat import HeartbeatStatistics
-from bridge.local.feishu import APP_ID, APP_SECRET
-from bridge.manager import ConnectionManager
-from bridge.settings import BridgeSettings
+from flybridge.bridge.config.settings import BridgeSettings
+from flybridge.bridge.local.feishu.server import APP_ID, APP_SECRET
+from flybridge.bridge.manager import ConnectionManager
+from flybridge.bridge.protocol.heartbeat import HeartbeatStatistics
 from tests.scenarios.ops_port import OpsPort
 from tests.scenarios.stage import Stage
 from tests.waiting import eventually

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.scenarios.stage import Actor, Stage, message
 from tests.waiting import eventually
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 
@@ -52,7 +52,7 @@ async def test_a_rate_is_kept_while_other_types_flow_past_until_an_operator_chan
     assert 1.8 <= started[-1] - started[0] <= 3.5
 
     control = ("control", "rate_limit", f"feishu.{RATED}", "1000/s")
-    assert await stage.run("control", CELERY, "-A", "workers.app", *control).ended() == 0
+    assert await stage.run("control", CELERY, "-A", "flybridge.workers.app", *control).ended() == 0
 
     await stage.settled([*limited, *others])
     started = times(stage, limited)

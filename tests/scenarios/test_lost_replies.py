@@ -18,23 +18,23 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bridge.redis_client import sync_client
-from bridge.scripts import Call, load, run_all
-from bridge.streams import Entry
+from flybridge.bridge.store.client import sync_client
+from flybridge.bridge.store.scripts import Call, load, run_all
+from flybridge.bridge.store.streams import Entry
+from flybridge.workers.backlog import quarantine
+from flybridge.workers.claim.claims import Pending, Run
+from flybridge.workers.claim.redis_clock import RedisClock
+from flybridge.workers.claim.stalls import Stalls
+from flybridge.workers.group.beginning import Beginning
+from flybridge.workers.intake.consumer import Consumer
+from flybridge.workers.intake.mending import StreamMending
+from flybridge.workers.intake.reader import StreamReader
 from tests.chaos.conversation import Command
 from tests.chaos.proxy import CutProxy, Match
 from tests.scenarios.behind import TYPE, Pair, pair_behind_proxies, proxy_of
 from tests.scenarios.test_business_key import edited
 from tests.scenarios.test_ordering import attempts, out_of_order, said
 from tests.waiting import eventually
-from workers import poison
-from workers.beginning import Beginning
-from workers.claims import Pending, Run
-from workers.consumer import Consumer
-from workers.mending import StreamMending
-from workers.reader import StreamReader
-from workers.redis_clock import RedisClock
-from workers.stalls import Stalls
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
@@ -396,7 +396,7 @@ async def test_scripts_that_are_rarely_run_bear_lost_replies(pair: Pair) -> None
     await asyncio.to_thread(stalls.look)
     write = Call(load("write_when_full"), (keys.audit,), ("XADD", "*", "who", "nobody"))
     await asyncio.to_thread(run_all, client, [write])
-    assert await asyncio.to_thread(poison.isolate, client, keys, "workers", suspect) == 2
+    assert await asyncio.to_thread(quarantine.isolate, client, keys, "workers", suspect) == 2
     beginning = Beginning(client, keys, "by-hand", "1h", None)
     await asyncio.to_thread(beginning.begin, frozenset({"*"}))
     assert not proxy.armed
@@ -417,7 +417,7 @@ async def test_no_command_is_left_out(pair: Pair) -> None:
 def test_no_script_is_left_out() -> None:
     ours = {
         path.name.removesuffix(".lua")
-        for package in ("bridge", "workers")
+        for package in ("flybridge.bridge", "flybridge.workers")
         for path in files(package).joinpath("lua").iterdir()
     }
     listed = {name.partition(" ")[2] for name in LISTED if name.startswith("EVALSHA ")}

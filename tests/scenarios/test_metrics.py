@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.metrics import ROWS
+from flybridge.bridge.ops.metrics import ROWS
 from tests.scenarios.ops_port import OpsPort
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually

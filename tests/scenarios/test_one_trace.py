@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from bridge.local.collector import LocalCollector, LocalSpan
+from flybridge.bridge.local.collector import LocalCollector, LocalSpan
 from tests.scenarios.ops_port import free_port
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually

@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 # As fixtures: the plugin itself may be imported by now, and could not be rewritten any more.
-from bridge.testing import embedded_redis, flybridge, local_feishu  # noqa: F401
-from handlers import Context, Retry
+from flybridge.bridge.testing import embedded_redis, flybridge, local_feishu  # noqa: F401
+from flybridge.handlers import Context, Retry
 
 MESSAGE = "im.message.receive_v1"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.scenarios.stage import Stage
 
 TYPE = "im.chat.disbanded_v1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 

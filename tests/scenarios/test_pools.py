@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 
@@ -103,7 +103,7 @@ async def test_a_coroutine_that_an_operator_revokes_is_ended_and_its_event_burie
     (event_id,) = stage.push(sample("im.chat.member.bot.added_v1"))
     await eventually(lambda: stage.deeds("started"))
 
-    revoke = ("-A", "workers.app", "control", "terminate", "SIGTERM", event_id)
+    revoke = ("-A", "flybridge.workers.app", "control", "terminate", "SIGTERM", event_id)
     assert await stage.run("operator", CELERY, *revoke).ended() == 0
 
     await stage.settled([event_id])
@@ -137,7 +137,7 @@ async def test_an_exit_of_a_task_that_a_handler_started_fails_that_handler_only(
 
 async def test_celery_starts_the_same_worker_for_the_queues_it_is_given(stage: Stage) -> None:
     worker = stage.run(
-        "worker-1", CELERY, "-A", "workers.app", "worker", "-Q", "im,contact", "-c", "2"
+        "worker-1", CELERY, "-A", "flybridge.workers.app", "worker", "-Q", "im,contact", "-c", "2"
     )
     await stage.leader()
     await worker.logged("intake.started")
@@ -158,7 +158,7 @@ async def test_celery_starts_the_same_worker_for_the_queues_it_is_given(stage: S
 @pytest.mark.parametrize("by_celery", [False, True])
 async def test_an_unknown_queue_is_refused_by_name(stage: Stage, by_celery: bool) -> None:
     if by_celery:
-        worker = stage.run("worker-1", CELERY, "-A", "workers.app", "worker", "-Q", "imm")
+        worker = stage.run("worker-1", CELERY, "-A", "flybridge.workers.app", "worker", "-Q", "imm")
     else:
         worker = stage.worker("worker-1", "--queues", "imm")
 

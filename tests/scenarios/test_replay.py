@@ -9,8 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.local.collector import LocalCollector
-from bridge.streams import Entry
+from flybridge.bridge.local.collector import LocalCollector
+from flybridge.bridge.store.streams import Entry
 from tests.chaos.proxy import CutProxy
 from tests.scenarios.stage import FLYBRIDGE, Stage, message
 from tests.waiting import eventually

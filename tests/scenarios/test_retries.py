@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 
@@ -11,7 +11,7 @@ TYPE = "vc.meeting.meeting_started_v1"
 
 NEWER = f"""
 from acting import act, note
-from handlers import handles
+from flybridge.handlers import handles
 
 @handles("{TYPE}")
 def newer(event, context):
@@ -20,7 +20,7 @@ def newer(event, context):
 
 OLDER = """
 from acting import note
-from handlers.registry import registry
+from flybridge.handlers.registry import registry
 
 def rest(event, context):
     note("finished", "rest", event, context)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.scenarios.stage import Actor, Stage, message
 from tests.waiting import eventually
 
@@ -18,7 +18,7 @@ TYPE = "vc.meeting.meeting_started_v1"
 LATE = """
 import time
 from acting import note
-from handlers import handles
+from flybridge.handlers import handles
 
 @handles("{type}", backoff=0.1, **{options})
 {kind}def late(event, context):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.local.feishu import LocalFeishu
+from flybridge.bridge.local.feishu.server import LocalFeishu
 from tests.scenarios.topologies import FollowingStage, SentinelRedis
 from tests.waiting import eventually
 

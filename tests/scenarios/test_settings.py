@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.errors import EXIT_REDIS, EXIT_SETTINGS
+from flybridge.bridge.errors import EXIT_REDIS, EXIT_SETTINGS
 from tests.scenarios.ops_port import free_port
 from tests.scenarios.stage import Actor, Stage, message
 from tests.waiting import eventually

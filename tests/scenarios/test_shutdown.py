@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.local.feishu import APP_ID, APP_SECRET
-from bridge.signals import EXIT_HURRIED, SAME
+from flybridge.bridge.local.feishu.server import APP_ID, APP_SECRET
+from flybridge.bridge.process.signals import EXIT_HURRIED, SAME
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 

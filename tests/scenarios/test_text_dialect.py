@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from bridge.builder import Builder
-from bridge.errors import EXIT_FEISHU
-from bridge.local.feishu import LocalFeishu
-from handlers import Context, Event
+from flybridge.bridge.builder import Builder
+from flybridge.bridge.errors import EXIT_FEISHU
+from flybridge.bridge.local.feishu.server import LocalFeishu
+from flybridge.handlers import Context, Event
 from tests.scenarios.ops_port import free_port
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually

@@ -6,7 +6,7 @@ import time
 
 import psutil
 
-from handlers.samples import sample
+from flybridge.handlers.samples import sample
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 

@@ -18,10 +18,10 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry
 
-from bridge.local.feishu import APP_ID
-from bridge.local.valkey import EmbeddedRedis
-from bridge.processes import die_with_parent
-from bridge.redis_client import sync_client
+from flybridge.bridge.local.feishu.server import APP_ID
+from flybridge.bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.process.parent_death import die_with_parent
+from flybridge.bridge.store.client import sync_client
 from tests.redis_servers import any_binary
 from tests.scenarios.stage import Stage
 from tests.waiting import until
@@ -281,7 +281,7 @@ class FollowingStage(Stage):
 
     async def worker_answers_celery(self, **settings: Any) -> bool:
         """Whether `celery inspect ping` has an answer."""
-        words = ("-m", "celery", "-A", "workers.app", "inspect", "ping", "--timeout", "2")
+        words = ("-m", "celery", "-A", "flybridge.workers.app", "inspect", "ping", "--timeout", "2")
         return await self.run("inspect", sys.executable, *words, **settings).ended() == 0
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from handlers import Registry
-from workers import batch_runner, runner
-from workers.calls import Around
-from workers.items import Item
-from workers.outcomes import Outcome
+from flybridge.handlers import Registry
+from flybridge.workers.claim.outcomes import Outcome
+from flybridge.workers.run import batch_runner, runner
+from flybridge.workers.run.calls import Around
+from flybridge.workers.run.items import Item
 
 
 def run(

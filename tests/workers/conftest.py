@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from redis import Redis
 
-from bridge.local.valkey import EmbeddedRedis
-from bridge.streams import Entry, Keys
+from flybridge.bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.store.streams import Entry, Keys
+from flybridge.workers.claim.guard import Guard
 from tests.redis_servers import redis_or_skip
 from tests.workers.follower import Follower, follower
-from workers.guard import Guard
 
 
 @pytest.fixture(scope="session")

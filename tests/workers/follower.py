@@ -8,11 +8,11 @@ from typing import Any
 
 from redis import Redis
 
-from bridge.streams import Keys
-from workers.claims import Pending
-from workers.consumer import Consumer
-from workers.pending_list import PendingList
-from workers.reader import StreamReader
+from flybridge.bridge.store.streams import Keys
+from flybridge.workers.claim.claims import Pending
+from flybridge.workers.intake.consumer import Consumer
+from flybridge.workers.intake.pending_list import PendingList
+from flybridge.workers.intake.reader import StreamReader
 
 IM, CONTACT = "im.message.receive_v1", "contact.user.created_v3"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from workers.aio_pool import TaskPool
+from flybridge.workers.aio_pool import TaskPool
 
 
 class Heard:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import EXIT_PLUGIN, EXIT_SETTINGS
-
-ROOT = Path(__file__).parents[2]
+from flybridge.bridge.errors import EXIT_PLUGIN, EXIT_SETTINGS
+from tests.project import ROOT
 
 
 def run(*command: str, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,18 +30,17 @@ def run(*command: str, path: Path, **environment: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize("name", ["handlers", "bridge"])
-def test_a_namesake_of_our_packages_is_refused_with_both_places(tmp_path: Path, name: str) -> None:
-    namesake = tmp_path / name / "__init__.py"
-    namesake.parent.mkdir()
-    namesake.write_text("")
+def test_folders_of_the_users_may_be_named_as_ours(tmp_path: Path) -> None:
+    for name in ("bridge", "handlers", "workers"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise AssertionError")
 
-    ended = run("-m", "celery", "-A", "workers.app", "report", path=tmp_path)
+    ended = run(
+        "-m", "celery", "-A", "flybridge.workers.app", "report", path=tmp_path,
+        FLYBRIDGE_APP_ID="cli_test", FLYBRIDGE_HANDLERS="flybridge.handlers.builtin",
+    )  # fmt: skip
 
-    assert ended.returncode != 0
-    assert str(namesake) in ended.stderr
-    assert str(ROOT / name) in ended.stderr
-    assert "rename your own" in ended.stderr
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +48,7 @@ def test_a_namesake_of_our_packages_is_refused_with_both_places(tmp_path: Path, 
     [
         ("import no_such_module", "no_such_module"),
         ("1 / 0", "ZeroDivisionError"),
-        ("from handlers import handles\nhandles('im.message.receive_v1')(42)", "42"),
+        ("from flybridge.handlers import handles\nhandles('im.message.receive_v1')(42)", "42"),
     ],
 )
 def test_a_handler_module_that_is_broken_ends_the_worker_with_its_name(
@@ -59,7 +57,7 @@ def test_a_handler_module_that_is_broken_ends_the_worker_with_its_name(
     (tmp_path / "broken_play.py").write_text(code)
 
     ended = run(
-        "-m", "bridge", "worker", "--handlers", "broken_play",
+        "-m", "flybridge", "worker", "--handlers", "broken_play",
         path=tmp_path, FLYBRIDGE_APP_ID="cli_test",
     )  # fmt: skip
 
@@ -70,7 +68,7 @@ def test_a_handler_module_that_is_broken_ends_the_worker_with_its_name(
 
 
 def test_a_missing_setting_ends_the_worker_with_its_name(tmp_path: Path) -> None:
-    ended = run("-m", "bridge", "worker", path=tmp_path)
+    ended = run("-m", "flybridge", "worker", path=tmp_path)
 
     assert ended.returncode == EXIT_SETTINGS
     assert "FLYBRIDGE_APP_ID is not set" in ended.stderr
@@ -78,9 +76,9 @@ def test_a_missing_setting_ends_the_worker_with_its_name(tmp_path: Path) -> None
 
 def test_a_cluster_alone_ends_the_worker_with_what_celery_needs(tmp_path: Path) -> None:
     ended = run(
-        "-m", "bridge", "worker", path=tmp_path,
+        "-m", "flybridge", "worker", path=tmp_path,
         FLYBRIDGE_APP_ID="cli_test", FLYBRIDGE_REDIS_URL="redis+cluster://127.0.0.1:1",
-        FLYBRIDGE_HANDLERS="handlers.builtin",
+        FLYBRIDGE_HANDLERS="flybridge.handlers.builtin",
     )  # fmt: skip
 
     assert ended.returncode == EXIT_SETTINGS
@@ -89,7 +87,7 @@ def test_a_cluster_alone_ends_the_worker_with_what_celery_needs(tmp_path: Path) 
 
 
 def test_a_worker_without_handlers_would_discard_events_and_is_refused(tmp_path: Path) -> None:
-    ended = run("-c", "import workers.app", path=tmp_path, FLYBRIDGE_APP_ID="cli_x")
+    ended = run("-c", "import flybridge.workers.app", path=tmp_path, FLYBRIDGE_APP_ID="cli_x")
     assert ended.returncode != 0
     assert "every event would become a dead letter; give your modules" in ended.stderr
 
@@ -101,7 +99,7 @@ def test_a_worker_whose_modules_hold_no_handler_is_told_which_files_they_are(
     (tmp_path / "empty_play.py").write_text("")
     (tmp_path / "folder_play").mkdir()
     ended = run(
-        "-m", "bridge", "worker", "--handlers", "empty_play,folder_play,json,sys",
+        "-m", "flybridge", "worker", "--handlers", "empty_play,folder_play,json,sys",
         path=tmp_path, FLYBRIDGE_APP_ID="cli_x",
     )  # fmt: skip
     assert ended.returncode == EXIT_SETTINGS
@@ -121,8 +119,8 @@ def test_modules_of_the_working_directory_are_found_later_too(tmp_path: Path) ->
     here, late = tmp_path / "here", tmp_path / "late"
     here.mkdir()
     (here / "late.py").write_text("")
-    program = f"import workers.app, os; os.chdir({str(late.parent)!r}); import late"
-    told = {"FLYBRIDGE_APP_ID": "cli_x", "FLYBRIDGE_HANDLERS": "handlers.builtin"}
+    program = f"import flybridge.workers.app, os; os.chdir({str(late.parent)!r}); import late"
+    told = {"FLYBRIDGE_APP_ID": "cli_x", "FLYBRIDGE_HANDLERS": "flybridge.handlers.builtin"}
     # As with `celery`, whose console script has not the working directory on the path.
     ended = run("-P", "-c", program, path=here, **told, PYTHONSAFEPATH="1")
     assert ended.returncode == 0, ended.stderr
@@ -130,7 +128,7 @@ def test_modules_of_the_working_directory_are_found_later_too(tmp_path: Path) ->
 
 def test_under_the_celery_command_a_mistake_is_a_sentence_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "mistaken.py").write_text("import os\nURL = os.environ['NO_SUCH_URL']\n")
-    command = ("-m", "celery", "-A", "workers.app", "worker")
+    command = ("-m", "celery", "-A", "flybridge.workers.app", "worker")
     given = {"FLYBRIDGE_APP_ID": "cli_test", "FLYBRIDGE_HANDLERS": "mistaken"}
 
     ended = run(*command, path=tmp_path, **given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from workers.unhandled import LOG_PERIOD, Burials
+from flybridge.workers.group.unhandled import LOG_PERIOD, Burials
 
 
 def test_burials_are_told_of_at_once_and_then_counted_for_a_minute():

@@ -1,6 +1,7 @@
 """What we use of Celery beyond its documentation; an upgrade that breaks it should fail here first.
 
-Most of it is used in `workers/requests.py`, `celery_port.py`, `bootstep.py` and `aio_pool.py`.
+Most of it is used in `workers/celery_integration/requests.py`, `pool.py`, `bootstep.py` and
+`aio_pool.py`.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ from kombu.messaging import Consumer as KombuConsumer
 from kombu.transport import redis as kombu_redis
 from kombu.utils.imports import symbol_by_name
 
-from workers.bootstep import IntakeStep
-from workers.celery_app import OwnSettings
-from workers.child import LAST_WORDS
-from workers.command_line import ASKING
-from workers.program import Program
-from workers.requests import EventRequest, EventTask, Strategy
-from workers.worker import ASYNCIO_POOL
+from flybridge.workers.celery_integration.bootstep import IntakeStep
+from flybridge.workers.celery_integration.celery_app import OwnSettings
+from flybridge.workers.celery_integration.child import LAST_WORDS
+from flybridge.workers.celery_integration.command_line import ASKING
+from flybridge.workers.celery_integration.program import Program
+from flybridge.workers.celery_integration.requests import EventRequest, EventTask, Strategy
+from flybridge.workers.launch import ASYNCIO_POOL
 
 
 @pytest.fixture
@@ -96,7 +97,9 @@ def test_the_consumer_has_what_the_intake_and_the_strategy_use(consumer: Consume
         "task_consumer", "timer",
     }  # fmt: skip
     consumer.update_strategies()
-    assert not used - set(dir(consumer)), "gone from Consumer; see strategy in workers/requests.py"
+    assert not used - set(dir(consumer)), (
+        "gone from Consumer; see strategy in workers/celery_integration/requests.py"
+    )
 
 
 def test_every_task_gets_its_own_strategy_hook(app: Celery, consumer: Consumer) -> None:
@@ -156,7 +159,7 @@ def test_the_tracer_returns_the_value_and_says_whether_it_failed(app: Celery) ->
     assert (done, info) == (0.5, None)
     assert runtime >= 0
     failed, info, _, _ = trace_task(divide, "id", (0,), {}, {}, app=app)
-    assert info, "a failure must be told apart from a value; see workers/requests.py: trace_event"
+    assert info, "a failure must be told apart from a value; see requests.py: trace_event"
     assert isinstance(failed, ExceptionInfo)
     assert isinstance(failed.exception, Exception)
 
@@ -177,7 +180,7 @@ def test_pools_say_how_many_they_run_at_once() -> None:
     assert isinstance(inspect.getattr_static(prefork.TaskPool, "num_processes"), property)
     assert get_implementation("prefork") is prefork.TaskPool
     assert prefork.TaskPool.uses_semaphore
-    assert not BasePool.uses_semaphore, "see shares_process in workers/celery_port.py"
+    assert not BasePool.uses_semaphore, "see shares_process in workers/celery_integration/pool.py"
 
 
 def test_pool_children_die_with_their_parent() -> None:
@@ -189,7 +192,9 @@ def test_a_child_can_tell_its_parent_something_of_ours() -> None:
     heard: list[str] = []
     results = billiard.pool.ResultHandler(*[None] * 9)
     numbers = set(results.state_handlers) | {asynpool.WORKER_UP, billiard.pool.TASK}
-    assert LAST_WORDS not in numbers, "billiard has taken our number; see workers/child.py"
+    assert LAST_WORDS not in numbers, (
+        "billiard has taken our number; see workers/celery_integration/child.py"
+    )
     results.state_handlers[LAST_WORDS] = heard.append
     results.on_state_change((LAST_WORDS, ("x",)))
     assert heard == ["x"]
@@ -201,7 +206,7 @@ def test_a_child_can_tell_its_parent_something_of_ours() -> None:
 def test_a_thread_pool_returns_a_future_under_f() -> None:
     pool = thread.TaskPool(1, app=None)
     work = pool.apply_async(lambda: None)
-    assert isinstance(work.f, Future), "see workers/requests.py: _taken_back"
+    assert isinstance(work.f, Future), "see workers/celery_integration/requests.py: _taken_back"
     pool.executor.shutdown()
 
 
@@ -225,7 +230,7 @@ def test_a_prefork_pool_drops_what_has_not_begun_when_the_broker_is_lost() -> No
         _busy_workers=set(),
     )  # fmt: skip
     asynpool.AsynPool.flush(pool)
-    assert dropped, "it keeps it now; so must _taken_back in workers/requests.py"
+    assert dropped, "it keeps it now; so must _taken_back in workers/celery_integration/requests.py"
     assert pool.outbound_buffer == []
 
 
@@ -246,7 +251,7 @@ def test_the_custom_pool_is_named_by_the_environment() -> None:
     found = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert found.stdout.strip() == "workers.aio_pool"
+    assert found.stdout.strip() == "flybridge.workers.aio_pool"
 
 
 def test_the_loop_takes_readers_and_wakes_for_them() -> None:
@@ -288,7 +293,7 @@ def test_celerys_settings_are_changed_in_place_and_come_from_the_environment_by_
 ) -> None:
     before = app._conf
     assert app.conf.task_serializer == "json"
-    assert app._conf is before, "see workers/celery_app.py: App"
+    assert app._conf is before, "see workers/celery_integration/celery_app.py: App"
     for name in ("BROKER_URL", "BROKER_READ_URL", "BROKER_WRITE_URL", "RESULT_BACKEND"):
         monkeypatch.setenv(f"CELERY_{name}", "x://")
     ours = OwnSettings({}, [{"broker_url": "redis://ours"}])
@@ -324,7 +329,7 @@ def test_kombus_redis_channel_has_what_ours_overrides() -> None:
 
 
 def test_celerys_commands_name_their_root_and_their_subcommand() -> None:
-    assert celery_command.name == "celery", "see workers/command_line.py"
+    assert celery_command.name == "celery", "see workers/celery_integration/command_line.py"
     assert ASKING - {"flower"} <= set(celery_command.commands)
 
 
@@ -342,7 +347,7 @@ def test_a_consumer_takes_tasks_and_rates_that_are_new(app: Celery, consumer: Co
 
     assert app.tasks, "finalized, as at the start of a worker"
     task = app.task(late, name="late", base=EventTask, shared=False, rate_limit="10/s")
-    assert app.tasks["late"] is task, "made at once; see workers/tasks.py: renew"
+    assert app.tasks["late"] is task, "made at once; see workers/celery_integration/tasks.py: renew"
     consumer.update_strategies()
     assert "late" in consumer.strategies
     assert consumer.bucket_for_task(task).fill_rate == 10

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from bridge.local.valkey import EmbeddedRedis
-from bridge.settings import WorkerSettings
-from bridge.streams import Entry, Keys
-from handlers import Context, Event, Registry
-from workers.inline import InlineWorker
+from flybridge.bridge.config.settings import WorkerSettings
+from flybridge.bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.store.streams import Entry, Keys
+from flybridge.handlers import Context, Event, Registry
+from flybridge.workers.inline import InlineWorker
 
 FRESH, CROWDED, ORDERED = "im.message.receive_v1", "im.chat.updated_v1", "contact.user.updated_v3"
 KEYS, GROUP = Keys("cli_test"), "workers"
@@ -116,7 +116,7 @@ async def working(url: str) -> AsyncIterator[None]:
 async def test_fresh_events_of_other_types_flow(
     redis: Redis, server: EmbeddedRedis, crowd: Crowd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.intake.BLOCK", 0.05)
+    monkeypatch.setattr("flybridge.workers.intake.intake.BLOCK", 0.05)
     redis.sadd(KEYS.types, FRESH, CROWDED, ORDERED)
     crowd(redis)
     async with working(server.url):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from workers.celery_port import CeleryPool
+from flybridge.workers.celery_integration.pool import CeleryPool
 
 
 def depth(**pool: Any) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.outages import FAILURE_COUNTS_FOR, Health
+from flybridge.workers.intake.outages import FAILURE_COUNTS_FOR, Health
 
 CALM = 1.0
 

@@ -20,19 +20,19 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis import Redis
 
-from bridge.errors import Misused, RedisUnreachable, TaskFailed
-from bridge.local.valkey import EmbeddedRedis
-from bridge.settings import WorkerSettings
-from bridge.streams import Entry, Keys
-from handlers import Context, Event, Middleware, Registry, Reject, Retry
-from handlers.batch import Batch
-from handlers.errors import RegistrationInvalid
+from flybridge.bridge.config.settings import WorkerSettings
+from flybridge.bridge.errors import Misused, RedisUnreachable, TaskFailed
+from flybridge.bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.store.streams import Entry, Keys
+from flybridge.handlers import Context, Event, Middleware, Registry, Reject, Retry
+from flybridge.handlers.batch import Batch
+from flybridge.handlers.errors import RegistrationInvalid
+from flybridge.workers.backlog import quarantine
+from flybridge.workers.group.presence import present
+from flybridge.workers.inline import InlineWorker
+from flybridge.workers.inprocess.live_routes import LiveRoutes
+from flybridge.workers.intake.reader import StreamReader
 from tests.waiting import eventually
-from workers import poison
-from workers.following import LiveRoutes
-from workers.inline import InlineWorker
-from workers.presence import present
-from workers.reader import StreamReader
 
 MESSAGE, CONTACT, CHAT = "im.message.receive_v1", "contact.user.created_v3", "im.chat.updated_v1"
 
@@ -42,7 +42,7 @@ APP = "cli_test"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read waits a second for entries, which every stop would have to wait for."""
-    monkeypatch.setattr("workers.intake.BLOCK", 0.05)
+    monkeypatch.setattr("flybridge.workers.intake.intake.BLOCK", 0.05)
 
 
 class Stage:
@@ -102,7 +102,7 @@ async def stage(redis: Redis, server: EmbeddedRedis) -> AsyncIterator[Stage]:
 
 def test_it_needs_no_celery():
     code = (
-        "import sys, workers.inline\n"
+        "import sys, flybridge.workers.inline\n"
         "print([name for name in sys.modules if name.split('.')[0] in"
         " ('celery', 'kombu', 'billiard')])"
     )
@@ -360,7 +360,7 @@ async def test_stopping_lets_a_handler_end_and_gives_back_the_others(stage):
 @pytest.mark.parametrize("kind", ["async def", "def"])
 async def test_what_does_not_end_within_the_grace_is_given_back_uncounted(stage, kind, monkeypatch):
     """At once if it has ended by its cancellation; a thread has a moment for its process to end."""
-    monkeypatch.setattr("workers.handover.LEFT_DELAY", 0.5)
+    monkeypatch.setattr("flybridge.workers.dispatch.dispatcher.LEFT_DELAY", 0.5)
     begun, release, attempts = threading.Event(), threading.Event(), []
 
     async def wait(event: Event, context: Context) -> None:
@@ -584,7 +584,7 @@ async def test_a_def_handler_beyond_its_timeout_is_waited_for_and_its_success_ke
 
 async def test_the_loop_goes_on_while_redis_does_not_answer_about_a_suspect(stage, monkeypatch):
     asked, answer, in_time, ran = threading.Event(), threading.Event(), [], []
-    isolate = poison.isolate
+    isolate = quarantine.isolate
 
     def slowly(*args: Any) -> int:
         asked.set()
@@ -594,7 +594,7 @@ async def test_the_loop_goes_on_while_redis_does_not_answer_about_a_suspect(stag
     async def note(event: Event, context: Context) -> None:
         ran.append((event.id, context.attempt))
 
-    monkeypatch.setattr(poison, "isolate", slowly)
+    monkeypatch.setattr(quarantine, "isolate", slowly)
     stage.registry.register(note, MESSAGE)
     state = {"state": "retry", "attempts": 2, "crashes": 2, "due": 0}
     stage.redis.hset(Keys(APP).state("workers", "suspect"), mapping=state)
@@ -641,7 +641,7 @@ async def test_spans_go_from_the_claim_over_the_handler_to_the_settlement(stage,
     ours, programs = InMemorySpanExporter(), InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(programs))
-    monkeypatch.setattr("bridge.telemetry.span_exporter", lambda: ours)
+    monkeypatch.setattr("flybridge.bridge.telemetry.tracing.span_exporter", lambda: ours)
     monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
     stage.registry.register(lambda event, context: None, MESSAGE, name="h")
     stage.publish("ev", trace=f"00-{'1' * 32}-{'2' * 16}-01")

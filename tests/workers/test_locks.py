@@ -14,9 +14,9 @@ from redis import Redis
 from redis.exceptions import ConnectionError
 from structlog.testing import capture_logs
 
-from bridge.streams import Keys
+from flybridge.bridge.store.streams import Keys
+from flybridge.workers.locks import EventLock, LockLost, LockTaken
 from tests.waiting import until
-from workers.locks import EventLock, LockLost, LockTaken
 
 Make = Callable[[str], EventLock]
 
@@ -105,7 +105,7 @@ def test_a_renewal_that_fails_is_tried_again(make, monkeypatch):
         renewed.append(time.monotonic())
 
     monkeypatch.setattr(lock, "extend", extend)
-    monkeypatch.setattr("workers.locks.RETRY_AFTER", 0.05)
+    monkeypatch.setattr("flybridge.workers.locks.RETRY_AFTER", 0.05)
     with lock:
         until(lambda: len(renewed) > 1)
         assert not lock.lost

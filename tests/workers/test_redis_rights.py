@@ -12,13 +12,13 @@ import structlog
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from bridge.local.valkey import EmbeddedRedis
-from bridge.redis_rights import is_denied
-from bridge.scripts import Call, is_spoilt, load, run_all
-from bridge.streams import Keys
-from workers.bridges import Bridges
-from workers.outages import Outages
-from workers.spoilt import Denials, SpoiltKeys
+from flybridge.bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.store.redis_rights import is_denied
+from flybridge.bridge.store.scripts import Call, is_spoilt, load, run_all
+from flybridge.bridge.store.spoilt_keys import Denials, SpoiltKeys
+from flybridge.bridge.store.streams import Keys
+from flybridge.workers.group.bridges import Bridges
+from flybridge.workers.intake.outages import Outages
 
 GROUP, STREAM, OTHER, THIRD = "workers", "s", "other", "third"
 IN_SCRIPT = "ACL failure in script: User w has no permissions to run the '{}' command"
@@ -113,7 +113,7 @@ def test_a_right_that_was_not_missed_for_a_while_is_news_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("workers.spoilt.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("flybridge.bridge.store.spoilt_keys.time.monotonic", lambda: now[0])
     denials, error = Denials(), ResponseError(IN_SCRIPT.format("get"))
     told = []
     for now[0] in (0.0, 50.0, 100.0, 161.0):
@@ -137,7 +137,7 @@ def test_who_may_not_look_for_bridges_says_so_once(admin: Redis, redis: Redis, k
 def test_the_groups_of_a_stream_that_may_not_be_looked_at_are_not_none(
     admin: Redis, redis: Redis, keys: Keys
 ) -> None:
-    from workers.groups import Groups
+    from flybridge.workers.operate.groups import Groups
 
     admin.sadd(keys.types, "t")
     admin.xgroup_create(keys.stream("t"), GROUP, "0", mkstream=True)

@@ -14,17 +14,17 @@ from msgspec.structs import replace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from bridge.heartbeat import Heartbeat
-from bridge.streams import Entry, Keys
+from flybridge.bridge.protocol.heartbeat import Heartbeat
+from flybridge.bridge.store.streams import Entry, Keys
+from flybridge.workers.claim.claims import Pending, Run
+from flybridge.workers.claim.guard import Guard
+from flybridge.workers.group.presence import Presence
+from flybridge.workers.inprocess.pool import LoopPool
+from flybridge.workers.intake.spans import IntakeSpans
+from flybridge.workers.routes.coverage import Coverage
+from tests.workers.dispatch.test_dispatcher import CONTACT, DONE, IM, LIMITED, ONCE, Stage
+from tests.workers.dispatch.test_dispatcher import run as handed
 from tests.workers.hammer import hammer
-from tests.workers.test_handover import CONTACT, DONE, IM, LIMITED, ONCE, Stage
-from tests.workers.test_handover import run as handed
-from workers.claims import Pending, Run
-from workers.coverage import Coverage
-from workers.guard import Guard
-from workers.loop_port import LoopPool
-from workers.presence import Presence
-from workers.spans import IntakeSpans
 
 ENTRY = Entry("ev1", "im.message.receive_v1", "cli_test", "tk", "2.0", 1, 2, 3, "", "", b"{}")
 
@@ -37,8 +37,10 @@ def test_threads_that_claim_at_once_get_tokens_of_their_own(monkeypatch):
         return set(plain)
 
     monkeypatch.setattr(Guard, "_claim_fresh", claim_all)
-    monkeypatch.setattr("workers.guard.run_all", lambda redis, calls: [])
-    monkeypatch.setattr("workers.redis_clock.run_all", lambda redis, calls: [(1, 0, b"")])
+    monkeypatch.setattr("flybridge.workers.claim.guard.run_all", lambda redis, calls: [])
+    monkeypatch.setattr(
+        "flybridge.workers.claim.redis_clock.run_all", lambda redis, calls: [(1, 0, b"")]
+    )
     guard = Guard(None, Keys("cli_test"), "workers", event_lease=30, boot="w1")
     items = [Pending("s", f"{number}-0", ENTRY) for number in range(20)]
     hammer(*[lambda: guard.claim(items)] * 3)
@@ -47,7 +49,7 @@ def test_threads_that_claim_at_once_get_tokens_of_their_own(monkeypatch):
 
 def test_each_span_is_sent_or_counted_as_lost(monkeypatch):
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "3")
-    monkeypatch.setattr("bridge.span_queue.PATIENCE", 0.0)
+    monkeypatch.setattr("flybridge.bridge.telemetry.span_queue.PATIENCE", 0.0)
     collector, made = InMemorySpanExporter(), itertools.count()
     spans = IntakeSpans(collector, Resource({}), "workers")
     traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

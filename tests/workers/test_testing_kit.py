@@ -1,4 +1,4 @@
-"""What `handlers.testing` reports is what the runner would do: one table, both asked."""
+"""What `flybridge.handlers.testing` reports is what the runner would do: one table, both asked."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from pydantic import BaseModel
 from structlog.testing import capture_logs
 
-from handlers import Batch, BatchContext, Context, Event, Handler, Registry, Reject, Retry
-from handlers.registry import Registration
-from handlers.samples import sample
-from handlers.testing import Result, run, run_async, run_batch
+from flybridge.handlers import Batch, BatchContext, Context, Event, Handler, Registry, Reject, Retry
+from flybridge.handlers.registry import Registration
+from flybridge.handlers.samples import sample
+from flybridge.handlers.testing import Result, run, run_async, run_batch
+from flybridge.workers.claim.outcomes import Outcome
+from flybridge.workers.run import batch_runner
+from flybridge.workers.run.items import Item
 from tests.workers import attempts
-from workers import batch_runner
-from workers.items import Item
-from workers.outcomes import Outcome
 
 MESSAGE = "im.message.receive_v1"
 
@@ -283,7 +283,7 @@ def alarm() -> Callable[[float], Any]:
     """As billiard's: an exception in the main thread, raised by a signal."""
     from billiard.exceptions import SoftTimeLimitExceeded
 
-    from handlers import trials
+    from flybridge.handlers.trial import trials
 
     @contextmanager
     def limited(timeout: float) -> Iterator[None]:

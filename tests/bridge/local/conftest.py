@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from bridge import frames
-from bridge.local.feishu import APP_ID, APP_SECRET
+from flybridge.bridge.local.feishu.server import APP_ID, APP_SECRET
+from flybridge.bridge.protocol import frames
 
 
 def post(url: str, body: object) -> tuple[int, dict[str, Any]]:

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Link, Status, StatusCode, set_span_in_context
 
-from bridge.local.collector import LocalCollector
+from flybridge.bridge.local.collector import LocalCollector
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from bridge import testing
-from bridge.local import valkey
-from bridge.testing import FeishuOnThread, embedded_redis, feishu_on_thread, local_feishu
+from flybridge.bridge import testing
+from flybridge.bridge.local import valkey
+from flybridge.bridge.testing import FeishuOnThread, embedded_redis, feishu_on_thread, local_feishu
 
 __all__ = ["embedded_redis", "local_feishu"]
 
@@ -27,8 +27,8 @@ import asyncio
 
 import pytest
 
-from bridge.testing import Flybridge
-from handlers import Context, Event, Handler, Reject
+from flybridge.bridge.testing import Flybridge
+from flybridge.handlers import Context, Event, Handler, Reject
 
 MESSAGE = "im.message.receive_v1"
 
@@ -78,7 +78,7 @@ def test_each_test_has_a_redis_and_a_feishu_of_its_own(flybridge: Flybridge) -> 
 
 
 def test_a_users_session_passes(tmp_path: Path) -> None:
-    (tmp_path / "conftest.py").write_text('pytest_plugins = ["bridge.testing"]\n')
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["flybridge.bridge.testing"]\n')
     (tmp_path / "test_theirs.py").write_text(A_USERS_TESTS)
     options = ["-q", "-p", "no:cacheprovider", "-W", "error", "-o", "asyncio_mode=auto"]
     options += ["-o", "asyncio_default_fixture_loop_scope=function"]
@@ -96,7 +96,7 @@ def test_a_users_session_passes(tmp_path: Path) -> None:
 
 def test_the_plugin_is_light() -> None:
     code = (
-        "import sys, bridge.testing\n"
+        "import sys, flybridge.bridge.testing\n"
         "heavy = {'redis', 'celery', 'websockets', 'handlers', 'pydantic', 'uvicorn'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

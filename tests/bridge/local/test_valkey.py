@@ -11,9 +11,9 @@ import psutil
 import pytest
 import redis
 
-from bridge.errors import RedisUnreachable
-from bridge.local import valkey
-from bridge.local.valkey import EmbeddedRedis
+from flybridge.bridge.errors import RedisUnreachable
+from flybridge.bridge.local import valkey
+from flybridge.bridge.local.valkey import EmbeddedRedis
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_without_any_server_the_error_says_what_to_install(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can tie a child to its parent")
 def test_it_dies_with_its_parent() -> None:
     script = (
-        "import sys; from bridge.local.valkey import EmbeddedRedis\n"
+        "import sys; from flybridge.bridge.local.valkey import EmbeddedRedis\n"
         "server = EmbeddedRedis(); server.start()\n"
         "print(server.pid, server.directory, flush=True); sys.stdin.read()"
     )

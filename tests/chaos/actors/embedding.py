@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 
-from bridge import heap, logs, telemetry
-from bridge.builder import Builder
-from bridge.settings import WorkerSettings
-from bridge.signals import stop_on_signals
-from handlers.plugins import load
-from handlers.registry import registry
-from workers.inline import InlineWorker
+from flybridge.bridge.builder import Builder
+from flybridge.bridge.config.settings import WorkerSettings
+from flybridge.bridge.process import gc_freeze
+from flybridge.bridge.process.signals import stop_on_signals
+from flybridge.bridge.telemetry import logs, tracing
+from flybridge.handlers.loading.plugins import load
+from flybridge.handlers.registry import registry
+from flybridge.workers.inline import InlineWorker
 
 HANDLERS = "playing"
 
@@ -37,13 +38,13 @@ def _serve() -> None:
 
 
 async def _work(settings: WorkerSettings) -> None:
-    traces = telemetry.start(telemetry.WORKER)
+    traces = tracing.start(tracing.WORKER)
     worker = InlineWorker(settings, registry)
     stop = asyncio.Event()
     stop_on_signals(stop.set)
     try:
         await worker.start()
-        heap.settle()
+        gc_freeze.settle()
         ended = asyncio.create_task(worker.wait())
         told = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)

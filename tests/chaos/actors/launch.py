@@ -39,16 +39,14 @@ def skew(path: Path) -> None:
 
 def scale() -> None:
     """Shorten what takes tens of seconds."""
-    import workers.routing
+    from flybridge.bridge.feishu import backoff
+    from flybridge.bridge.protocol import liveness
+    from flybridge.workers.routes import routing
 
-    workers.routing.COROUTINE_MARGIN, workers.routing.INTERRUPT_GRACE = MARGIN, GRACE
-    import bridge.liveness
-
-    bridge.liveness.PONG_TIMEOUT = PONG_TIMEOUT
-    import bridge.backoff
-
+    routing.COROUTINE_MARGIN, routing.INTERRUPT_GRACE = MARGIN, GRACE
+    liveness.PONG_TIMEOUT = PONG_TIMEOUT
     defaults = (PATIENCE, RETRY, 2 * RETRY, PATIENCE, 2 * RETRY, RETRY)
-    bridge.backoff.Pace.__init__.__defaults__ = defaults
+    backoff.Pace.__init__.__defaults__ = defaults
 
 
 def stall(number: int, frame: FrameType | None) -> None:
@@ -66,7 +64,7 @@ def main() -> None:
     if program == "embedding":
         importlib.import_module(program).main(*arguments)
         return
-    from bridge.cli import main as flybridge
+    from flybridge.bridge.cli.main import main as flybridge
 
     flybridge()
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from handlers import Batch, BatchContext, Context, Event, Reject, handles
-from handlers.registry import registry
+from flybridge.handlers import Batch, BatchContext, Context, Event, Reject, handles
+from flybridge.handlers.registry import registry
 
 # One write of one line to a file opened for appending: lines of several processes do not mix.
 _DEEDS = os.open(os.environ["DEEDS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from bridge.local.faults import CONNECTION_LIMIT
+from flybridge.bridge.local.feishu.faults import CONNECTION_LIMIT
 from tests.chaos.actors.launch import PATIENCE, PONG_TIMEOUT, STALL
 from tests.chaos.fault import BRIDGES, Fault
 from tests.chaos.play import Play

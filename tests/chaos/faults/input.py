@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import uuid
 
-from bridge import frames
-from bridge.local.feishu import SERVICE_ID
+from flybridge.bridge.local.feishu.server import SERVICE_ID
+from flybridge.bridge.protocol import frames
 from tests.chaos.fault import INPUT, Fault
 from tests.chaos.generator import envelope
 from tests.chaos.play import Play

@@ -1,0 +1,1 @@
+"""The `flybridge` command, one module for each group of subcommands."""

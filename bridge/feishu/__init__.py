@@ -1,0 +1,1 @@
+"""I/O with Feishu: discovery, upgrade, connection, and the delays between attempts."""

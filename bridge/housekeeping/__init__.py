@@ -1,0 +1,1 @@
+"""What a leader looks after in Redis: memory, trimming, and events that wait too long."""

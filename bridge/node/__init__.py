@@ -1,0 +1,1 @@
+"""One bridge, put together: its supervisor, its reconnector, and what it reports of itself."""

@@ -1,0 +1,1 @@
+"""Health, status and metrics of a bridge, over HTTP and in Redis."""

@@ -1,0 +1,1 @@
+"""What belongs to the process: signals, clock, garbage collector, parent, critical tasks."""

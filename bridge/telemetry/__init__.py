@@ -1,0 +1,1 @@
+"""Logs and traces, with secrets taken out of both."""

@@ -1,0 +1,93 @@
+"""Why a module with handlers failed to import, in a sentence: where, the cause, and the cure."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from importlib.util import find_spec
+
+from flybridge.handlers.errors import RegistrationInvalid
+from flybridge.handlers.tracebacks import raised_in, users_line
+
+OURS = "flybridge"
+"""The import package of Flybridge."""
+
+LONGEST = 1024
+"""Characters of a cause."""
+
+_CODE_LINE = re.compile(r"[\w.]+:\d+: ")
+"""With which most sentences of `RegistrationInvalid` begin."""
+
+
+def place(module: str, error: BaseException) -> str:
+    """`file:line` of the user's code that failed; the module's file where no line is known; empty
+    where there is no such module."""
+    return "" if _not_found(module, error) else users_line(error) or _file(module)
+
+
+def reason(module: str, error: BaseException) -> str:
+    """Cause and cure.
+
+    Args:
+        module: that was to be imported.
+        error: that its import raised.
+    """
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return _missing(module, error)
+    if isinstance(error, RegistrationInvalid):
+        return _CODE_LINE.sub("", str(error), count=1)
+    return f"{_cause(error)}; {_cure(error)}"
+
+
+def taken(package: str) -> str:
+    """For a name that is ours."""
+    return f"{package!r} is a name of Flybridge's, whose package is found first; rename yours"
+
+
+def _not_found(module: str, error: BaseException) -> bool:
+    """Whether the module itself, or a package that it is said to be in, is not there."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return False
+    return error.name == module or module.startswith(f"{error.name}.")
+
+
+def _missing(module: str, error: ModuleNotFoundError) -> str:
+    missing = error.name or ""
+    package, _, inside = missing.partition(".")
+    if _not_found(module, error):
+        if package == OURS:
+            return taken(package)
+        return (
+            f"no module {missing!r} on the path; run from the folder that holds it, "
+            "install it, or correct the name"
+        )
+    if inside and package in sys.modules:
+        return f"it needs {missing!r}, and {package!r} has no such module; correct the name"
+    return f"it needs {missing!r}, which is not installed; install it beside Flybridge"
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):  # its text names the file once more
+        return f"{type(error).__name__}: {error.msg}"
+    said = "".join(traceback.format_exception_only(type(error), error))
+    return said.strip()[:LONGEST]
+
+
+def _cure(error: BaseException) -> str:
+    if isinstance(error, KeyError) and raised_in(error, "os"):
+        return "set this environment variable for the workers, or give a default"
+    if isinstance(error, SystemExit):
+        return "a module that is imported must not end the program; raise an exception instead"
+    if isinstance(error, ImportError | AttributeError) and "partially initialized" in str(error):
+        return "two modules import each other; move what both need into a third"
+    return "correct it and try again"
+
+
+def _file(module: str) -> str:
+    """Of a module that failed before it had a line."""
+    try:
+        spec = find_spec(module)
+    except (ImportError, AttributeError, ValueError):  # its package failed, too
+        return ""
+    return (spec and spec.origin) or ""

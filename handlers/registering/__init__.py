@@ -1,0 +1,1 @@
+"""From what a user registers to a checked registration."""

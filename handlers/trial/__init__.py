@@ -1,0 +1,1 @@
+"""Attempts in a test, behind `flybridge.testing.run`."""

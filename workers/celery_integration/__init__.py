@@ -1,0 +1,1 @@
+"""A Celery worker of ours: bootstep, pools, requests, tasks, remote control, broker."""

@@ -1,0 +1,1 @@
+"""Who may run an event: claims, renewals and outcomes in Redis, by Lua scripts."""

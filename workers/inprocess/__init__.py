@@ -1,0 +1,1 @@
+"""A worker without Celery: the running event loop is its pool."""

@@ -1,0 +1,1 @@
+"""Reads the streams, claims and keeps events, settles outcomes."""

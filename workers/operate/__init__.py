@@ -1,0 +1,1 @@
+"""What operators do with streams: dead letters, replay, consumer groups."""

@@ -1,0 +1,1 @@
+"""What a registry of handlers says about events: task, queue, order, business key, coverage."""
