@@ -424,7 +424,7 @@ def test_a_worker_that_is_full_reads_no_more(intake, waiting, reader, monkeypatc
         "flybridge.workers.intake.held.GATHER_DELAY", 5.0
     )  # on a slow machine the two end far apart
     reader.new.append([item(f"ev{number}") for number in range(4)])
-    until(lambda: len(intake.held) == 4)
+    until(lambda: len(waiting.ready) == 4)
     reads = len(reader.called("read"))
     reader.new.append([item("more")])
     intake.settler.end(waiting.ready.popleft(), DONE)
@@ -640,7 +640,7 @@ def test_who_waits_for_a_limit_is_renewed_and_given_back_at_the_end(intake, wait
 
 def test_what_another_worker_took_is_not_ours(intake, waiting, reader, guard):
     reader.new.append([item("ours"), item("lost")])
-    until(lambda: len(intake.held) == 2)
+    until(lambda: len(waiting.ready) == 2)
     ours, lost = waiting.ready
     assert intake.held.ours(lost)
     guard.taken = {"token-lost"}
@@ -652,7 +652,7 @@ def test_what_another_worker_took_is_not_ours(intake, waiting, reader, guard):
 
 def test_a_claim_is_ours_only_as_long_as_redis_confirmed_it_in_time(intake, waiting, reader, guard):
     reader.new.append([item("ev1")])
-    until(lambda: len(intake.held) == 1)
+    until(lambda: len(waiting.ready) == 1)
     (held,) = waiting.ready
     guard.away = True
     until(lambda: not intake.held.ours(held))
@@ -662,7 +662,7 @@ def test_a_claim_is_ours_only_as_long_as_redis_confirmed_it_in_time(intake, wait
 
 def test_claims_that_were_lost_are_told_of_in_one_line(intake, waiting, reader, guard):
     reader.new.append([item(f"ev{number}") for number in range(3)])
-    until(lambda: len(intake.held) == 3)
+    until(lambda: len(waiting.ready) == 3)
     guard.taken = {f"token-ev{number}" for number in range(3)}
     with structlog.testing.capture_logs() as lines:
         intake.settler.give_back(waiting.drain())
@@ -777,7 +777,7 @@ def test_who_stops_gives_back_what_has_not_begun_before_anything_else(
     intake, waiting, reader, guard
 ):
     reader.new.append([item("begun"), item("waiting")])
-    until(lambda: len(intake.held) == 2)
+    until(lambda: len(waiting.ready) == 2)
     begun = waiting.ready.popleft()
     intake.stop()
     until(lambda: "waiting" in guard.settled())
