@@ -46,14 +46,14 @@ EnteredT = TypeVar("EnteredT")
 
 @pytest.fixture
 def local_feishu() -> Iterator[FeishuOnThread]:
-    """A local Feishu that knows one app, on a thread of its own; pushes again after 0.15 s."""
+    """A local Feishu that knows one app, on its own thread; it pushes again after 0.15 s."""
     with feishu_on_thread(clock_scale=100.0) as feishu:
         yield feishu
 
 
 @pytest.fixture
 def embedded_redis() -> Iterator[EmbeddedRedis]:
-    """A server in memory, with a `url`; the test is skipped where there is no binary of one."""
+    """An in-memory server with a `url`; without a server binary the test is skipped."""
     from flybridge.bridge.errors import RedisUnreachable
     from flybridge.bridge.local.valkey import EmbeddedRedis, find_binary
 
@@ -74,8 +74,7 @@ def flybridge(local_feishu: FeishuOnThread, embedded_redis: EmbeddedRedis) -> It
 
 @contextmanager
 def feishu_on_thread(**options: Any) -> Iterator[FeishuOnThread]:
-    """What `local_feishu` is, with the options of
-    `flybridge.bridge.local.feishu.server.LocalFeishu`."""
+    """`local_feishu` with the options of `LocalFeishu`."""
     from flybridge.bridge.local.feishu.server import LocalFeishu
 
     with _on_thread(lambda: LocalFeishu(**options)) as (feishu, loop):
@@ -84,7 +83,7 @@ def feishu_on_thread(**options: Any) -> Iterator[FeishuOnThread]:
 
 @dataclass(frozen=True, slots=True)
 class FeishuOnThread:
-    """A running local Feishu, for tests that are `def` or `async def`."""
+    """A running local Feishu, for `def` and `async def` tests."""
 
     feishu: LocalFeishu
     """For faults and counters; it lives on another thread."""
@@ -92,7 +91,7 @@ class FeishuOnThread:
 
     @property
     def url(self) -> str:
-        """What FLYBRIDGE_DOMAIN is to be."""
+        """The value for FLYBRIDGE_DOMAIN."""
         return self.feishu.url
 
     @property
@@ -141,7 +140,7 @@ class Pushed:
         return self.push.event_id
 
     def acked(self, timeout: float = PATIENCE) -> Attempt:
-        """Wait for the ack of code 200; the push that got it.
+        """Wait for an ack of code 200; returns the attempt that got it.
 
         Raises:
             TimeoutError: there was none within so many seconds.
@@ -163,7 +162,7 @@ class Flybridge:
     """A bridge and a worker in this process, between `local_feishu` and `embedded_redis`.
 
     Attributes:
-        builder: for what `add_handler` does not offer; until the first push.
+        builder: for configuration before the first push.
         redis: a client of the Redis between them.
     """
 
@@ -203,7 +202,7 @@ class Flybridge:
 
     @property
     def service(self) -> Service:
-        """What the builder has built; it is started at first use, and stops with the test."""
+        """The built service. It is started at first use, and stops with the test."""
         if self._service is None:
             service = self.builder.build()
             self._until_end.enter_context(_on_thread(lambda: service))
@@ -242,7 +241,7 @@ class Sent:
         return self.pushed.event_id
 
     def settled(self, timeout: float = PATIENCE) -> Literal["done", "dead"]:
-        """Wait until all its handlers have ended for good: `done`, or `dead` for a dead letter.
+        """Wait until all handlers have ended for good: `done`, or `dead` for a dead letter.
 
         Raises:
             TimeoutError: they had not within so many seconds.
@@ -263,7 +262,7 @@ class Sent:
 def _on_thread(
     make: Callable[[], AbstractAsyncContextManager[EnteredT]],
 ) -> Iterator[tuple[EnteredT, asyncio.AbstractEventLoop]]:
-    """Enter an async context on a loop and thread of its own, and leave it there at the end."""
+    """Enter an async context on a loop and thread of its own; leave it there at the end."""
     entered: Future[tuple[EnteredT, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
     ended: Future[None] = Future()
 

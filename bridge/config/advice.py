@@ -16,7 +16,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Unwise:
-    """One of them."""
+    """A setting to warn of."""
 
     name: str
     """As it was written."""
@@ -37,7 +37,7 @@ def unwise(given: Mapping[str, Given]) -> tuple[Unwise, ...]:
 
 
 def warn(found: Iterable[Unwise]) -> None:
-    """Log them; to be called once, at the start."""
+    """Log them; call it once, at the start."""
     for each in found:
         log.warning(
             "setting.unwise", name=each.name, given=each.given, used=each.used, reason=each.reason

@@ -26,14 +26,14 @@ _drained: dict[tuple[str, int, int], bytes] = {}
 
 
 class FileUnreadable(ValueError):
-    """A file whose text cannot be had. The message is the predicate of a sentence about it."""
+    """A file has no usable text. The message is the predicate of a sentence about the file."""
 
 
 def read_text(path: Path) -> str:
     """The text of a file, a pipe or `/dev/null`, without a byte order mark.
 
     Raises:
-        FileUnreadable: there is none, it is too large, or no text in UTF-8.
+        FileUnreadable: there is no file, it is too large, or no text in UTF-8.
     """
     try:
         content = _content(path)
@@ -45,7 +45,7 @@ def read_text(path: Path) -> str:
 
 
 def _content(path: Path) -> bytes:
-    """Up to a byte more than `LARGEST`."""
+    """At most one byte more than `LARGEST`."""
     # Without O_NONBLOCK a named pipe that nobody writes to would be waited for without end.
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

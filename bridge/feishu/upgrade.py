@@ -24,11 +24,11 @@ _library_log.setLevel(logging.WARNING)
 async def open_websocket(
     url: str, *, open_timeout: float = OPEN_TIMEOUT, close_timeout: float, write_limit: int
 ) -> ClientConnection:
-    """A WebSocket that sends no pings of its own, through the environment's proxy if there is one.
+    """A WebSocket that sends no pings by itself, through the environment's proxy if there is one.
 
     Args:
         open_timeout: seconds for everything up to the upgrade.
-        close_timeout: seconds that a goodbye may take.
+        close_timeout: seconds that closing may take.
         write_limit: unsent bytes above which `drain` waits.
 
     Raises:

@@ -49,9 +49,9 @@ class Trimmer:
     A group that has subscribed to a type holds its stream even before it has joined it.
 
     Args:
-        redis: a client; the script may be repeated.
-        retention: seconds for which an entry stays although every group has acknowledged it.
-            Replay streams have none: they are one group's own.
+        redis: a client that may repeat commands.
+        retention: seconds that an entry stays although every group has acknowledged it. Replay
+            streams have no retention.
     """
 
     def __init__(self, redis: Redis, keys: Keys, retention: float) -> None:
@@ -71,19 +71,21 @@ class Trimmer:
 
     @property
     def trouble(self) -> str:
-        """What Redis refused in the last round, and what to do; empty when that went well."""
+        """What Redis refused in the last round, and what to do; empty when nothing was."""
         return "; ".join(f"{trouble}; {cure}" for trouble, cure in [*self._told.items()][:1])
 
     def relieve(self) -> None:
-        """Redis is short of memory: have `run` trim soon, this once without a retention.
+        """Redis is short of memory: let `run` trim soon, once without a retention.
 
-        Entries that are kept though done must not keep new ones out.
+        Acknowledged entries must not keep new ones out.
         """
         self._short_of_memory.set()
 
     async def run(self) -> None:
-        """Trim every `period` seconds, until cancelled. What Redis refuses waits for the next
-        round."""
+        """Trim every `period` seconds, until cancelled.
+
+        What Redis refuses waits for the next round.
+        """
         try:
             while True:
                 short = self._short_of_memory.is_set()
@@ -99,11 +101,11 @@ class Trimmer:
             self._told.clear()
 
     async def trim(self, retention: float) -> None:
-        """One round over all streams; one that Redis refuses to trim stops no other.
+        """Trim all streams once. A stream that Redis refuses to trim stops no other.
 
         Raises:
-            redis.ResponseError: some streams were refused; this is the first refusal.
-            redis.RedisError: the rest of the round was left out; begin another.
+            redis.ResponseError: the first refusal; other streams were trimmed. redis.RedisError:
+            the rest of the round was left out; begin another.
         """
         refused: list[ResponseError] = []
         found: dict[str, Sequence[Group]] = {}
@@ -145,7 +147,7 @@ class Trimmer:
         self._told, self._met = self._met, {}
 
     def _meet(self, error: Exception, script: str = _TRIM.text + _BEHIND.text) -> None:
-        """Note what is to be told once a kind: of a right that is missing, not for each stream."""
+        """Note an error, once per kind: a missing right is told once, not for each stream."""
         said = str(error) or repr(error)
         if is_denied(error):
             self._met[said.partition(": flybridge:")[0]] = cure(error, script)
@@ -164,7 +166,7 @@ class Trimmer:
     async def _trim(
         self, stream: str, retention: float, readers: Sequence[str]
     ) -> tuple[list[Group], int]:
-        """Trim one stream, step by step; its groups, and Redis' time in Unix ms."""
+        """Trim one stream step by step; returns its groups, and Redis' time in Unix ms."""
         before, more = self.trimmed, True
         keys = (stream, self._keys.retries(""), self._keys.ages)
         told = (round(retention * 1000), STEP, *readers)
@@ -181,8 +183,9 @@ class Trimmer:
         return groups, now
 
     async def _trim_behind(self, stream: str, aged: bytes, readers: Sequence[str]) -> None:
-        """Remove finished entries behind held ones that are older than this id, from where the
-        last look has ended."""
+        """Remove finished entries behind held ones that are older than this id, from where the last
+        look ended.
+        """
         start, fruitless = self._looked.pop(stream, b"-"), 0
         while start and fruitless < FRUITLESS:
             told = (aged, start, *readers)

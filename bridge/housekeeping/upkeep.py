@@ -19,8 +19,8 @@ class Upkeep:
     """Watches the memory and trims the streams, while this bridge leads.
 
     Args:
-        retention: seconds for which streams keep what every group has acknowledged.
-        memory_threshold: share of Redis' memory limit from which on nothing more is taken in.
+        retention: seconds that streams keep what every group has acknowledged.
+        memory_threshold: share of Redis' memory limit from which on no more events are taken in.
         listener: told when Redis has become full.
     """
 

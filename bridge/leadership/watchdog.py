@@ -25,7 +25,7 @@ log = get_logger(__name__)
 
 
 class Stall:
-    """How long the loop has been stuck, as a thread sees it that looks every `interval` seconds."""
+    """How long the loop has been stuck, as seen by a thread that looks every `interval` seconds."""
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
@@ -35,7 +35,7 @@ class Stall:
     def observe(self, ticks: int, elapsed: float) -> float:
         """Seconds stuck, given the loop's count of ticks and the time since the last look.
 
-        A look that came late counts as two intervals: the thread was paused as well.
+        A late look counts as two intervals, since the thread was paused as well.
         """
         moved, self._ticks = ticks != self._ticks, ticks
         self._stuck = 0.0 if moved else self._stuck + min(elapsed, 2 * self._interval)
@@ -46,7 +46,7 @@ class Watchdog:
     """Watches the running loop from `start` to `stop`.
 
     Args:
-        limit: seconds the loop may be stuck; the lease's duration.
+        limit: seconds that the loop may be stuck; the lease's duration.
         guarded: whether a stuck loop does harm now, i.e. whether this process leads.
     """
 
@@ -70,12 +70,12 @@ class Watchdog:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begin; to be called on the loop."""
+        """Begin; call it on the loop."""
         self._schedule(asyncio.get_running_loop())
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """End; to be called on the loop."""
+        """End; call it on the loop."""
         self._stopped.set()
         if self._timer is not None:
             self._timer.cancel()

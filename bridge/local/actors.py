@@ -20,11 +20,10 @@ STOP_TIMEOUT = 10.0
 
 @dataclass(slots=True)
 class Actor:
-    """One process.
+    """One child process.
 
     Attributes:
-        name: for people.
-        log: where its JSON lines go; None when it writes to the terminal.
+        log: the file of its JSON lines; None when it writes to the terminal.
     """
 
     name: str
@@ -61,9 +60,7 @@ def start(
     """Start `flybridge <arguments>`; it dies with this process. Call it from the main thread.
 
     Args:
-        name: for people.
-        arguments: after `flybridge`.
-        environment: on top of ours, less our own FLYBRIDGE_* and OTEL_* variables.
+        environment: added to ours, without our own FLYBRIDGE_* and OTEL_* variables.
         log: a file for its output; None: the terminal.
     """
     output: TextIO | None = log.open("a") if log else None
@@ -87,7 +84,7 @@ def start(
 
 
 def stop(actors: Sequence[Actor]) -> None:
-    """End them all at once by SIGTERM, and by SIGKILL those for whom that takes too long."""
+    """End them all by SIGTERM, and by SIGKILL those that take too long."""
     for actor in actors:
         if actor.alive:
             actor.process.send_signal(signal.SIGTERM)
@@ -99,7 +96,7 @@ def stop(actors: Sequence[Actor]) -> None:
 
 
 def hurry(actors: Sequence[Actor]) -> None:
-    """Have them end within 2 s: SIGTERM once more to those that still run."""
+    """Let them end within 2 s, by another SIGTERM."""
     for actor in actors:
         if actor.alive:
             actor.process.send_signal(signal.SIGTERM)

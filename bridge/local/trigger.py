@@ -19,7 +19,7 @@ Say = Callable[[str], object]
 
 
 class NotAcked(BridgeError):
-    """An event was pushed, and no bridge took it."""
+    """An event was pushed, and no bridge acked it."""
 
 
 def push(

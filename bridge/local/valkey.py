@@ -120,7 +120,7 @@ class EmbeddedRedis:
                 raise RedisUnreachable(f"{self.binary} did not start; its log: {self._log_tail()}")
 
     def stop(self) -> None:
-        """End the server in good order: the append-only file is complete."""
+        """End the server in good order, with a complete append-only file."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:

@@ -32,7 +32,7 @@ log = get_logger(__name__)
 
 
 def check_kind(kind: object) -> None:
-    """Refuse what never happens.
+    """Refuse a kind that does not exist.
 
     Raises:
         TypeError: it is none of `lifecycle.KINDS`.
@@ -45,7 +45,7 @@ def check_kind(kind: object) -> None:
 
 
 class Subscribers:
-    """Who wants to know what; outlives connections, leaderships, starts and stops."""
+    """The subscriptions by kind; they outlive connections, leaderships, starts and stops."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -54,7 +54,7 @@ class Subscribers:
     def subscribe(
         self, kind: type[_Kind], callback: Callable[[_Kind], object]
     ) -> Callable[[], None]:
-        """Have `callback` called with everything of this kind; returns what ends that.
+        """Call `callback` with everything of this kind; returns a function that ends that.
 
         Raises:
             TypeError: `kind` is none of `lifecycle.KINDS`, or `callback` cannot be called.
@@ -67,11 +67,11 @@ class Subscribers:
         return partial(self._unsubscribe, kind, subscription)
 
     def wants(self, kind: type[Happening]) -> bool:
-        """Whether anybody is told of this kind: nothing need be made for nobody."""
+        """Whether anybody subscribes to this kind; otherwise nothing need be made."""
         return kind in self._by_kind
 
     def tell(self, happening: Happening) -> None:
-        """Tell everybody who wants to know; never raises, never waits."""
+        """Tell all subscribers of this kind; never raises, never waits."""
         for subscription in self._by_kind.get(type(happening), ()):
             subscription.take(happening)
 
@@ -80,7 +80,7 @@ class Subscribers:
         self.tell(Errored(error, now_ms()))
 
     async def settle(self, timeout: float) -> None:
-        """Give what still runs `timeout` seconds, then cancel it; the calling task is spared."""
+        """Give running callbacks `timeout` seconds, then cancel them, but not the calling task."""
         running = self._running()
         if running:
             await asyncio.wait(running, timeout=timeout)
@@ -103,7 +103,7 @@ class Subscribers:
 
 
 class Subscription:
-    """One callback for one kind, and how it fares."""
+    """One callback for one kind, with its failures."""
 
     def __init__(self, kind: str, callback: Callback, clock: Callable[[], float]) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -118,7 +118,7 @@ class Subscription:
         self._whose = {"subscriber": name, "kind": kind}
 
     def take(self, happening: Happening) -> None:
-        """Call the callback; what it gives to wait for waits its turn."""
+        """Call the callback. If it returns an awaitable, that waits its turn."""
         began = self._clock()
         try:
             result = self._callback(happening)
@@ -164,7 +164,7 @@ class Subscription:
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:
-        """The first, tenth, hundredth … failure of a kind: a line each would bury the rest."""
+        """Log the 1st, 10th, 100th … failure of a kind, so that the log is not flooded."""
         kind = type(error).__name__
         self._failures[kind] += 1
         if _is_milestone(self._failures[kind]):

@@ -55,16 +55,12 @@ class Supervisor:
     """One bridge of one app, from start to stop.
 
     Args:
-        identity: see `lease.new_identity`.
-        discovery: see `Credentials`.
-        connect: see `Link`.
-        on_asked: called after each of a standby's questions for the lease.
-        durability: what an ack waits for; see `durability.fit`.
+        identity: unique; see `new_identity`.
+        on_asked: called after each lease call in standby.
+        durability: what an ack waits for; see `fit`.
         dead_letters: how many of its own the bridge keeps.
-        retention: seconds for which streams keep what every group has acknowledged.
-        memory_threshold: share of Redis' memory limit from which on nothing more is taken in.
-        heartbeat: decides on pings, over all connections.
-        lifecycle: who is told of what happens.
+        retention: seconds that streams keep what every group has acknowledged.
+        memory_threshold: share of Redis' memory limit from which on no more events are taken in.
         traced: whether spans are made.
     """
 
@@ -129,7 +125,7 @@ class Supervisor:
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Where the leader's connection goes to; None: there is none."""
+        """The endpoint of the leader's connection; None: there is none."""
         return self._link.endpoint
 
     @property
@@ -150,7 +146,7 @@ class Supervisor:
 
     @property
     def trouble(self) -> str:
-        """Why there is no connection, in words."""
+        """Why there is no connection."""
         if self.state is State.LEADING:
             return self._link.trouble or "it is about to connect"
         if self._credentials.trouble:
@@ -159,7 +155,7 @@ class Supervisor:
         return f"it is {self.state}, and {holder} leads; only the leader is connected"
 
     async def run(self) -> None:
-        """Stand by, lead, stand by … until `stop`; then drain, close and release, in less than 2 s.
+        """Stand by and lead in turn until `stop`; then drain, close and release, in less than 2 s.
 
         Raises:
             FeishuRefused: wrong configuration, and Feishu had never let this bridge in.
@@ -186,7 +182,7 @@ class Supervisor:
                 task.result()
 
     def stop(self) -> None:
-        """Have `run` end; for a signal handler of the loop."""
+        """Let `run` end; for a signal handler of the loop."""
         self._stopping.set()
 
     async def reconnect(self) -> None:
@@ -200,7 +196,7 @@ class Supervisor:
         await self._link.reconnect(DRAIN)
 
     def status(self) -> Status:
-        """This bridge now."""
+        """The status of this bridge."""
         return self._report.status(self.state, self._since)
 
     async def _work(self) -> None:
@@ -217,7 +213,7 @@ class Supervisor:
 
     @asynccontextmanager
     async def _leading(self) -> AsyncIterator[int]:
-        """`LeaseElector.lead`, and everybody is told."""
+        """Hold the lease, and tell subscribers."""
         try:
             async with self.elector.lead() as term:
                 self.tally.leaderships += 1
@@ -234,7 +230,7 @@ class Supervisor:
             self._lifecycle.tell(SteppedDown(term, reason))
 
     def _sit_out(self) -> None:
-        """Leave the lease to another bridge for once; it was released just now."""
+        """Leave the lease to another bridge for a while; it was released just now."""
         if self._credentials.are_refused:
             log.warning("lease.given_up", reason="refused by Feishu")
             return
@@ -257,9 +253,9 @@ class Supervisor:
         self._stepped_down(lost.reason)
 
     async def _end(self, work: asyncio.Task[None], *others: asyncio.Task[object]) -> None:
-        """End what `run` started, the socket first.
+        """End the tasks of `run`, the socket first.
 
-        Lease and board are given up side by side: a Redis that hangs is waited for once.
+        Lease and board are given up side by side, so that a hung Redis is waited for once.
         """
         for task in (work, *others):
             task.cancel()

@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 
 class State(StrEnum):
-    """Where a bridge is in its life."""
+    """The states of a bridge."""
 
     STANDBY = "standby"
     LEADING = "leading"
@@ -127,8 +127,7 @@ class Status:
 
 
 class Board:
-    """Writes this bridge's status into the hash `bridges`, field identity. Best effort: it never
-    raises."""
+    """Writes this bridge's status into the hash `bridges`, under its identity. It never raises."""
 
     def __init__(self, redis: Redis, keys: Keys, *, period: float = PERIOD) -> None:
         self._redis = redis
@@ -138,7 +137,7 @@ class Board:
         self._changed = asyncio.Event()
 
     def change(self) -> None:
-        """Have the status written soon."""
+        """Write the status soon."""
         self._changed.set()
 
     async def run(self, status: Callable[[], Status]) -> None:

@@ -67,10 +67,10 @@ class Guest:
 
 
 class Acceptor:
-    """Takes the connections of a listening socket, one by one.
+    """Accepts the connections of a listening socket one by one, and bounds them.
 
     Args:
-        listener: not blocking; who made it closes it.
+        listener: non-blocking; its maker closes it.
         protocol: makes the protocol of one connection.
     """
 
@@ -92,7 +92,7 @@ class Acceptor:
         self._told: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Accept until cancelled; connections that are open then are left alone."""
+        """Accept until cancelled. Open connections are left alone then."""
         seeing_off = asyncio.create_task(self._see_off(), name="web-lifetimes")
         try:
             while True:
@@ -140,7 +140,7 @@ class Acceptor:
 
 
 class PortTaken(BridgeError):
-    """The address to serve on is in use, or not ours."""
+    """The address to listen on is in use, or not ours."""
 
 
 async def listen(
@@ -170,13 +170,13 @@ def netloc(host: str, port: int) -> str:
 
 
 def bare(host: str) -> str:
-    """An address to bind, perhaps written as in a URL."""
+    """An address to bind, without the brackets of a URL."""
     return host.removeprefix("[").removesuffix("]")
 
 
 @asynccontextmanager
 async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
-    """Serve `app` until the block ends; gives the port, of the system's choice for 0.
+    """Serve `app` until the block ends; yields the port, which the system chooses for 0.
 
     Raises:
         OSError: the address is taken, or not ours.
@@ -194,7 +194,7 @@ async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def serving_strangers(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
-    """As `serving`, with bounds: see `Acceptor`; each connection is good for one small request.
+    """`serving` with bounded connections (see `Acceptor`), each good for one small request.
 
     It leaves uvicorn's loggers alone: a program that embeds a bridge may be served by uvicorn.
 
@@ -236,7 +236,7 @@ def _listening(host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals belong to the process: a server that took SIGTERM would swallow the drain."""
+        """Leave signals to the process: a server that took SIGTERM would swallow the drain."""
         yield
 
 

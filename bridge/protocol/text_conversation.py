@@ -16,11 +16,11 @@ from flybridge.bridge.protocol import text_codec
 
 @dataclass(frozen=True, slots=True)
 class TextDialect:
-    """That text is spoken at all, and what we say to be let in.
+    """Settings of the text dialect.
 
     Args:
-        token: sent as `app_access_token` once after connecting; empty: no `auth` is ever sent.
-        app_id, event_url: go with the token, unless empty.
+        token: sent as `app_access_token` once after connecting; empty: no `auth` is sent.
+        app_id, event_url: sent with the token, unless empty.
         wall: Unix seconds, for timestamps.
     """
 
@@ -31,10 +31,10 @@ class TextDialect:
 
 
 class TextConversation:
-    """One connection's state; what we say on our own account waits for `take_answers`.
+    """The state of one connection; what is to be sent waits for `take_answers`.
 
-    At first it asks to be let in, if there is a token, and pings. The ping of Feishu goes out
-    beside it: until the server has spoken, nobody knows which of the two it understands.
+    It begins with `auth`, if there is a token, and a ping. Feishu's own ping goes out as well:
+    until the server has spoken, it is not known which of the two it understands.
     """
 
     def __init__(self, dialect: TextDialect) -> None:
@@ -56,10 +56,10 @@ class TextConversation:
         return text_codec.decode(text)
 
     def answer(self, message: text_codec.Message) -> None:
-        """Do what a message asks for: a ping wants a pong, and a refusal the end.
+        """Answer a ping with a pong; raise when the server refuses our token.
 
         Raises:
-            FeishuRefused: the server does not let us in.
+            FeishuRefused: the server refuses our token.
         """
         if isinstance(message, text_codec.Ping):
             self._say(text_codec.Pong())
@@ -67,7 +67,7 @@ class TextConversation:
             raise self._refusal(message)
 
     def ping(self, interval: float) -> str:
-        """A ping, beside which a heartbeat tells the interval in seconds."""
+        """A ping; a heartbeat that tells the interval in seconds goes with it."""
         self._say(text_codec.Heartbeat(round(interval)))
         return self._written(text_codec.Ping())
 

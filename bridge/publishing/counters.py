@@ -27,7 +27,7 @@ class AckTimes:
 
 @dataclass(slots=True)
 class Tally:
-    """Outlives connections and leaderships."""
+    """The counts of a bridge, over all connections and leaderships."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     """`published`, `duplicate`, `buried`; and refusals, see `published.PublishRefused`."""

@@ -17,8 +17,9 @@ from flybridge.bridge.telemetry.tracing import format_context
 
 @dataclass(frozen=True, slots=True)
 class EventSpans:
-    """`receive feishu`, the root, and its child `publish <stream>`, whose context goes into the
-    entry."""
+    """The root `receive feishu`, and its child `publish <stream>`, whose context goes into the
+    entry.
+    """
 
     receive: Span
     publish: Span
@@ -30,8 +31,7 @@ class EventSpans:
     def end(
         self, code: int, *, entry_id: str = "", duplicate: bool = False, error: str = ""
     ) -> None:
-        """End both: with the ack's code (0: no ack), and the entry's id or the reason why there is
-        none."""
+        """End both, with the ack's code (0: no ack), and the entry's id or the error."""
         if error:
             self.publish.set_attribute(semconv.ERROR_TYPE, error)
             self.publish.set_status(Status(StatusCode.ERROR))
@@ -45,7 +45,7 @@ class EventSpans:
 
 
 def begin(delivery: Delivery, header: Header, stream: str, term: int, waited: float) -> EventSpans:
-    """Start both spans; the root `waited` seconds ago, when the frame came in."""
+    """Start both spans. The root begins `waited` seconds ago, when the frame came in."""
     tracer = trace.get_tracer(semconv.SCOPE_BRIDGE, schema_url=semconv.SCHEMA_URL)
     receive = tracer.start_span(
         semconv.SPAN_RECEIVE,

@@ -35,47 +35,53 @@ class Keys:
 
     @property
     def events(self) -> str:
-        """What the names of all event streams begin with; that of a type follows."""
+        """The prefix of all event streams; the type follows."""
         return f"{self.prefix}:events:"
 
     def stream(self, event_type: str) -> str:
-        """The stream of an event type; that of `OTHER` unless it is of `[A-Za-z0-9_.]` only."""
+        """The stream of an event type, if it has only `[A-Za-z0-9_.]`; else that of `OTHER`."""
         name = event_type if _TYPE.fullmatch(event_type) else OTHER
         return self.events + name
 
     @property
     def types(self) -> str:
-        """Set of the names that follow `events:`."""
+        """Set of the type names that have a stream."""
         return f"{self.prefix}:types"
 
     @property
     def subscriptions(self) -> str:
-        """Set of what workers read, see `subscriber`: nothing is trimmed before they have it."""
+        """Set of what workers read, see `subscriber`. Nothing is trimmed before they have it."""
         return f"{self.prefix}:subscriptions"
 
     def starts(self, group: str) -> str:
         """Hash: event stream -> entry id after which the group began to read it, where that was not
-        with its first entry; see `workers/lua/begin.lua`."""
+        the first entry; see `begin.lua`.
+        """
         return f"{self.prefix}:starts:{group}"
 
     @property
     def ages(self) -> str:
-        """Hash of the streams whose ids do not tell how old an entry is; see `lua/trim.lua`."""
+        """Hash of the streams whose ids do not tell how old an entry is; see `trim.lua`."""
         return f"{self.prefix}:ages"
 
     def workers(self, group: str) -> str:
-        """Zset of the group's workers: what one says of itself, a JSON object with `name`, `group`,
-        `host`, `pid`, `started_at` (Unix ms) and `queues`, by Redis' Unix ms of its last sign."""
+        """Zset of the group's workers, by Redis' Unix ms of their last sign of life.
+
+        A member is a JSON object with `name`, `group`, `host`, `pid`, `started_at` (Unix ms) and
+        `queues`.
+        """
         return f"{self.prefix}:workers:{group}"
 
     def handled(self, group: str) -> str:
-        """Zset of what the group's workers handle, JSON by Redis' Unix ms of the last sign of one
-        that handles just that; see `flybridge.workers.routes.coverage`."""
+        """Zset of what the group's workers handle, as JSON, by Redis' Unix ms of the last sign of
+        life of a worker that handles just that.
+        """
         return f"{self.prefix}:handled:{group}"
 
     def marks(self, group: str) -> str:
-        """Zset: seconds for which a worker of the group keeps marks of what it has done, by the
-        Redis' Unix ms at which such a worker was last there."""
+        """Zset: seconds for which a worker of the group keeps marks of what it has done, by Redis'
+        Unix ms at which such a worker was last there.
+        """
         return f"{self.prefix}:marks:{group}"
 
     @property
@@ -90,18 +96,18 @@ class Keys:
         return f"{self.prefix}:published:{key_part(event_id)}"
 
     def buried(self, letter: str) -> str:
-        """The marker of a dead letter of the bridge, by what tells it from others."""
+        """The marker of a dead letter of the bridge, by its digest."""
         return f"{self.prefix}:buried:{letter}"
 
     def states(self, group: str) -> str:
-        """What the names of all `state` keys begin with; `key_part` of an event id follows."""
+        """The prefix of all `state` keys; `key_part` of an event id follows."""
         return f"{self.prefix}:state:{group}:"
 
     def state(self, group: str, event_id: str) -> str:
         return self.states(group) + key_part(event_id)
 
     def locks(self, group: str) -> str:
-        """What all lock names begin with; `key_part` of an event id follows."""
+        """The prefix of all lock names; `key_part` of an event id follows."""
         return f"{self.prefix}:{group}:"
 
     def lock_name(self, group: str, event_id: str) -> str:
@@ -109,11 +115,11 @@ class Keys:
         return self.locks(group) + key_part(event_id)
 
     def retries(self, group: str) -> str:
-        """What the names of the retries of a group begin with; see `retries_of`."""
+        """The prefix of the retries of a group; see `retries_of`."""
         return f"{self.prefix}:retries:{group}"
 
     def retries_of(self, group: str, stream: str) -> str:
-        """Zset of the entries of one stream that wait for a retry, by the Unix ms it is due at."""
+        """Zset of the entries of one stream that wait for a retry, by the Unix ms of it."""
         return f"{self.retries(group)}:{stream}"
 
     def dead(self, group: str) -> str:
@@ -128,16 +134,17 @@ class Keys:
         return f"{self.prefix}:replay:{group}:{self.stream(event_type).rpartition(':')[2]}"
 
     def stalls(self, group: str) -> str:
-        """Hash of the lines and business keys that somebody waits for; see `lua/watch.lua`."""
+        """Hash of the ordering and business keys that events wait for; see `watch.lua`."""
         return f"{self.prefix}:stalls:{group}"
 
     def clock(self, group: str) -> str:
-        """Hash of what the group's workers saw of Redis' clock; see `workers/lua/clock.lua`."""
+        """Hash of what the group's workers saw of Redis' clock; see `clock.lua`."""
         return f"{self.prefix}:clock:{group}"
 
     def joined(self, group: str) -> str:
-        """Hash of the event streams that the group has been in: up to which id it had been given
-        their entries when it was forgotten, else empty; see `workers/lua/group.lua`."""
+        """Hash of the event streams that the group has joined: the last entry id it had been given
+        when it was forgotten, else empty; see `group.lua`.
+        """
         return f"{self.prefix}:joined:{group}"
 
     def replays(self, group: str) -> str:
@@ -145,16 +152,16 @@ class Keys:
         return f"{self.prefix}:replays:{group}"
 
     def order(self, group: str) -> str:
-        """What the names of the lines begin with: `:<event type>:<key>` follows."""
+        """The prefix of the ordering keys: `:<event type>:<key>` follows."""
         return f"{self.prefix}:order:{group}"
 
     def business(self, group: str, digest: str) -> str:
-        """Holds the state key of the event that has a business key; digest of handler and key."""
+        """The state key of the event that holds a business key, by a digest of handler and key."""
         return f"{self.prefix}:business:{group}:{digest}"
 
     @property
     def audit(self) -> str:
-        """Stream of what operators did: replays and purges."""
+        """Stream of replays and purges by operators."""
         return f"{self.prefix}:audit"
 
 
@@ -168,7 +175,7 @@ def subscriber(subscription: str, event_type: str, queue: str) -> str:
     Args:
         subscription: `group|*`, `group|queue:<queue>` or `group|type:<event type>`.
         event_type: the name of a stream.
-        queue: where the type goes unless a handler says otherwise.
+        queue: the default queue of the type.
     """
     group, _, covered = subscription.rpartition("|")
     return group if covered in {EVERYTHING, f"queue:{queue}", f"type:{event_type}"} else ""
@@ -179,7 +186,7 @@ BRIDGE_GROUP = "bridge"
 
 
 def key_part(event_id: str) -> str:
-    """The event id as it stands in key names: itself if short and printable, else a digest."""
+    """The event id as part of a key: itself if short and printable, else a digest."""
     if _EVENT_ID.fullmatch(event_id):
         return event_id
     return "sha256-" + hashlib.sha256(event_id.encode("utf-8", "surrogatepass")).hexdigest()
@@ -188,7 +195,7 @@ def key_part(event_id: str) -> str:
 # A Struct, for thousands are made a second: a dataclass takes three times as long, and this one
 # is nothing that the garbage collector has to visit.
 class Entry(Struct, frozen=True, gc=False):
-    """One event as it lies in a stream."""
+    """One event as an entry of a stream."""
 
     event_id: str
     event_type: str
@@ -237,7 +244,7 @@ class Entry(Struct, frozen=True, gc=False):
 
     @classmethod
     def from_fields(cls, fields: Mapping[bytes, bytes]) -> Entry:
-        """Read what `fields` wrote; unknown fields are ignored, missing ones empty.
+        """Read what `fields` wrote. Unknown fields are ignored, missing ones empty.
 
         Raises:
             ValueError: `event_id` or `envelope` is missing, or a number is not one.
@@ -264,10 +271,10 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 def _number(text: bytes | None) -> int:
-    """A field's whole number, 0 if it is missing.
+    """A whole number; 0 if the field is missing.
 
     Raises:
-        ValueError: it is none, or no other program could hold it.
+        ValueError: it is none, or has more than 64 bits.
     """
     number = int(text or 0)
     if not -(2**63) <= number < 2**63:

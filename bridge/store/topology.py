@@ -43,7 +43,7 @@ _SENTINEL = "sentinel_"
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """A URL taken apart."""
+    """A parsed Redis URL."""
 
     kind: Kind
     tls: bool
@@ -63,26 +63,26 @@ class Topology:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What redis-py's connections take: place, database, login and the URL's options.
+        """The arguments of redis-py's connections: place, database, login and options.
 
-        Where there are Sentinels or a Cluster the place is that of the first one.
+        With Sentinels or a Cluster the place is that of the first node.
         """
         place = {"path": self.socket} if self.socket else dict(_place(self.nodes[0]))
         return {**place, "db": self.db, **self.login, **self.options}
 
     @property
     def tls_options(self) -> dict[str, Any]:
-        """Those of the options that concern TLS."""
+        """The options that concern TLS."""
         return {name: value for name, value in self.options.items() if name.startswith("ssl_")}
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What may stand in no log line."""
+        """Texts that must not be shown."""
         given = (self.login, self.seed_login, self.options)
         return tuple(each[name] for each in given for name in SECRETS & each.keys())
 
     def __str__(self) -> str:
-        """As it may be shown: without user, password and options."""
+        """The URL as it may be shown: without user, password and options."""
         places = ",".join(f"{bracketed(host)}:{port}" for host, port in self.nodes)
         if self.kind == "sentinel":
             return f"sentinel {self.service} via {places}"
@@ -94,12 +94,14 @@ class Topology:
 
 
 def parse(url: str) -> Topology:
-    """Take a URL apart. As in redis-py, user and password before the host come before those behind
-    the `?`, and the database behind it before that of the path.
+    """Parse a URL.
+
+    As in redis-py, user and password before the host win over those behind the `?`, and a database
+    behind it wins over that of the path.
 
     Raises:
         OptionInvalid: an option behind its `?` cannot be used; it says why.
-        ValueError: it is none of those above.
+        ValueError: it is no such URL.
     """
     parts = urlsplit(url)
     kind = _KINDS.get(parts.scheme)
@@ -131,7 +133,7 @@ def parse(url: str) -> Topology:
 
 
 def _taken(options: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Username and password, taken out of the options."""
+    """Username and password, removed from the options."""
     names = [name for name in ("username", "password") if prefix + name in options]
     return {name: options.pop(prefix + name) for name in names}
 
@@ -189,5 +191,5 @@ def _address(place: str, default_port: int) -> Address:
 
 
 def bracketed(host: str) -> str:
-    """A host as URLs write it."""
+    """A host as in URLs: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host

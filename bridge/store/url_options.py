@@ -25,7 +25,7 @@ LONGEST_TIMEOUT = 60.0
 
 
 class OptionInvalid(ValueError):
-    """An option that cannot be used. The text is the predicate of a sentence about the URL."""
+    """An option cannot be used. The message is the predicate of a sentence about the URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,12 +171,11 @@ def read_options(query: str, scheme: str) -> dict[str, Any]:
     An option without a value counts as not given.
 
     Args:
-        query: of the URL, percent-encoded.
-        scheme: of the URL.
+        query: percent-encoded.
 
     Raises:
-        OptionInvalid: one of them is unknown, not for this scheme, given twice, or has a value of
-            another kind.
+        OptionInvalid: one of them is unknown, not for this scheme, given twice, or has a wrong
+            value.
     """
     given = parse_qsl(query, keep_blank_values=True)
     for name, count in Counter(name for name, _ in given).items():
@@ -206,7 +205,7 @@ _SCHEMES = {
 
 
 def _unknown(name: str) -> str:
-    """What is no name may be a part of a password with a ? in it."""
+    """How to name an unknown option: it may be a part of a password with a ? in it."""
     if not re.fullmatch(r"[A-Za-z_]{1,40}", name):
         return "an unknown option behind its ?"
     near = difflib.get_close_matches(name, TABLE, n=1)

@@ -53,8 +53,7 @@ class SpanQueue(SpanProcessor):
     """Exports finished spans in batches, without secrets.
 
     Args:
-        exporter: where to.
-        capacity, batch, period: None for what the environment says, or the default.
+        capacity, batch, period: None: as the environment says, or the default.
     """
 
     def __init__(
@@ -85,10 +84,10 @@ class SpanQueue(SpanProcessor):
         self._thread.start()
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing: only finished spans are exported."""
+        """Do nothing: only finished spans are exported."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Take a finished span; never waits."""
+        """Take a finished span, without waiting."""
         if span.context is None or not span.context.trace_flags.sampled:
             return
         with self._changed:
@@ -101,7 +100,7 @@ class SpanQueue(SpanProcessor):
                 self._changed.notify_all()
 
     def wait_for_room(self) -> None:
-        """Wait until half of the queue is free, as long as the collector takes what it is sent."""
+        """Wait until half of the queue is free, as long as the collector takes spans."""
         with self._changed:
             if not self._is_crowded():
                 return
@@ -167,7 +166,7 @@ class SpanQueue(SpanProcessor):
             self._changed.notify_all()
 
     def _tell(self) -> None:
-        """Log what has been lost since the last time."""
+        """Log the losses since the last time."""
         lost = self.lost
         if lost > self._told:
             log.warning("telemetry.spans_lost", spans=lost - self._told, in_all=lost, cure=CURE)
@@ -175,13 +174,13 @@ class SpanQueue(SpanProcessor):
 
 
 def _number(variable: str, default: int) -> int:
-    """A variable of OpenTelemetry's; what is no number above 0 counts as not set."""
+    """One of OpenTelemetry's variables; what is no number above 0 counts as not set."""
     text = os.environ.get(variable, "").strip()
     return int(text) if text.isdecimal() and int(text) > 0 else default
 
 
 def redacted(span: ReadableSpan) -> ReadableSpan:
-    """The span itself if nobody but Flybridge wrote into it, else a copy without secrets."""
+    """The span itself if only Flybridge wrote into it, else a copy without secrets."""
     if _is_plain(span):
         return span
     known = redactor()
@@ -205,7 +204,7 @@ def redacted(span: ReadableSpan) -> ReadableSpan:
 
 
 def _is_plain(span: ReadableSpan) -> bool:
-    """Whether it holds ids and numbers of ours only; most spans do, and copies cost time."""
+    """Whether it holds only our ids and numbers; most spans do, and copies cost time."""
     scope = span.instrumentation_scope
     is_ours = scope is None or scope.name == semconv.SCOPE_BRIDGE
     return is_ours and not span.events and not span.status.description

@@ -65,20 +65,20 @@ _started = Telemetry()
 
 
 def spans_lost() -> int:
-    """Spans of the provider that `start` made that never came to the collector."""
+    """Spans of the provider made by `start` that never reached the collector."""
     return _started.queue.lost if _started.queue else 0
 
 
 def installed() -> bool:
-    """Whether spans go anywhere in this process, by `start` or by whom else."""
+    """Whether spans are exported in this process, by whichever provider."""
     return isinstance(trace.get_tracer_provider(), TracerProvider)
 
 
 def start(service: str) -> Telemetry:
     """Install a tracer provider if the environment asks for one; `service` is the default name.
 
-    In a process that forks, call it after the fork. A provider that is there already, the
-    user's own or one inherited by a fork, stays in place and is shut down like ours.
+    In a process that forks, call it after the fork. An existing provider, the user's own or one
+    inherited by a fork, stays in place and is shut down like ours.
     """
     global _started
     installed = trace.get_tracer_provider()
@@ -127,7 +127,7 @@ def format_context(span: Span) -> tuple[str, str]:
 
 
 def parse_context(traceparent: str, tracestate: str) -> SpanContext | None:
-    """Read what `format_context` wrote; None for anything else: others may write entries too.
+    """Read what `format_context` wrote; None for anything else, since others may write entries too.
 
     An unreadable `tracestate` is dropped and the context kept, as W3C asks.
     """
@@ -166,7 +166,7 @@ def _otlp() -> SpanExporter | None:
 
 
 def resource(service: str) -> Resource:
-    """What identifies this process in traces: `service` unless ``OTEL_*`` name it, and an id."""
+    """The identity of this process in traces; `service` is its name unless ``OTEL_*`` give one."""
     given = OTELResourceDetector().detect().attributes
     ours = {"service.name": service, "service.instance.id": str(uuid4())}
     told = {name: redactor().field(name, value) for name, value in {**ours, **given}.items()}

@@ -30,7 +30,7 @@ class LocalConnection:
         return {"id": self.id, "since": self.since, "frozen": self.frozen, "pushes": self.pushes}
 
     def send(self, frames: Sequence[bytes | str], *, delay: float = 0.0) -> None:
-        """Write frames, or text, without waiting; into the void when frozen or closed."""
+        """Write frames or text without waiting; nothing is sent when frozen or closed."""
         if delay:
             asyncio.get_running_loop().call_later(delay, self.send, frames)
             return

@@ -16,17 +16,16 @@ _LONGEST_WAIT = 10.0  # seconds of one request; longer waits are several
 
 
 class LocalFeishuRefused(BridgeError):
-    """The local Feishu did not do what it was asked; the sentence is its own."""
+    """The local Feishu refused, or does not answer; the sentence is its own."""
 
 
 class LocalControl:
     """A synchronous client of `/local/…`.
 
-    Args:
-        url: that of `LocalFeishu`.
-        timeout: seconds for one answer.
-
     Every method raises LocalFeishuRefused when nothing answers, or the answer is a refusal.
+
+    Args:
+        timeout: seconds for one answer.
     """
 
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
@@ -34,13 +33,12 @@ class LocalControl:
         self.timeout = timeout
 
     def push(self, envelope: Mapping[str, Any], *, count: int = 1) -> list[str]:
-        """Have an event pushed; the event ids. A `count` above 1 pushes copies under fresh ids."""
+        """Push an event; returns the event ids. A `count` above 1 pushes copies under fresh ids."""
         answer = self._ask("/local/push", {"envelope": envelope, "count": count})
         return list(answer["event_ids"])
 
     def fault(self, name: str, **options: Any) -> dict[str, int | None]:
-        """Ask for a fault of `flybridge.bridge.local.feishu.faults`; the standing faults after
-        it."""
+        """Inject a fault of `Faults`; returns the standing faults."""
         return dict(self._ask("/local/fault", {"fault": name, **options})["armed"])
 
     def status(self) -> dict[str, Any]:

@@ -40,8 +40,8 @@ class Faults:
     """Scripted faults. Each public method but `take` is one, also by its name over HTTP.
 
     Args:
-        connections: gives the live connections.
-        config: the ClientConfig to change by the fault `config`.
+        connections: returns the live connections.
+        config: the ClientConfig that the fault `config` changes.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ NAMES = (
 
 
 def apply(faults: Faults, name: str, options: Mapping[str, Any]) -> None:
-    """Ask for a fault by name, as the remote control does.
+    """Inject a fault by name, as the remote control does.
 
     Raises:
         ValueError: unknown fault or option; the sentence names what there is.

@@ -52,7 +52,7 @@ class Ledger:
         self._settled: deque[str] = deque()
 
     def owe(self, push: Push, now: float) -> Push:
-        """Take on an event, due at once; a known event id is delivered once more instead."""
+        """Add an event, due at once. A known event id is delivered once more instead."""
         known = self.events.setdefault(push.event_id, push)
         if known is push:
             self.stats.pushed += 1
@@ -69,7 +69,7 @@ class Ledger:
         return [push for push in self.events.values() if push.state == "owed"]
 
     def take_due(self, now: float, limit: int) -> list[Push]:
-        """At most `limit` events to push now; tell each one's fate by `sent` or `unreachable`."""
+        """At most `limit` events to push now; report each by `sent` or `unreachable`."""
         due: list[Push] = []
         room = min(limit, self.window - len(self._in_flight))
         while len(due) < room and self._first_due() <= now:

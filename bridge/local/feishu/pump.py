@@ -19,10 +19,10 @@ _RANDOM = secrets.SystemRandom()
 
 
 class Pump:
-    """The sending side of one local Feishu; `wake` after anything that may have made work.
+    """The sending side of one local Feishu. Call `wake` after anything that may have made work.
 
     Args:
-        text_dialect: push in it. It has no ack: what was sent counts as acked.
+        text_dialect: push text. It has no ack: what was sent counts as acked.
     """
 
     def __init__(

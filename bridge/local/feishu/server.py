@@ -137,7 +137,7 @@ class LocalFeishu:
         return {**asdict(self.ledger.stats), **self._counts}
 
     def push(self, envelope: Mapping[str, Any] | bytes, *, kind: str = "event") -> Push:
-        """Owe an event to the app and push it soon; the same event id again is delivered again.
+        """Owe an event to the app and push it soon. A known event id is delivered once more.
 
         Args:
             envelope: bytes are sent as they are, readable or not.
@@ -148,7 +148,7 @@ class LocalFeishu:
         return push
 
     def change_secret(self, secret: str) -> None:
-        """As in Feishu's console: connections stay, the next discovery wants this secret."""
+        """Change the secret, as in the console: connections stay, the next discovery needs it."""
         self.app_secret = self._gate.app_secret = secret
 
     def discover(self, body: bytes, host: str) -> tuple[int, dict[str, Any]]:
