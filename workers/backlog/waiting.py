@@ -25,7 +25,7 @@ class Waiting:
 
     Args:
         is_suspect: whether an event must run alone.
-        patience: seconds that others wait for such a one, see `poison.patience`.
+        patience: seconds that others wait for such a one, see `quarantine.patience`.
     """
 
     def __init__(

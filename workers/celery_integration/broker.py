@@ -45,10 +45,10 @@ _LIMITS: Mapping[str, Any] = {
 log = get_logger(__name__)
 
 REDIS_FAILS = (RedisError, OSError)
-"""What is Redis' fault, or the network's, and not a message's; kombu reconnects."""
+"""Errors of Redis or the network, not of a message; kombu reconnects."""
 
 _told_of: set[str] = set()
-"""Queues whose spoilt lists this process has told of: each loss of the broker makes a channel."""
+"""Queues whose spoilt lists this process has logged; each loss of the broker makes a channel."""
 
 PAUSE = 1.0
 """Seconds before Celery asks a Redis again that refused to write."""
@@ -129,7 +129,7 @@ class Channel(FullChannel):
         """The queues whose lists are read."""
         if self.wants_messages is None or self.wants_messages():
             return set(super().active_queues) - self._spoilt
-        # Those of answers, for a handler may ask, too.
+        # The queues of answers, for a handler may send control commands, too.
         asked = self.auto_delete_queues - self.active_fanout_queues
         return {queue for queue in asked if queue in self._active_queues}
 
@@ -167,7 +167,7 @@ class Channel(FullChannel):
         except Exception as error:
             if self.wants_messages is None:
                 raise
-            # What came is out of its list by now.
+            # The message is out of its list by now.
             refusals.tell(error, "")
             raise Empty from error
 
@@ -249,13 +249,13 @@ class Transport(kombu_redis.Transport):
         try:
             super()._deliver(message, queue)
         except REDIS_FAILS as error:
-            # redis-py has not sent it; or where kombu keeps messages in work, somebody put another
-            # thing, and to connect anew would not help.
+            # redis-py has not sent it, or a key where kombu keeps messages in work is of a wrong
+            # type; connecting again would not help.
             if not (isinstance(error, DataError) or _is_of_wrong_type(error)):
                 raise
             refusals.tell(error, queue)
         except Exception as error:
-            # It is not even a message: one that is one is borne by the channel.
+            # Not even a message: the channel rejects those that are one.
             refusals.tell(error, queue)
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
@@ -316,5 +316,5 @@ def configuration(settings: WorkerSettings) -> dict[str, Any]:
 
 
 def _name(transport: type) -> str:
-    """By which kombu loads it."""
+    """The name by which kombu loads it."""
     return f"{__name__}:{transport.__name__}"

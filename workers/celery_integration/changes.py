@@ -43,7 +43,7 @@ class Made(NamedTuple):
 
 
 def _still_needed(changes: tuple[Change, ...]) -> Iterator[Change]:
-    """Without registrations of which nothing is left: some process might fail to repeat them."""
+    """Leave out registrations of which nothing is left: repeating them might fail."""
     for number, change in enumerate(changes, start=1):
         gone = {later.what for later in changes[number:] if later.action == "unregister"}
         if change.action == "unregister" or not gone.issuperset(change.names or {""}):
@@ -72,9 +72,9 @@ class Changes:
         self._parallel = parallel
         self.made = NONE_MADE
         self.behind: set[int] = set()
-        """Pids of the pool's children that were there at the last change and may not have followed.
+        """Pids of the pool's children that existed at the last change and may not have made it.
 
-        One that dies meanwhile has died of the change, and not of its events.
+        A child that dies meanwhile has died of the change, not of its events.
         """
 
     def make(self, change: Change) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class Changes:
         return names
 
     def follow(self, made: Made) -> None:
-        """Make what another process of this worker has made, unless that is done.
+        """Make the changes that another process of this worker has made, unless that is done.
 
         Raises:
             RegistrationInvalid, PluginBroken: one of them cannot be made in this process.
@@ -133,7 +133,7 @@ def _repeat(change: Change) -> None:
     """Make a change again, perhaps for the second time, perhaps without some before it."""
     module = change.what if change.action == "register" else ""
     for name in change.names if module else (change.what,):
-        # Where the change was made first, the name was free by then, or is so by it.
+        # Where the change was made first, the name was free by then, or became free by it.
         if registry.get(name) is not None and not (module and registry.has(module, name)):
             registry.unregister(name)
     if module:

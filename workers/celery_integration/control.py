@@ -92,7 +92,7 @@ def _children(pool: Any) -> Collection[int]:
 
 
 def _tell(consumer: Any, rates: dict[str, Any]) -> None:
-    """Have Celery's consumer know the new tasks; buckets whose rate is the same stay as full."""
+    """Tell Celery's consumer of the new tasks; buckets whose rate is the same keep their tokens."""
     consumer.update_strategies()
     for name, task in consumer.app.tasks.items():
         if rates.get(name) != task.rate_limit:

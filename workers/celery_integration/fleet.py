@@ -24,7 +24,7 @@ Answers = Mapping[str, dict[str, Any]]
 
 
 class NoAnswer(BridgeError):
-    """There is nobody to ask."""
+    """No worker can be asked, or none has answered."""
 
 
 class _Complete(Exception):
@@ -93,7 +93,7 @@ class Fleet:
         return answers, max(0, channel.heard_by - len(answers))
 
     def _mailbox(self, connection: Any) -> Any:
-        """Celery's own publishes over another connection, and does not say how many hear it."""
+        """A mailbox on this connection: Celery's own does not tell how many workers it reached."""
         name = self._app.conf.control_exchange
         mailbox = Mailbox(name, type="fanout", accept=["json"], serializer="json")
         return mailbox(connection)

@@ -88,7 +88,7 @@ class Program(Worker):
         Watch(self._stop_soon, waits_for=_running, give_back=self._give_back)
 
     def _restart(self, *_: Any) -> None:
-        """Stop, and begin again as a new program under the same pid: Celery's SIGHUP."""
+        """Stop, and start again as a new program under the same pid: Celery's SIGHUP."""
         atexit.register(_begin_again)
         self._stop_soon()
 
@@ -107,7 +107,7 @@ class Program(Worker):
             self.pidlock.release()
 
     def stop(self, in_sighandler: bool = False, exitcode: Any = None) -> None:
-        """Celery's warm shutdown; an error that nothing caught is a mistake of ours."""
+        """Celery's warm shutdown; an error that nothing caught ends with `EXIT_TASK`."""
         super().stop(in_sighandler, EXIT_TASK if exitcode == EX_FAILURE else exitcode)
 
     def terminate(self, in_sighandler: bool = False) -> None:
@@ -130,7 +130,7 @@ def _running() -> dict[str, Any]:
 
 
 def _check_time_limits(request: Any) -> None:
-    """Celery would meet a message's wrong ones when the task runs already, and end the worker.
+    """Refuse a message with wrong time limits: Celery would end the worker when the task runs.
 
     Raises:
         ValueError, TypeError: they are no seconds.

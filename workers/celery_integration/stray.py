@@ -21,7 +21,7 @@ from flybridge.handlers.loggers import get_logger
 log = get_logger(__name__)
 
 LINES_PER_PERIOD = 10
-"""Log lines in a period; a flood of messages must not become one of lines."""
+"""Log lines in a period, at most."""
 
 LOG_PERIOD = 60.0
 """Seconds."""
@@ -43,7 +43,7 @@ class Refusals:
         self._told = self._untold = 0
 
     def tell(self, error: object, queue: str, message: Any = None) -> None:
-        """A message is not used.
+        """Log that a message is rejected.
 
         Args:
             queue: where it came from.
@@ -78,7 +78,7 @@ class Unread:
         self._told_at = 0.0
 
     def look(self, task_consumer: Any) -> None:
-        """Look into the lists; tells of other lists at once, of other numbers once a period.
+        """Count the lists; other lists are logged at once, other numbers once a period.
 
         Args:
             task_consumer: kombu's, None while there is none; that of `memory://` has no lists.
@@ -115,7 +115,7 @@ class TaskConsumer(Consumer):
         self._reject(message, "it names no task")
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """It names a task that is not here; whoever waits for the result is told."""
+        """It names a task that is not here; its caller gets a failure as the result."""
         name = str(exc.args[0]) if exc.args else ""
         self._reject(message, "no such task in this worker; name its module in FLYBRIDGE_HANDLERS")
         properties = message.properties
@@ -142,7 +142,7 @@ class TaskConsumer(Consumer):
 
 
 def queue_of(message: Any) -> str:
-    """Where it came from, as far as it says so."""
+    """The queue that a message came from, as far as it says so."""
     info = message.delivery_info
     return str(info.get("routing_key", ""))[:NAME_LENGTH] if isinstance(info, dict) else ""
 

@@ -48,7 +48,7 @@ def register(app: Celery, routing: Routing, registry: Registry, *, parallel: boo
         outcomes = await batch_runner.run_async(registry, items, handler_spans, parallel=parallel)
         return outcomes, 0.0
 
-    # Whatever backend the app has for users' tasks: an event's result is stored by nobody.
+    # Whatever backend the app has for users' tasks: the result of an event is not stored.
     backend = DisabledBackend(app=app)
     for route in routing.routes.values():
         app.task(process, **_options(route), run_async=staticmethod(process_async), backend=backend)
@@ -64,7 +64,7 @@ def _run_bundle(
         outcome = runner.run(registry, item, handler_spans, parallel=parallel, cases=cases)
         outcomes.append(outcome)
         longest = max(longest, time.perf_counter() - started)
-        # The others would wait for more slow ones, and the time limit is that of one event.
+        # The others would wait for slow ones, and the time limit is that of one event.
         if longest > BUNDLE_SECONDS:
             break
     return outcomes, longest
@@ -88,7 +88,7 @@ def renew(
         # An operator may have set another rate meanwhile.
         if old is not None and old.rate_limit == changed[name].rate_limit:
             del options["rate_limit"]
-        # In place, so that a thread of the pool always finds the task.
+        # Changed in place, so that a thread of the pool always finds the task.
         for option in _LIVE & options.keys():
             setattr(app.tasks[name], option, options[option])
 

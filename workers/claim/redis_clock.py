@@ -45,12 +45,12 @@ class _Offset:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The offset, and that before the clock went ahead. Replaced as a whole: threads read it."""
+    """The offset now, and before the clock went ahead. Replaced as a whole, for threads read it."""
 
     now: _Offset
     before: _Offset | None = None
     until: float = 0.0
-    """Unix seconds that Redis did not pass before it went ahead."""
+    """The last Unix seconds of Redis before it went ahead."""
 
     def instant(self, unix: float) -> float:
         """The monotonic instant at which Redis noted so many Unix seconds."""
@@ -106,11 +106,11 @@ class RedisClock:
             self._known = _Known(self._ask()[0])
 
     def born(self, entry: Entry, entry_id: str) -> float | None:
-        """The instant of this host's `boottime` at which an event's age begins; None: nobody knows.
+        """The instant of this host's `boottime` at which an event's age begins; None if unknown.
 
-        Two clocks tell: how long ago it was created, by Redis' clock now; and how long it has been
-        in its stream, by Redis' clock alone, after the way to the bridge, by the bridge's clock.
-        One that is wrong makes no event look older than the other says.
+        Two measures count, and the one that makes the event younger holds, for a clock may be
+        wrong: the time since its creation, by Redis' clock now; and the time in its stream, by
+        Redis' clock alone, plus the way to the bridge, by the bridge's clock.
         """
         known = self._known
         if known is None:

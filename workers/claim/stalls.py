@@ -24,10 +24,10 @@ STALLED_AFTER = 900.0
 """Seconds after which a line or key with the same first event stands still."""
 
 MAX_NAMES = 1_000
-"""Names in one look, at most; the others are met again."""
+"""Names in one look, at most; the others are noted again."""
 
 FRESH = 300.0
-"""Seconds for which a worker counts what it has seen stand still."""
+"""Seconds for which `count` includes what this worker has seen stand still."""
 
 log = get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Stall:
 
     @property
     def key_hash(self) -> str:
-        """Stands for the name where that may not be told."""
+        """A hash that stands for the name in logs, for a key may hold anything."""
         return hashlib.sha256(self.name.encode()).hexdigest()[:12]
 
     @property
@@ -97,13 +97,13 @@ class Stalls:
         return sum(at > past for at in list(self._still.values()))
 
     def met(self, kind: Kind, names: Iterable[str]) -> None:
-        """Somebody waits there; callable from any thread."""
+        """Note that events wait there; callable from any thread."""
         for name in names:
             if len(self._met) < MAX_NAMES:
                 self._met[name] = kind
 
     def look(self) -> None:
-        """Tell of what stands still; called by one thread, every minute or so.
+        """Log what stands still; called by one thread, every minute or so.
 
         Raises:
             redis.RedisError: what was met is met again.

@@ -53,7 +53,7 @@ class Dispatcher:
 
     Args:
         held: tells which claims are still ours, and how much more to claim.
-        isolate: notes that an event runs alone; see `poison.Isolation`.
+        isolate: notes that an event runs alone; see `quarantine.Isolation`.
     """
 
     def __init__(

@@ -37,9 +37,9 @@ class Join:
 
     stream: str
     after: str
-    """Entry id; the entries behind it are given to the group."""
+    """Entry id; the entries after it are given to the group."""
     old: Count
-    """How many of them are there now."""
+    """How many such entries there are now."""
     length: Count
     """Entries in the stream now."""
 
@@ -76,7 +76,7 @@ class Beginning:
         """
         if not covered:
             return
-        # Before anything is looked at: what is published from here on is for the group.
+        # Taken before anything else: what is published from here on is for the group.
         now = self._started if self._started and not self._begun else moment(self._redis)
         self._join(covered, now)
         self._started, self._begun = self._started or now, True
@@ -173,8 +173,8 @@ class Beginning:
 
 
 def moment(redis: Redis) -> int:
-    """A Unix ms by Redis' clock: entries that are there now have smaller ids, and those that come
-    after this call do not. It takes a millisecond at most."""
+    """The next Unix ms by Redis' clock, once it has begun: entries that exist before this call have
+    smaller ids, later ones do not. It takes a millisecond at most."""
     now = _microseconds(redis)
     following = now // 1000 + 1
     while 0 < (left := following * 1000 - now) <= 1000:
@@ -190,7 +190,7 @@ def _microseconds(redis: Redis) -> int:
 
 @contextmanager
 def _leave_spoilt() -> Iterator[None]:
-    """Leave out a stream that is none; whoever reads it tells of it."""
+    """Leave out a key that is no stream; the reader logs it."""
     try:
         yield
     except ResponseError as error:
@@ -212,7 +212,7 @@ def _told(count: Count) -> int | str:
 
 
 def _hint(group: str, old: Count, left_out: Count, others: str) -> str:
-    """What an operator should know at once; empty if there is nothing."""
+    """What an operator should know at once, and do; empty if there is nothing."""
     forget = f"stop its workers, then: flybridge groups forget {group}"
     said = []
     if old.number:

@@ -35,7 +35,7 @@ HANDLED_REMEMBERED = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a worker says of itself."""
+    """The record of a running worker."""
 
     name: str
     """Its consumer's, new at every start."""
@@ -84,8 +84,8 @@ class Presence:
         worker = replace(self._worker, queues=coverage.queues)
         new = (covered, msgspec.json.encode(worker), coverage.to_json())
         if new != self._said:
-            # A handler that was taken out here is not waited for; whoever else still has it says so
-            # again within a beat. A queue that is not read for a moment changes nothing.
+            # A handler that was taken out here is not waited for; workers that still have it say so
+            # within a beat. A queue that is not read for a moment changes nothing.
             if self._said and coverage.handlers != self._coverage.handlers:
                 self._remove(self._handled, {self._said[2]})
             self._coverage = coverage
@@ -94,7 +94,7 @@ class Presence:
             self._remove(self._workers, self._records - {new[1]})
 
     def beat(self) -> None:
-        """Say it again; who reads nothing yet is silent."""
+        """Repeat what `tell` said last, if anything."""
         if self._said:
             self._say(*self._said)
 
@@ -119,7 +119,7 @@ class Presence:
         return self._saw({each: now - told for each, told in handled})
 
     def withdraw(self) -> None:
-        """This worker is there no more."""
+        """Remove the records of this worker."""
         self._remove(self._workers, self._records)
 
     def _remove(self, key: str, members: Collection[bytes]) -> None:
@@ -138,19 +138,19 @@ class Presence:
         keys = (self._subscriptions, self._workers, self._handled, self._marks)
         (answer,) = run_all(self._redis, [Call(load("subscribe"), keys, told)])
         if self._judge(answer):
-            # Redis gives numbers of a script as they are, so that ages come as ms.
+            # The script returns the ages as integers of ms.
             self._saw(dict(zip(answer[::2], answer[1::2], strict=True)))
 
     def _saw(self, ages: Mapping[bytes, float]) -> tuple[Sighting, ...]:
         before = self._decoded
-        # Both are replaced as a whole: several threads ask, and others read it.
+        # Both are replaced as a whole, for several threads use them.
         decoded = {each: before.get(each) or Coverage.from_json(each) for each in ages}
         seen = tuple(Sighting(decoded[each], ms / 1000) for each, ms in ages.items())
         self._decoded, self.sightings = decoded, seen
         return seen
 
     def _judge(self, answer: Any) -> bool:
-        """Whether Redis has done it; a key of a wrong type is told of."""
+        """Whether Redis has done it; a key of a wrong type is logged."""
         kinds = ("set", "zset", "zset", "zset")
         names = (self._subscriptions, self._workers, self._handled, self._marks)
         keys = dict(zip(names, kinds, strict=True))
@@ -171,7 +171,7 @@ def present(redis: Redis, keys: Keys, group: str) -> list[Worker]:
         StreamSpoilt: the key is of a wrong type.
     """
     now: Any = redis.time()
-    # Later ones were said while Redis' clock was ahead, and not since.
+    # Records with a later time were written while Redis' clock was ahead, and not since.
     first, last = (now[0] - AT_WORK) * 1000, (now[0] + AT_WORK) * 1000
     try:
         records: Any = redis.zrangebyscore(keys.workers(group), first, last)

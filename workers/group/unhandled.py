@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 HAD_ONE = 60
-"""How many times longer events wait where a worker had a handler before: it may be restarting."""
+"""Factor by which events wait longer where a worker had a handler before, and may be restarting."""
 
 MAX_TYPES = 1024
 """Types that are remembered: a sender can make up types without end."""
@@ -49,9 +49,9 @@ class Fate(Enum):
     THEIRS = auto()
     """Another worker has a handler."""
     WAIT = auto()
-    """Nobody has one, which may be about to change."""
+    """No worker has one yet."""
     NOBODYS = auto()
-    """Nobody has had one for long enough."""
+    """No worker has had one for long enough."""
 
 
 class Presence(Protocol):
@@ -94,12 +94,12 @@ class Unhandled:
         self._handled: tuple[int, dict[str, bool]] = (-1, {})
 
     def readable(self, types: Iterable[str]) -> list[str]:
-        """Those of the types, given as names of streams, that this worker should read now."""
+        """The types, out of these, that this worker should read now."""
         names = frozenset(types)
         seen = self._presence.sightings
         fates = {name: self.fate(name, seen) for name in names if name != OTHER}
         if self._known is not None:
-            # Its first event has just come. Of older types nobody knows whether events wait.
+            # Types whose first event has just come. Whether events of older ones wait is unknown.
             for name in sorted(names - self._known):
                 if fates.get(name) is Fate.WAIT:
                     self._tell(name)
@@ -200,7 +200,7 @@ class Burials:
         self._told = clock() - LOG_PERIOD
 
     def add(self, event_type: str) -> None:
-        """An event of this type has become a dead letter."""
+        """Count an event of this type as a dead letter."""
         self._types[event_type[:128]] += 1
 
     def tell(self, displaced: int) -> None:

@@ -34,7 +34,7 @@ NO_LINES: Mapping[bytes, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What a consumer reads at one moment."""
+    """The streams that a consumer reads at one moment."""
 
     streams: tuple[str, ...]
     orders: Mapping[str, str]
@@ -73,7 +73,7 @@ class Consumer:
         self.stalls = Stalls(redis, keys, group)
         self.lines = Lines(redis, keys, group, name, order_of, self.sizes, self.stalls)
         self.followed = Followed((), {})
-        """Replaced as a whole: who asks for both streams and orders takes this once."""
+        """Replaced as a whole: take it once to have streams and orders that fit together."""
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -81,13 +81,14 @@ class Consumer:
         return self.followed.streams
 
     def follow(self, streams: tuple[str, ...]) -> None:
-        """Have these streams from now on; the group is in each of them."""
+        """Read these streams from now on; the group exists in each of them."""
         self.followed = Followed(streams, self.lines.follow(streams))
 
     def pending(
         self, stream: str, raw: Iterable[Raw], lines: Mapping[bytes, str] = NO_LINES
     ) -> list[Pending]:
-        """What was delivered from a stream; what cannot be read is buried and left out.
+        """What was delivered from a stream; unreadable entries become dead letters and are left
+        out.
 
         Args:
             lines: entry id -> where it stands in order.
@@ -106,7 +107,7 @@ class Consumer:
         return found
 
     def lined_up(self, stream: str, firsts: Iterable[First]) -> list[Pending]:
-        """The same of an ordered stream; behind what was buried, its line goes on."""
+        """The same for an ordered stream; the line of an unreadable entry goes on."""
         lines = {each.entry_id: each.line for each in firsts}
         found = self.pending(stream, [(each.entry_id, each.fields) for each in firsts], lines)
         for event_type in {item.entry.event_type for item in found if not item.line}:
@@ -138,7 +139,7 @@ def largest(raw: Iterable[Raw]) -> int:
 
 
 def tell_missing(stream: str, ids: Sequence[bytes]) -> None:
-    """Log that pending entries are no longer in their stream: nobody else will miss them."""
+    """Log that pending entries are no longer in their stream, for nothing else shows it."""
     if not ids:
         return
     log.error("entry.missing", stream=stream, entry=ids[0].decode(), count=len(ids),
@@ -147,6 +148,6 @@ def tell_missing(stream: str, ids: Sequence[bytes]) -> None:
 
 
 def rotated(streams: Sequence[str], turns: int) -> Sequence[str]:
-    """Another one first each turn, so that no busy one takes all the room for ever."""
+    """The streams with another one first each turn, so that no busy one takes all the room."""
     turn = turns % max(1, len(streams))
     return [*streams[turn:], *streams[:turn]]

@@ -95,7 +95,7 @@ class Lines:
     def follow(self, streams: Iterable[str]) -> dict[str, str]:
         """The ordered ones among the streams that are read from now on, and by what each is."""
         orders = {stream: order for stream in streams if (order := self._order_of(stream))}
-        # Never less: another thread may be reading what is followed no longer.
+        # Nothing is removed, for another thread may be reading what is followed no longer.
         self._order |= orders
         return orders
 
@@ -108,12 +108,12 @@ class Lines:
             found += taken.firsts
             if taken.read < count:
                 break
-            # A long line of one key: nothing of it can run, so it takes no room.
+            # All of one long line, of which nothing can run: it takes no room.
             count = self._page(stream, room - len(found) if taken.firsts else 2 * count)
         return found
 
     def take(self, stream: str, ids: Sequence[bytes | str], room: int) -> Taken:
-        """Take these entries, whoever holds them; those that are not first wait in their line."""
+        """Take these entries from any consumer; those that are not first wait in their line."""
         firsts: list[First] = []
         gone: list[bytes] = []
         start = 0
@@ -156,7 +156,7 @@ class Lines:
         call = Call(load("line_up"), keys, (*told, most, count, READ_AHEAD, LARGEST, *ids))
         (answer,) = run_all(self._redis, [call])
         if isinstance(answer, Exception):
-            # The stream is none any more; the reader tells of it, and leaves it out.
+            # The key is no stream any more; the reader logs that, and leaves it out.
             raise answer
         read, last, gone, behind, given, largest = answer
         self._note_size(stream, largest)
@@ -164,7 +164,7 @@ class Lines:
             self._note(stream, read, last)
         waiting = [line.decode() for line in behind]
         self._stalls.met("line", waiting)
-        # One that was deleted or acknowledged by hand must not block its key for ever.
+        # A first entry that was deleted or acknowledged by hand must not block its key for ever.
         self.advance(waiting)
         return Taken(read, gone, [First(line.decode(), id_, pairs(flat))
                                   for line, id_, flat in given])  # fmt: skip

@@ -31,7 +31,7 @@ PAGE = 100
 """Pending entries that one call looks at, at most."""
 
 PAGES = 10
-"""Of them in one look at a stream: the others wait for it."""
+"""Pages in one look at a stream, for the other streams wait meanwhile."""
 
 START = b"0-0"
 """Where a look through pending entries begins, and what it says at their end."""
@@ -53,12 +53,12 @@ class PendingList:
         self._sizes = consumer.sizes
         self._stopped_at: dict[tuple[str, str], bytes] = {}
         self.unfinished = False
-        """The last `take_over` had room, and no time, to look through all of a stream."""
+        """The last `take_over` had room for more, but ended after `PAGES` of a stream."""
         self._looks = 0
         self._turns = 0
 
     def doubt(self) -> None:
-        """A reply was lost: have `own` look through all that was delivered to this consumer."""
+        """Have `own` look through all that was delivered to this consumer, for a reply was lost."""
         self._stopped_at |= {("own", stream): START for stream in self._consumer.streams}
 
     def own(self, room: int) -> list[Pending]:
@@ -107,7 +107,7 @@ class PendingList:
             _execute(pipeline)
 
     def postpone(self, item: Pending, left: float) -> None:
-        """Leave an entry pending, so that it is taken over when `left` seconds have gone."""
+        """Leave an entry pending so that it is taken over in `left` seconds."""
         group, name = self._group, self._consumer.name
         idle = max(0, self._lease_ms - int(left * 1000))
         with self._redis.pipeline(transaction=False) as pipeline:
@@ -138,7 +138,7 @@ class PendingList:
         ids: dict[str, list[str]] = {}
         for stream, key, answer in zip(streams, retries, answers, strict=True):
             if isinstance(answer, Exception):
-                # They come all the same when they are idle for an event lease.
+                # These retries come later, when their entries are idle for an event lease.
                 self._consumer.spoilt.tell({key: "zset"}, answer)
                 continue
             self._consumer.spoilt.well(key)
@@ -160,21 +160,21 @@ class PendingList:
         found: list[Pending] = []
         cursor = self._stopped_at.pop((whose, stream), START)
         if stream not in followed.streams:
-            # Left meanwhile: whether it is ordered nobody knows here, and others will take it over.
+            # No longer followed: whether it is ordered is unknown here; others will take it over.
             return found
         ordered = stream in followed.orders
         for _ in range(PAGES):
             left = room - len(found)
             if left <= 0:
                 break
-            # Most of an ordered stream waits in lines and takes no room.
+            # Most entries of an ordered stream wait in lines, and take no room.
             most = PAGE if ordered else min(left, self._sizes.most([stream]))
             told = (self._group, self._consumer.name, self._lease_ms, PAGE, whose, cursor,
                     most, int(ordered))  # fmt: skip
             call = Call(load("recover"), (stream, self._retries_of(stream)), told)
             (answer,) = run_all(self._redis, [call])
             if isinstance(answer, Exception):
-                # The stream is none any more; the reader tells of it, and leaves it out.
+                # The key is no stream any more; the reader logs that, and leaves it out.
                 raise answer
             cursor, gone, entries = answer
             tell_missing(stream, gone)
@@ -217,13 +217,13 @@ class PendingList:
             for entry_id in gone:
                 pipeline.zrem(self._retries_of(stream), entry_id)
             removed = _execute(pipeline)
-        # Who settles an entry, or acknowledges it, removes its retry; else it was nobody.
+        # Settling or acknowledging an entry removes its retry; what is left was lost otherwise.
         missing = [each.encode() for each, n in zip(gone, removed, strict=True) if n == 1]
         tell_missing(stream, missing)
 
 
 def _execute(pipeline: Any) -> list[Any]:
-    """Send a pipeline; what meets a key of a wrong type fails alone, and the reader tells of it."""
+    """Send a pipeline; a command on a key of a wrong type fails alone, and the reader logs it."""
     answers: list[Any] = pipeline.execute(raise_on_error=False)
     for answer in answers:
         if isinstance(answer, Exception) and not is_spoilt(answer):

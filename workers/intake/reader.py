@@ -31,18 +31,18 @@ from flybridge.workers.routes.coverage import NOTHING, Coverage
 log = get_logger(__name__)
 
 FULL_READ_EVERY = 4
-"""Every so many reads take in the quiet streams too while others are busy."""
+"""While some streams are busy, one read in so many takes in the quiet ones, too."""
 
 NO_HASH = ResponseError("WRONGTYPE of what the group has been in; it is taken for new there")
 
 SPOILT = 2
-"""What `group.lua` says of a key that is no hash."""
+"""The answer of `group.lua` for a key that is no hash."""
 
 LEAVE = 5.0
-"""Seconds for handing on what this consumer still holds, when it leaves."""
+"""Seconds that a consumer which leaves may spend on handing over what it still holds."""
 
 SWEEP_AFTER = 3_600.0
-"""Seconds, at least, of idleness after which a consumer's worker counts as gone."""
+"""Seconds of idleness, at least, after which a consumer's worker counts as gone."""
 
 
 class StreamReader:
@@ -87,15 +87,15 @@ class StreamReader:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Those that are read: followed, and with our group in them."""
+        """The streams that are read: those followed in which our group exists."""
         return self._consumer.streams
 
     def known_types(self) -> set[str]:
-        """Names of the streams that the bridge has opened."""
+        """The event types of which events have come, as the bridge notes them."""
         return self._names(self._keys.types)
 
     def replayed_types(self) -> set[str]:
-        """Names of the types for which this group has a replay stream."""
+        """The types for which this group has a replay stream."""
         return self._names(self._keys.replays(self._group))
 
     def subscribe(self, covered: frozenset[str], coverage: Coverage = NOTHING) -> None:
@@ -106,7 +106,7 @@ class StreamReader:
 
     def follow(self, streams: Iterable[str]) -> None:
         """Read these streams from now on; a missing group is made, see `lua/group.lua`."""
-        # One at a time: each thread that meets an outage makes the groups anew.
+        # One at a time, for each thread that meets an outage makes the groups again.
         with self._following:
             self._follow(streams)
 
@@ -117,17 +117,17 @@ class StreamReader:
 
     @property
     def ordered(self) -> tuple[str, ...]:
-        """Those of the streams that `read_ordered` reads."""
+        """The streams that `read_ordered` reads."""
         return tuple(self._consumer.followed.orders)
 
     @property
     def unordered(self) -> tuple[str, ...]:
-        """Those of them that `read` reads."""
+        """The streams that `read` reads."""
         followed = self._consumer.followed
         return tuple(each for each in followed.streams if each not in followed.orders)
 
     def forget_groups(self) -> None:
-        """Make the groups anew: Redis lost them (flushed, or failed over)."""
+        """Make the groups again, for Redis lost them (flushed, or failed over)."""
         self._begins(self._beginning.again, self._covered)
         self.presence.beat()
         with self._following:
@@ -177,7 +177,7 @@ class StreamReader:
         return self._lines.listen(streams, block)
 
     def leave(self) -> None:
-        """Remove this consumer from every group; what it holds is for others to take over."""
+        """Remove this consumer from every group; other workers take over what it holds."""
         streams, ends = self.streams, time.monotonic() + LEAVE
         while streams and time.monotonic() < ends:
             answers = self._on_each_stream("leave", streams, self._group, self._consumer.name)
@@ -205,7 +205,7 @@ class StreamReader:
                 log.debug("consumers.swept", stream=stream, consumers=names)
 
     def _begins(self, begin: Callable[[frozenset[str]], None], covered: frozenset[str]) -> bool:
-        """Whether it has begun. If not, what the group has joined already is read all the same."""
+        """Whether the group has begun. If not, the streams that it has joined before are read."""
         keys = self._keys
         try:
             begin(covered)
@@ -218,7 +218,7 @@ class StreamReader:
         return True
 
     def _names(self, key: str) -> set[str]:
-        """The members of a set of type names; of a spoilt one, those that were there before."""
+        """The members of a set of type names; of a spoilt set, those that it had before."""
         try:
             members: Any = self._redis.smembers(key)
         except ResponseError as error:
@@ -268,6 +268,6 @@ class StreamReader:
                 self._unreadable.discard(stream)
 
     def _marks_of(self, stream: str) -> int | str:
-        """Ms for which marks tell what this group has done of a stream; of replayed events they
-        need not, for what is done of those goes at once."""
+        """Ms for which marks tell what this group has done of a stream. None are needed for a
+        replay stream: an entry that is done is deleted from it at once."""
         return self._marks_ms if stream.startswith(self._keys.events) else ""

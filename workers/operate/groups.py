@@ -24,7 +24,7 @@ from flybridge.workers.group.presence import AT_WORK, present
 from flybridge.workers.operate.stored import PAGE, members, scan
 
 LEFT = b"left"
-"""The consumer that has what others left behind; no worker bears the name."""
+"""The consumer that holds what workers left behind; no worker has this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Standing:
     unread: Count
     """All of the stream for a group that has subscribed and not joined."""
     consumers: frozenset[str] = frozenset()
-    """Those that gave a sign of life within `AT_WORK`."""
+    """Consumers with a sign of life within `AT_WORK`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class GroupState:
 
     @property
     def unhandled(self) -> Count:
-        """Entries that would be dropped with the group."""
+        """Entries that would be lost with the group."""
         return Count(self.pending) + self.unread
 
 
@@ -136,12 +136,12 @@ class Groups:
         return left
 
     def _write_audit(self, *fields: str) -> None:
-        """Also where Redis is full: forgetting is what makes room then."""
+        """Write even where Redis is full, for forgetting a group makes room."""
         entry: tuple[str | int, ...] = ("XADD", "MAXLEN", "~", 10_000, "*", *fields)
         run_all(self._redis, [Call(load("write_when_full"), (self._keys.audit,), entry)])
 
     def _expire_states(self, name: str, stream: str) -> None:
-        """Have the states of replayed events that nobody will handle end: a replay sets no end."""
+        """Expire the states of replayed events that will not run: a replay sets no expiry."""
         entries = scan(self._redis, stream)
         while page := list(itertools.islice(entries, PAGE)):
             with self._redis.pipeline(transaction=False) as pipeline:
@@ -212,7 +212,7 @@ class Groups:
         return Count(lag)
 
     def _streams(self) -> list[str]:
-        """Also those that a worker made for events of which none has come."""
+        """All event streams, also those that a worker made before the first event."""
         found = self._redis.scan_iter(self._keys.events + "*", count=1000, _type="stream")
         return sorted({_text(stream) for stream in found})
 
@@ -232,5 +232,5 @@ def _without_repetition(words: set[str]) -> tuple[str, ...]:
 
 
 def _text(name: bytes) -> str:
-    """Names that someone made by hand may be anything."""
+    """Decode a name, which may be anything where somebody wrote it by hand."""
     return name.decode(errors="replace")

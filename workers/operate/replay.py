@@ -33,12 +33,12 @@ BATCH = 100
 MOVED = "moved"
 
 Action = Literal["replay", "refeed", "again"]
-"""A dead letter; an event of which nothing is known; likewise, or a done one."""
+"""Replay a dead letter; give an event again that is not done; give any event again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one replay."""
+    """The result of one replay."""
 
     item: Stored
     result: str
@@ -52,7 +52,7 @@ class Answer:
 
 
 Judge = Callable[[Stored], Answer | None]
-"""Refuses an event before Redis is asked; None: it may be tried."""
+"""Refuses an event before Redis is asked; None: it may be replayed."""
 
 
 class Pace:
@@ -169,7 +169,7 @@ class Replayer:
 
     def _call(self, item: Stored, action: Action) -> Call:
         keys, group = self._keys, self._group
-        # As for the events themselves: made-up types do not get streams of their own.
+        # As for the events themselves: unknown types do not get streams of their own.
         name = item.event_type if item.event_type in self._types else OTHER
         return Call(
             load("replay"),
@@ -204,7 +204,7 @@ def missing_handler(letter: Stored, registry: Registry) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of the event streams, as a group may have it once more."""
+    """A stretch of time of the event streams, to be given to a group once more."""
 
     redis: Redis
     keys: Keys
@@ -264,7 +264,7 @@ class Window:
 
 
 def marks_since(now: int, kept: Mapping[int, int]) -> int:
-    """Unix ms: of an event that came later, a done or dead mark is still there.
+    """Unix ms: the done or dead marks of events that came later still exist.
 
     Args:
         now: Unix ms.
@@ -275,7 +275,8 @@ def marks_since(now: int, kept: Mapping[int, int]) -> int:
 
 
 def marks_kept(redis: Redis, keys: Keys, group: str) -> dict[int, int]:
-    """What `marks_since` wants to know of a group. It is what its workers said: the command may run
-    with another retention than they do."""
+    """What `marks_since` needs to know of a group, as its workers noted it: this command may run
+    with another retention than they do.
+    """
     said: Any = redis.zrange(keys.marks(group), 0, -1, withscores=True)
     return {int(seconds): int(seen) for seconds, seen in said if seconds.isdigit()}

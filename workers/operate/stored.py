@@ -23,7 +23,7 @@ PAGE = 200
 """Entries read at once."""
 
 FIELDS = 500
-"""More than an event ever has, and fewer than Lua can hand on."""
+"""More fields than an event ever has, and fewer than Lua can pass on."""
 
 _ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 

@@ -43,7 +43,7 @@ class Route:
     rate_limit: str | float | None
     concurrency: int | None
     ordered_by: str | None = None
-    """Of all its events; None where they are of several types."""
+    """The path that orders all its events; None where they are of several types."""
     batch: Batch | None = None
     """How many of its events go together; None: handlers take one at a time."""
 
@@ -53,7 +53,7 @@ class Routing:
     """The routes of one worker, as the registry was when they were last made."""
 
     routes: Mapping[str, Route]
-    """Replaced as a whole: a thread that needs several of them takes this once."""
+    """Replaced as a whole; take it once for several routes that fit together."""
 
     @classmethod
     def of(cls, registry: Registry, *, parallel: bool = True) -> Routing:
@@ -84,7 +84,7 @@ class Routing:
         return name if name in self.routes else OTHER
 
     def max_attempts_of(self, task: str) -> int:
-        """Of a task; of all others' if it has lost its handlers meanwhile."""
+        """The attempts of a task; of `OTHER` if it has lost its handlers meanwhile."""
         routes = self.routes
         return routes.get(task, routes[OTHER]).max_attempts
 
@@ -134,7 +134,7 @@ class Routing:
 
 
 def _of_other_types(registry: Registry) -> tuple[Registration, ...]:
-    """Whose handlers may get an event of a type that nobody knows today."""
+    """The handlers that may get an event of a type that is not known today."""
     by_pattern = [each for each in registry.list() if any("*" in name for name in each.patterns)]
     return (*by_pattern, registry.default)
 
@@ -173,7 +173,7 @@ def _route(event_type: str, registrations: tuple[Registration, ...], *, parallel
 
 
 def _refuse_unkept_rates(event_type: str, registrations: tuple[Registration, ...]) -> None:
-    """The events of a batch are begun together, so that no rate of single events could be kept."""
+    """Refuse a rate limit of single events beside batches, whose events begin together."""
     together = [each for each in registrations if each.batch]
     rated = [each for each in registrations if each.rate_limit is not None and not each.batch]
     if together and rated:
@@ -203,7 +203,7 @@ def _time_limit(
 
 
 def _longest(registration: Registration) -> float:
-    """A coroutine is stopped by its own timeout; the signal is for `def` handlers, and a net."""
+    """Seconds until the signal: for a coroutine it comes later than its own timeout, as a net."""
     return registration.timeout + COROUTINE_MARGIN * registration.is_async
 
 

@@ -23,7 +23,7 @@ def crashed(run: Run, max_attempts: int, error: str, *, alone: bool = True) -> O
 
     Args:
         alone: no other event was in the same request. Otherwise one of those may be guilty, so this
-            one gets another attempt, alone (see `poison.is_suspect`).
+            one gets another attempt, alone (see `quarantine.is_suspect`).
     """
     if alone and run.attempt >= max_attempts:
         return Outcome(failed=(Failure("", "crash_loop", error),))
