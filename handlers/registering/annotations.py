@@ -70,8 +70,8 @@ def _evaluated(annotation: Any, handle: Callable[..., Any], where: str) -> Any:
             return None
         raise RegistrationInvalid(
             f"{where}: the annotation {annotation} cannot be evaluated at run time ({error}); "
-            "import or define its names at the top level of the module, not under "
-            "`if TYPE_CHECKING:` or inside of a function"
+            "import or define its names at the top level of the module, above the handler and not "
+            "under `if TYPE_CHECKING:`"
         ) from None
 
 

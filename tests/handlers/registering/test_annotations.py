@@ -121,7 +121,7 @@ def of_type_checking(event: Event[ChatUpdated], context: Context) -> None: ...
         (of_int, 0, r"m:1: Event\[int\]: a payload is a pydantic model; give a subclass of pyd"),
         (of_dict, 0, r"m:1: Event\[dict\[str, typing\.Any\]\]: a payload is a pydantic model"),
         (Base.handle, 1, r"m:1: Event\[ModelT\] names a type variable; write `handle` in the"),
-        (of_type_checking, 0, r"name 'ChatUpdated' is not defined.*top level of the module, not"),
+        (of_type_checking, 0, r"name 'ChatUpdated' is not defined.*top level of the module, above"),
     ],
 )
 def test_what_is_no_model_at_run_time_is_refused_with_the_cure(
