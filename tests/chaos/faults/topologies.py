@@ -26,7 +26,7 @@ async def primary_killed(play: Play) -> None:
 
 
 async def primary_asleep(play: Play) -> None:
-    """The primary stands still until its replica is promoted, and wakes up as a primary."""
+    """The primary stands still until its replica is promoted; then there are two for a while."""
     await play.servers.in_sync()
     pid = play.servers.primary.pid
     async with hurting_all(play, "14 primary asleep"):
@@ -34,6 +34,7 @@ async def primary_asleep(play: Play) -> None:
         await play.servers.promoted()
         await play.pause(0.0, 1.0)
         os.kill(pid, signal.SIGCONT)
+        await play.pause(0.0, 2.0)
 
 
 async def sentinel_promotes(play: Play) -> None:
