@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from flybridge.bridge.local.valkey import EmbeddedRedis
     from flybridge.handlers.registering.options import Options
 
-PATIENCE = 10.0
+WAIT_TIMEOUT = 10.0
 """Seconds that waiting takes at most, unless told otherwise."""
 
 _LOOK = 0.01
@@ -122,7 +122,7 @@ class FeishuOnThread:
             else event
         )
         pushing = asyncio.run_coroutine_threadsafe(self._push(envelope), self.loop)
-        return Pushed(pushing.result(PATIENCE), self)
+        return Pushed(pushing.result(WAIT_TIMEOUT), self)
 
     async def _push(self, envelope: Mapping[str, Any] | bytes) -> Push:
         return self.feishu.push(envelope)
@@ -139,7 +139,7 @@ class Pushed:
     def event_id(self) -> str:
         return self.push.event_id
 
-    def acked(self, timeout: float = PATIENCE) -> Attempt:
+    def acked(self, timeout: float = WAIT_TIMEOUT) -> Attempt:
         """Wait for an ack of code 200; returns the attempt that got it.
 
         Raises:
@@ -240,7 +240,7 @@ class Sent:
     def event_id(self) -> str:
         return self.pushed.event_id
 
-    def settled(self, timeout: float = PATIENCE) -> Literal["done", "dead"]:
+    def settled(self, timeout: float = WAIT_TIMEOUT) -> Literal["done", "dead"]:
         """Wait until all handlers have ended for good: `done`, or `dead` for a dead letter.
 
         Raises:
@@ -282,10 +282,10 @@ def _on_thread(
             ended.set_result(None)
 
     threading.Thread(target=run, name="flybridge-testing", daemon=True).start()
-    it, loop, leave = entered.result(PATIENCE)
+    it, loop, leave = entered.result(WAIT_TIMEOUT)
     try:
         yield it, loop
     finally:
         if not ended.done():
             loop.call_soon_threadsafe(leave.set)
-        ended.result(PATIENCE)
+        ended.result(WAIT_TIMEOUT)

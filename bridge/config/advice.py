@@ -15,7 +15,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Unwise:
+class Advice:
     """A setting to warn of."""
 
     name: str
@@ -25,18 +25,18 @@ class Unwise:
     reason: str
 
 
-def unwise(given: Mapping[str, Given]) -> tuple[Unwise, ...]:
+def unwise(given: Mapping[str, Given]) -> tuple[Advice, ...]:
     """What to warn of among these settings."""
     found = ((setting, given[setting], check(given[setting])) for setting, check in _CHECKS.items()
              if setting in given)  # fmt: skip
     return tuple(
-        Unwise(each.written.shown, each.written.value, f"{setting}={each.value}", reason)
+        Advice(each.written.shown, each.written.value, f"{setting}={each.value}", reason)
         for setting, each, reason in found
         if reason
     )
 
 
-def warn(found: Iterable[Unwise]) -> None:
+def warn(found: Iterable[Advice]) -> None:
     """Log them; call it once, at the start."""
     for each in found:
         log.warning(

@@ -10,7 +10,7 @@ from flybridge.bridge.config.text_files import FileUnreadable, read_text
 from flybridge.bridge.telemetry.redaction import keep_secret
 from flybridge.handlers.loggers import get_logger
 
-LARGEST = 4096
+MAX_SECRET = 4096
 """Characters; what is longer is no secret."""
 
 log = get_logger(__name__)
@@ -64,6 +64,6 @@ def read_secret(file: Path) -> str:
     secret = read_text(file).strip()
     if not secret:
         raise FileUnreadable("is empty; write the App Secret into it")
-    if len(secret) > LARGEST or len(secret.splitlines()) > 1:
+    if len(secret) > MAX_SECRET or len(secret.splitlines()) > 1:
         raise FileUnreadable("holds more than a secret; write the App Secret alone into it")
     return secret

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from flybridge.bridge.config import environment
-from flybridge.bridge.config.advice import Unwise, unwise
+from flybridge.bridge.config.advice import Advice, unwise
 from flybridge.bridge.config.app_secret import read_secret
 from flybridge.bridge.config.bounds import LONGEST_HEARTBEAT
 from flybridge.bridge.config.dotnet_names import translate
@@ -158,7 +158,7 @@ class WorkerSettings(BaseModel):
     )
     """`console` or `json`. Empty: `console` on a terminal, else `json`."""
 
-    _unwise: tuple[Unwise, ...] = PrivateAttr(())
+    _unwise: tuple[Advice, ...] = PrivateAttr(())
 
     @classmethod
     def load(
@@ -212,7 +212,7 @@ class WorkerSettings(BaseModel):
         return tuple(secret for url in urls for secret in parse(url).secrets)
 
     @property
-    def unwise(self) -> tuple[Unwise, ...]:
+    def unwise(self) -> tuple[Advice, ...]:
         """Settings to warn of once."""
         return self._unwise
 

@@ -12,10 +12,10 @@ import stat
 import time
 from pathlib import Path
 
-LARGEST = 1024 * 1024
+MAX_BYTES = 1024 * 1024
 """Bytes; what is larger is no settings."""
 
-PATIENCE = 5.0
+PIPE_TIMEOUT = 5.0
 """Seconds that a pipe has for all of its text."""
 
 _CHUNK = 65_536
@@ -39,13 +39,13 @@ def read_text(path: Path) -> str:
         content = _content(path)
     except OSError as error:
         raise FileUnreadable(_trouble(error)) from None
-    if len(content) > LARGEST:
-        raise FileUnreadable(f"is larger than {LARGEST // 1024} KiB; give another file")
+    if len(content) > MAX_BYTES:
+        raise FileUnreadable(f"is larger than {MAX_BYTES // 1024} KiB; give another file")
     return _text(content)
 
 
 def _content(path: Path) -> bytes:
-    """At most one byte more than `LARGEST`."""
+    """At most one byte more than `MAX_BYTES`."""
     # Without O_NONBLOCK a named pipe that nobody writes to would be waited for without end.
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -62,15 +62,15 @@ def _content(path: Path) -> bytes:
 
 def _drain(file: int) -> bytes:
     content = b""
-    while len(content) <= LARGEST and (chunk := os.read(file, _CHUNK)):
+    while len(content) <= MAX_BYTES and (chunk := os.read(file, _CHUNK)):
         content += chunk
     return content
 
 
 def _drain_pipe(pipe: int) -> bytes:
-    ready, ends, content = select.poll(), time.monotonic() + PATIENCE, b""
+    ready, ends, content = select.poll(), time.monotonic() + PIPE_TIMEOUT, b""
     ready.register(pipe, select.POLLIN)
-    while len(content) <= LARGEST:
+    while len(content) <= MAX_BYTES:
         if not ready.poll(max(0.0, ends - time.monotonic()) * 1000):
             raise TimeoutError
         chunk = os.read(pipe, _CHUNK)
@@ -86,7 +86,7 @@ def _trouble(error: OSError) -> str:
     if isinstance(error, IsADirectoryError):
         return "is a folder (Docker makes one where the file to mount is missing); give a file"
     if isinstance(error, TimeoutError):
-        return f"is a pipe that was not written and closed within {PATIENCE:g} s; give a file"
+        return f"is a pipe that was not written and closed within {PIPE_TIMEOUT:g} s; give a file"
     if isinstance(error, BlockingIOError):
         return "is a terminal; give a file"
     return f"cannot be read: {error.strerror}; give a readable file"

@@ -11,7 +11,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol as Interface
+from typing import Protocol
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -21,7 +21,7 @@ from flybridge.bridge.config.bounds import SMALLEST_BUFFER
 from flybridge.bridge.errors import NotConnected
 from flybridge.bridge.feishu.discovery import Endpoint
 from flybridge.bridge.feishu.upgrade import OPEN_TIMEOUT, open_websocket
-from flybridge.bridge.protocol.conversation import Protocol
+from flybridge.bridge.protocol.conversation import Conversation
 from flybridge.bridge.protocol.delivery import Delivery, Rejected
 from flybridge.bridge.protocol.heartbeat import Heartbeat, Pulse
 from flybridge.bridge.protocol.liveness import PONG_TIMEOUT, Dead
@@ -47,7 +47,7 @@ class Closed:
     """Of WebSocket; 1006 if it ended without a close frame."""
 
 
-class Receiver(Interface):
+class Receiver(Protocol):
     """Takes what a connection brings. Its methods must not block."""
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -100,7 +100,7 @@ class Outgoing:
 class Connection:
     """An open connection, made by `connect`. It belongs to the loop of the task that runs it."""
 
-    def __init__(self, websocket: ClientConnection, protocol: Protocol) -> None:
+    def __init__(self, websocket: ClientConnection, protocol: Conversation) -> None:
         self.protocol = protocol
         """Counts, config and heartbeat; its times are of the event loop's clock."""
         self._websocket = websocket
@@ -319,7 +319,7 @@ async def connect(
         with contextlib.suppress(OSError):  # it has ended already, as `run` is going to say
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_size)
     now = asyncio.get_running_loop().time()
-    protocol = Protocol(
+    protocol = Conversation(
         endpoint.service_id, endpoint.config, now, pong_timeout=pong_timeout, counts=counts,
         heartbeat=heartbeat, text_dialect=text_dialect,
     )  # fmt: skip

@@ -20,10 +20,10 @@ from flybridge.bridge.errors import ErrorListener, RedisUnfit
 from flybridge.bridge.process.cancellation import heed_cancellation
 from flybridge.handlers.loggers import get_logger
 
-PERIOD = 1.0
+LOOK_PERIOD = 1.0
 """Seconds between two looks."""
 
-_PATIENCE = 2.0
+_INFO_TIMEOUT = 2.0
 
 RELIEF = 0.97
 """Share of the threshold below which there is room again: no flicker at the threshold itself."""
@@ -105,7 +105,7 @@ class MemoryWatch:
         trimmer: Trimmer,
         listener: ErrorListener,
         *,
-        period: float = PERIOD,
+        period: float = LOOK_PERIOD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.headroom = Headroom(threshold)
@@ -137,7 +137,7 @@ class MemoryWatch:
 
     async def _look(self) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_INFO_TIMEOUT):
                 memory = _memory(await self._redis.info("memory"))
         except (RedisError, OSError) as error:
             heed_cancellation()

@@ -26,7 +26,7 @@ from flybridge.bridge.store.streams import Keys, subscriber
 from flybridge.handlers.loggers import get_logger
 from flybridge.handlers.types import domain
 
-PERIOD = 30.0
+ROUND_PERIOD = 30.0
 """Seconds between two rounds at most."""
 
 STEP = 1_000
@@ -57,7 +57,7 @@ class Trimmer:
     def __init__(self, redis: Redis, keys: Keys, retention: float) -> None:
         self.trimmed = 0
         """Entries removed so far."""
-        self.period = min(PERIOD, retention / 2)
+        self.period = min(ROUND_PERIOD, retention / 2)
         """Seconds between two rounds."""
         self.backlog = Backlog(redis, keys, retention)
         """What waits too long."""

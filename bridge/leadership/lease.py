@@ -23,7 +23,7 @@ from flybridge.bridge.leadership.election import Acquired, Answer, Election, Los
 from flybridge.bridge.process.boottime import boottime
 from flybridge.bridge.process.cancellation import heed_cancellation
 from flybridge.bridge.process.task_watch import TaskWatch
-from flybridge.bridge.store.redis_rights import SpoiltKey
+from flybridge.bridge.store.redis_rights import UnusableKey
 from flybridge.bridge.store.scripts import Call, load, run_one
 from flybridge.bridge.store.streams import Keys
 from flybridge.handlers.loggers import get_logger
@@ -93,7 +93,7 @@ class LeaseElector:
         self._scope: asyncio.Timeout | None = None
         self._candidacy = 1
         self._stands = False
-        self._spoilt = SpoiltKey(keys.lease, "this bridge cannot lead", load("lease").text)
+        self._spoilt = UnusableKey(keys.lease, "this bridge cannot lead", load("lease").text)
 
     @property
     def term(self) -> int:

@@ -36,7 +36,7 @@ REPEATED = 50
 STREAM = 300
 """Events that flow while the leader is killed."""
 
-PATIENCE = 30.0
+STEP_TIMEOUT = 30.0
 """Seconds until a step that has not happened counts as failed."""
 
 Say = Callable[[str], object]
@@ -186,7 +186,7 @@ async def _let_everything_end(play: Play) -> None:
 
 
 async def _until_settled(play: Play, redis: Redis) -> None:
-    keys, deadline = Keys(APP_ID), time.monotonic() + PATIENCE
+    keys, deadline = Keys(APP_ID), time.monotonic() + STEP_TIMEOUT
     states = [keys.state(GROUP, push.event_id) for push in play.pushes]
     while True:
         async with redis.pipeline(transaction=False) as pipeline:
@@ -269,7 +269,7 @@ def _sent(push: Push) -> int:
 
 
 async def _until(play: Play, what: str, happened: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + STEP_TIMEOUT
     while not happened():
         if time.monotonic() > deadline or not all(worker.alive for worker in play.workers):
             raise DemoFailed(_report(play, what))
@@ -282,4 +282,4 @@ def _report(play: Play, what: str) -> str:
         for actor in (*play.bridges, *play.workers)
         if actor.log
     ]
-    return f"The demo waited {PATIENCE:g} s in vain for: {what}.\n" + "\n".join(logs)
+    return f"The demo waited {STEP_TIMEOUT:g} s in vain for: {what}.\n" + "\n".join(logs)

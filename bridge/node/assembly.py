@@ -23,7 +23,7 @@ from flybridge.bridge.ops.web import listen, serving_strangers
 from flybridge.bridge.protocol.heartbeat import Heartbeat
 from flybridge.bridge.protocol.server_config import ClientConfig
 from flybridge.bridge.protocol.text_conversation import TextDialect
-from flybridge.bridge.publishing.admission import Capacity
+from flybridge.bridge.publishing.admission import Admission
 from flybridge.bridge.publishing.durability import Durability, fit
 from flybridge.bridge.store.client import address, async_client, check_server
 from flybridge.bridge.store.streams import Keys
@@ -94,7 +94,7 @@ async def assembled(
             timing=_timing(settings), pace=_pace(settings), on_asked=on_asked,
             durability=durability, retention=settings.retention, heartbeat=heartbeat,
             memory_threshold=settings.memory_threshold, attempts=_attempts(settings),
-            backoff=Backoff(first=settings.reconnect_delay), capacity=_capacity(settings),
+            backoff=Backoff(first=settings.reconnect_delay), admission=_admission(settings),
             dead_letters=settings.dead_letters,
             lifecycle=lifecycle, traced=traced,
         )  # fmt: skip
@@ -141,8 +141,8 @@ def _attempts(settings: BridgeSettings) -> Attempts:
     return Attempts(auto_reconnect=auto, most=settings.max_reconnect_attempts)
 
 
-def _capacity(settings: BridgeSettings) -> Capacity:
-    return Capacity(settings.message_queue_capacity, queue=settings.message_queue)
+def _admission(settings: BridgeSettings) -> Admission:
+    return Admission(settings.message_queue_capacity, queue=settings.message_queue)
 
 
 def _dialect(settings: BridgeSettings) -> TextDialect | None:

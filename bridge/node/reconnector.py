@@ -42,7 +42,7 @@ from flybridge.bridge.ops.status import Board, now_ms
 from flybridge.bridge.protocol.delivery import Delivery, Rejected
 from flybridge.bridge.protocol.heartbeat import Pulse
 from flybridge.bridge.protocol.server_config import ClientConfig
-from flybridge.bridge.publishing.counters import Tally
+from flybridge.bridge.publishing.counters import Counters
 from flybridge.bridge.publishing.feed import Acker, Feed
 from flybridge.bridge.publishing.publisher import Publisher
 from flybridge.handlers.loggers import get_logger
@@ -90,7 +90,7 @@ class Receiver:
         self.lifecycle.tell(MessageReceived(kind, payload, message_id, now_ms()))
 
 
-class Link:
+class Reconnector:
     """Keeps a connection to Feishu, over many connections and leaderships.
 
     Args:
@@ -106,7 +106,7 @@ class Link:
         connect: Connect,
         feed: MakeFeed,
         publisher: Publisher,
-        tally: Tally,
+        counters: Counters,
         pace: Pace,
         backoff: Backoff,
         attempts: Attempts,
@@ -125,7 +125,7 @@ class Link:
         self.degraded = False
         """Refused for a reason that heals elsewhere, if at all."""
         self._credentials, self._connect, self._feed = credentials, connect, feed
-        self._publisher, self._tally = publisher, tally
+        self._publisher, self._counters = publisher, counters
         self._pace, self._backoff, self._attempts = pace, backoff, attempts
         self._board, self._lifecycle = board, lifecycle
         self._clock = clock
@@ -253,7 +253,7 @@ class Link:
 
     async def _session(self, term: int, endpoint: Endpoint) -> Closed:
         self._config = endpoint.config
-        counts, heartbeat = self._tally.frames, self._tally.heartbeat
+        counts, heartbeat = self._counters.frames, self._counters.heartbeat
         opening = self._connect(endpoint, counts=counts, heartbeat=heartbeat)
         async with AsyncExitStack() as stack:
             async with self._patiently():
@@ -273,7 +273,7 @@ class Link:
         self.endpoint = endpoint
         self.trouble, self.degraded = "", False
         self._offline_since = None
-        self._tally.connects += 1
+        self._counters.connects += 1
         self._hurry.clear()
         self._ends_by_us = False
         log.info("feishu.connected", device_id=endpoint.device_id)

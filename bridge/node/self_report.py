@@ -10,10 +10,10 @@ from flybridge.bridge.housekeeping.upkeep import Upkeep
 from flybridge.bridge.leadership.lease import LeaseElector
 from flybridge.bridge.leadership.watchdog import Watchdog
 from flybridge.bridge.node.credentials import Credentials
-from flybridge.bridge.node.reconnector import Link
+from flybridge.bridge.node.reconnector import Reconnector
 from flybridge.bridge.ops.status import State, Status, now_ms
 from flybridge.bridge.process.boottime import boottime
-from flybridge.bridge.publishing.counters import ACK_BOUNDS, Tally
+from flybridge.bridge.publishing.counters import ACK_BOUNDS, Counters
 from flybridge.bridge.publishing.publisher import Publisher
 from flybridge.bridge.telemetry import tracing
 from flybridge.bridge.telemetry.redaction import redact
@@ -27,16 +27,16 @@ class SelfReport:
     durability: str
     elector: LeaseElector
     credentials: Credentials
-    link: Link
+    reconnector: Reconnector
     publisher: Publisher
     upkeep: Upkeep
     watchdog: Watchdog
-    tally: Tally
+    counters: Counters
     started_at: int = field(default_factory=now_ms)
 
     def status(self, state: State, since: int) -> Status:
         """The status now; `since`: when the bridge came into `state`, in Unix ms."""
-        elector, link, tally = self.elector, self.link, self.tally
+        elector, reconnector, counters = self.elector, self.reconnector, self.counters
         credentials, leads = self.credentials, state is State.LEADING
         headroom, trimmer = self.upkeep.memory.headroom, self.upkeep.trimmer
         return Status(
@@ -49,14 +49,14 @@ class SelfReport:
             since=since,
             term=elector.term,
             leader=elector.holder,
-            connected_for=_age(link.connected_at),
-            pong_age=_age(link.pong_at),
-            pong_seen=link.pong_seen,
-            offline=link.offline,
+            connected_for=_age(reconnector.connected_at),
+            pong_age=_age(reconnector.pong_at),
+            pong_seen=reconnector.pong_seen,
+            offline=reconnector.offline,
             credentials=credentials.standing,
             unreached=credentials.unreached,
-            trouble=redact(link.trouble if leads else credentials.trouble),
-            degraded=link.degraded if leads else credentials.are_refused,
+            trouble=redact(reconnector.trouble if leads else credentials.trouble),
+            degraded=reconnector.degraded if leads else credentials.are_refused,
             waiting=self.publisher.waiting,
             full=headroom.full,
             memory_used=headroom.memory.used,
@@ -68,14 +68,14 @@ class SelfReport:
             renew_seconds=elector.renew_seconds,
             lease_failures=elector.failures,
             loop_lag=self.watchdog.lag,
-            outcomes=dict(tally.outcomes),
-            frames=dict(tally.frames),
+            outcomes=dict(counters.outcomes),
+            frames=dict(counters.frames),
             ack_bounds=list(ACK_BOUNDS),
-            ack_counts=list(tally.ack_times.counts),
-            ack_seconds=tally.ack_times.total,
-            leaderships=tally.leaderships,
-            connects=tally.connects,
-            heartbeat=tally.heartbeat.statistics(time.monotonic(), now_ms()),
+            ack_counts=list(counters.ack_times.counts),
+            ack_seconds=counters.ack_times.total,
+            leaderships=counters.leaderships,
+            connects=counters.connects,
+            heartbeat=counters.heartbeat.statistics(time.monotonic(), now_ms()),
             unread=trimmer.backlog.unread,
             groups_without_workers=trimmer.backlog.without_workers,
             publish_trouble=redact(self.publisher.trouble) if leads else "",

@@ -26,14 +26,14 @@ from flybridge.bridge.leadership.lease import RELEASE_TIMEOUT, LeaseElector
 from flybridge.bridge.leadership.watchdog import Watchdog
 from flybridge.bridge.lifecycle import Leading, SteppedDown
 from flybridge.bridge.node.credentials import Credentials, Discovery
-from flybridge.bridge.node.reconnector import Connect, Link
+from flybridge.bridge.node.reconnector import Connect, Reconnector
 from flybridge.bridge.node.self_report import SelfReport
 from flybridge.bridge.node.subscribers import Subscribers
 from flybridge.bridge.ops.status import Board, State, Status, now_ms
 from flybridge.bridge.process.task_watch import TaskWatch
 from flybridge.bridge.protocol.heartbeat import Heartbeat
-from flybridge.bridge.publishing.admission import Capacity
-from flybridge.bridge.publishing.counters import Tally
+from flybridge.bridge.publishing.admission import Admission
+from flybridge.bridge.publishing.counters import Counters
 from flybridge.bridge.publishing.durability import NONE, Durability
 from flybridge.bridge.publishing.feed import Feed
 from flybridge.bridge.publishing.publisher import DEAD_LETTERS, Publisher
@@ -75,7 +75,7 @@ class Supervisor:
         timing: Timing | None = None,
         on_asked: Callable[[], None] = lambda: None,
         durability: Durability = NONE,
-        capacity: Capacity | None = None,
+        admission: Admission | None = None,
         dead_letters: int = DEAD_LETTERS,
         attempts: Attempts | None = None,
         retention: float = RETENTION,
@@ -86,7 +86,7 @@ class Supervisor:
         lifecycle: Subscribers | None = None,
         traced: bool = False,
     ) -> None:
-        self.tally = Tally(heartbeat=heartbeat or Heartbeat())
+        self.counters = Counters(heartbeat=heartbeat or Heartbeat())
         self.pace = pace or Pace()
         self.state = State.STANDBY
         self._lifecycle = lifecycle or Subscribers()
@@ -102,36 +102,36 @@ class Supervisor:
         )  # fmt: skip
         self._publisher = Publisher(
             redis, keys, self.elector, self._upkeep.memory, self._tasks, self._lifecycle,
-            durability=durability, capacity=capacity, marker_ttl=mark_ttl(retention),
+            durability=durability, admission=admission, marker_ttl=mark_ttl(retention),
             dead_letters=dead_letters,
         )  # fmt: skip
         self._board = Board(redis, keys)
         self._credentials = Credentials(
             discovery, self.pace, self._attempts, self._board, self._lifecycle
         )
-        self._link = Link(
+        self._reconnector = Reconnector(
             self._credentials, connect,
-            partial(Feed, self._publisher, keys, self.tally, traced=traced),
-            self._publisher, self.tally, self.pace, backoff or Backoff(), self._attempts,
+            partial(Feed, self._publisher, keys, self.counters, traced=traced),
+            self._publisher, self.counters, self.pace, backoff or Backoff(), self._attempts,
             self._board, self._lifecycle,
         )  # fmt: skip
         self._watchdog = Watchdog(self.elector.timing.lease_duration, lambda: self.leads)
         self._stopping = asyncio.Event()
         self._since = now_ms()
         self._report = SelfReport(
-            keys.app_id, durability.profile, self.elector, self._credentials, self._link,
-            self._publisher, self._upkeep, self._watchdog, self.tally,
+            keys.app_id, durability.profile, self.elector, self._credentials, self._reconnector,
+            self._publisher, self._upkeep, self._watchdog, self.counters,
         )  # fmt: skip
 
     @property
     def endpoint(self) -> Endpoint | None:
         """The endpoint of the leader's connection; None: there is none."""
-        return self._link.endpoint
+        return self._reconnector.endpoint
 
     @property
     def connection(self) -> Connection | None:
         """The open connection of a leader; None: there is none."""
-        connection = self._link.connection
+        connection = self._reconnector.connection
         return connection if connection is not None and connection.is_open else None
 
     @property
@@ -148,7 +148,7 @@ class Supervisor:
     def trouble(self) -> str:
         """Why there is no connection."""
         if self.state is State.LEADING:
-            return self._link.trouble or "it is about to connect"
+            return self._reconnector.trouble or "it is about to connect"
         if self._credentials.trouble:
             return f"it is {self.state}; {self._credentials.trouble}"
         holder = self.elector.holder or "nobody, as far as it knows,"
@@ -173,7 +173,7 @@ class Supervisor:
         try:
             await asyncio.wait({work, asking, stop, failed}, return_when=asyncio.FIRST_COMPLETED)
             self._enter(State.DRAINING)
-            await self._link.drain(DRAIN)
+            await self._reconnector.drain(DRAIN)
         finally:
             await self._end(work, asking, board, stop, failed, *self._upkeep.tasks)
         self._tasks.check()
@@ -193,7 +193,7 @@ class Supervisor:
         """
         if self.state is not State.LEADING:
             raise NotConnected(f"This bridge cannot reconnect: {self.trouble}.")
-        await self._link.reconnect(DRAIN)
+        await self._reconnector.reconnect(DRAIN)
 
     def status(self) -> Status:
         """The status of this bridge."""
@@ -204,7 +204,7 @@ class Supervisor:
         while not self._stopping.is_set():
             try:
                 async with self._leading() as term, self._upkeep.tending():
-                    await self._link.hold(term)
+                    await self._reconnector.hold(term)
             except LeaseLost:
                 self._enter(State.STANDBY)
             else:
@@ -216,7 +216,7 @@ class Supervisor:
         """Hold the lease, and tell subscribers."""
         try:
             async with self.elector.lead() as term:
-                self.tally.leaderships += 1
+                self.counters.leaderships += 1
                 self._led = term
                 self._enter(State.LEADING)
                 self._lifecycle.tell(Leading(term))
@@ -247,7 +247,7 @@ class Supervisor:
         self._on_asked()
 
     def lost(self, lost: Lost) -> None:
-        self._link.abort()
+        self._reconnector.abort()
         if self.state is State.LEADING:
             self._enter(State.STANDBY)
         self._stepped_down(lost.reason)
@@ -265,7 +265,7 @@ class Supervisor:
         finally:  # its thread would outlive a second cancellation
             self._watchdog.stop()
         self._enter(State.STOPPED)
-        log.info("bridge.stopped", **self.tally.outcomes)
+        log.info("bridge.stopped", **self.counters.outcomes)
 
     async def _leave_board(self, others: Collection[asyncio.Task[object]]) -> None:
         with suppress(TimeoutError):

@@ -33,7 +33,7 @@ OVERDUE = 5.0
 live."""
 
 
-APART = 0.05
+SCRAPE_PAUSE = 0.05
 """Seconds between two answers of `/metrics`: one takes some 3 ms of the event loop."""
 
 
@@ -119,7 +119,7 @@ def application(
 
 
 class _Turns:
-    """Lets one request in at a time, `APART` seconds after the one before."""
+    """Lets one request in at a time, `SCRAPE_PAUSE` seconds after the one before."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -132,7 +132,7 @@ class _Turns:
             try:
                 yield
             finally:
-                self._next = time.monotonic() + APART
+                self._next = time.monotonic() + SCRAPE_PAUSE
 
 
 def _verdict(problems: list[str]) -> Response:

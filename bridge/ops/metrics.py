@@ -35,8 +35,8 @@ APP = "app"
 """The label that every sample has: the app id."""
 
 OUTCOMES = ("published", "duplicate", "buried", *get_args(Refusal))
-"""Of `tally.Tally`. What has not happened yet is exported as 0: a counter that first appears with 1
-has no increase."""
+"""Of `Counters`. What has not happened yet is exported as 0: a counter that first appears as 1 has
+no increase."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,17 @@ from redis.exceptions import RedisError
 
 from flybridge.bridge.process.cancellation import heed_cancellation
 from flybridge.bridge.protocol.heartbeat import HeartbeatStatistics
-from flybridge.bridge.store.redis_rights import SpoiltKey
+from flybridge.bridge.store.redis_rights import UnusableKey
 from flybridge.bridge.store.streams import Keys
 from flybridge.handlers.loggers import get_logger
 
-PERIOD = 2.0
+WRITE_PERIOD = 2.0
 """Seconds between two writes; a change is written at once."""
 
-STALE = 60.0
+STALE_AFTER = 60.0
 """Seconds without a write after which another bridge's status is removed: it was killed."""
 
-_TIMEOUT = 0.5
+_WRITE_TIMEOUT = 0.5
 
 log = get_logger(__name__)
 
@@ -129,10 +129,10 @@ class Status:
 class Board:
     """Writes this bridge's status into the hash `bridges`, under its identity. It never raises."""
 
-    def __init__(self, redis: Redis, keys: Keys, *, period: float = PERIOD) -> None:
+    def __init__(self, redis: Redis, keys: Keys, *, period: float = WRITE_PERIOD) -> None:
         self._redis = redis
         self._key = keys.bridges
-        self._spoilt = SpoiltKey(keys.bridges, "no bridge's status can be shown")
+        self._spoilt = UnusableKey(keys.bridges, "no bridge's status can be shown")
         self._period = period
         self._changed = asyncio.Event()
 
@@ -161,13 +161,14 @@ class Board:
         status = replace(make(), at=now)
         await self._redis.hset(self._key, status.identity, status.to_json())
         rows = await self._redis.hgetall(self._key)
-        stale = [name for name, row in rows.items() if abs(now - _written_at(row)) > STALE * 1000]
+        longest = STALE_AFTER * 1000
+        stale = [name for name, row in rows.items() if abs(now - _written_at(row)) > longest]
         if stale:
             await self._redis.hdel(self._key, *stale)
 
     async def _attempt(self, call: Awaitable[object]) -> None:
         try:
-            async with asyncio.timeout(_TIMEOUT):
+            async with asyncio.timeout(_WRITE_TIMEOUT):
                 await call
             self._spoilt.succeeded()
         except (RedisError, OSError) as error:  # a board that is out of date does no harm

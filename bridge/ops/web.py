@@ -28,19 +28,19 @@ from uvicorn.server import ServerState
 from flybridge.bridge.errors import BridgeError
 from flybridge.handlers.loggers import get_logger
 
-MOST = 32
+MAX_CONNECTIONS = 32
 """Open connections. When another comes, the oldest goes, of the address that has the most."""
 
-LIFETIME = 10.0
+CONNECTION_LIFETIME = 10.0
 """Seconds that a connection may last, from its first byte to the last of the answer."""
 
-PAUSE = 0.002
+ACCEPT_PAUSE = 0.002
 """Seconds between two connections, so that a flood of requests leaves time for everything else."""
 
-AFTER_FAILURE = 1.0
+FAILURE_PAUSE = 1.0
 """Seconds until another is accepted when one could not be, for want of file descriptors perhaps."""
 
-QUIET = 60.0
+LOG_PERIOD = 60.0
 """Seconds between two log lines of one kind."""
 
 STOP_TIMEOUT = 1
@@ -79,8 +79,8 @@ class Acceptor:
         listener: socket.socket,
         protocol: Callable[[], asyncio.Protocol],
         *,
-        most: int = MOST,
-        lifetime: float = LIFETIME,
+        most: int = MAX_CONNECTIONS,
+        lifetime: float = CONNECTION_LIFETIME,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listener = listener
@@ -96,7 +96,7 @@ class Acceptor:
         seeing_off = asyncio.create_task(self._see_off(), name="web-lifetimes")
         try:
             while True:
-                pause = PAUSE if await self._accept() else AFTER_FAILURE
+                pause = ACCEPT_PAUSE if await self._accept() else FAILURE_PAUSE
                 await asyncio.sleep(pause)
         finally:
             seeing_off.cancel()
@@ -134,7 +134,7 @@ class Acceptor:
 
     def _tell(self, event: str, **fields: object) -> None:
         now = self._clock()
-        if now - self._told.get(event, -QUIET) >= QUIET:
+        if now - self._told.get(event, -LOG_PERIOD) >= LOG_PERIOD:
             self._told[event] = now
             log.warning(event, **fields, cure="see who asks the ops port; events go on")
 

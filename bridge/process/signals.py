@@ -22,14 +22,14 @@ log = get_logger(__name__)
 WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """SIGQUIT counts as a second one."""
 
-SAME = 0.5
+SAME_SIGNAL = 0.5
 """Seconds in which two signals are one: a terminal's ^C reaches the whole process group, and a
 parent passes it on once more."""
 
-LEFT = 1.0
+LEFT_TO_END = 1.0
 """Seconds after a second signal in which whatever runs may still end by itself."""
 
-GIVING_BACK = 0.6
+LEFT_TO_GIVE_BACK = 0.6
 """Seconds after those to give back what has not ended."""
 
 EXIT_HURRIED = 1
@@ -88,7 +88,7 @@ class Watch:
             hint = "a second signal ends it within 2 s"
             log.info("process.stopping", signal=received.name, **self._waits_for(), hint=hint)
             self._stop()
-        elif self._first is None or now - self._first > SAME:
+        elif self._first is None or now - self._first > SAME_SIGNAL:
             self._end(received)
 
     def _end(self, received: signal.Signals) -> None:
@@ -96,10 +96,10 @@ class Watch:
         if self._first is None:
             self._stop()
         self._hurry()
-        time.sleep(LEFT)
+        time.sleep(LEFT_TO_END)
         last = threading.Thread(target=self._give_back, name="flybridge-last", daemon=True)
         last.start()
-        last.join(GIVING_BACK)
+        last.join(LEFT_TO_GIVE_BACK)
         os._exit(EXIT_HURRIED)
 
 

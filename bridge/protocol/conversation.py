@@ -4,7 +4,7 @@ Feishu: we ping at least as often as the server wants, and its pong may carry ne
 pushes data frames; each complete push wants its own frame back within 3 s, with a code as payload.
 Text messages are another dialect, which only other servers speak.
 
-Every incoming frame is counted once in `Protocol.counts`, under its `FrameOutcome`.
+Every incoming frame is counted once in `Conversation.counts`, under its `FrameOutcome`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_REJECTED_BYTES = frames.MAX_FRAME
 """What waits for `take_rejected`; the oldest make room."""
 
 
-class Protocol:
+class Conversation:
     """The state of one connection, from the upgrade on.
 
     Args:
@@ -288,7 +288,7 @@ _SIGNS = {
     text_codec.AuthReply: FrameOutcome.AUTH,
     text_codec.Auth: FrameOutcome.CONTROL_UNKNOWN,
 }
-"""Text messages that are nothing but a sign of life to `Protocol`."""
+"""Text messages that are nothing but a sign of life to `Conversation`."""
 
 
 def _ack_payload(code: int, data: bytes | None) -> bytes:

@@ -13,9 +13,9 @@ from statistics import fmean, pstdev
 from flybridge.bridge.config.bounds import LONGEST_HEARTBEAT
 from flybridge.handlers.loggers import get_logger
 
-SHORTEST = 10.0
+SHORTEST_INTERVAL = 10.0
 """Seconds between two pings in trouble; a server's interval below it holds nevertheless."""
-SILENCE = 120.0
+SILENCE_ALARM = 120.0
 """Seconds without a pong or heartbeat, on whichever connection, that raise the alarm."""
 
 RECENT = 20
@@ -25,7 +25,7 @@ UNSTABLE = 5.0
 """Seconds of standard deviation above which it is not."""
 ALARMING = 2
 """Missed pings in a row; one alone is routine, as is a connection that ends."""
-LATE = 1.0
+LATE_ROUND_TRIP = 1.0
 """Seconds below which no round trip is late, however short the others were."""
 
 log = get_logger(__name__)
@@ -123,7 +123,7 @@ class PingInterval:
     @property
     def seconds(self) -> float:
         """The interval now, within its bounds."""
-        return min(max(self._wanted, SHORTEST), self.longest)
+        return min(max(self._wanted, SHORTEST_INTERVAL), self.longest)
 
     def limit(self, server_interval: float) -> None:
         """Take the server's interval as a further upper bound."""
@@ -131,11 +131,11 @@ class PingInterval:
 
     def shorten(self) -> None:
         """A ping was missed, or its pong late."""
-        self._wanted = max(self.seconds / 2, min(SHORTEST, self.longest))
+        self._wanted = max(self.seconds / 2, min(SHORTEST_INTERVAL, self.longest))
 
     def lengthen(self) -> None:
         """A pong came in time."""
-        self._wanted = min(max(self._wanted, SHORTEST) * 1.25, self._longest)
+        self._wanted = min(max(self._wanted, SHORTEST_INTERVAL) * 1.25, self._longest)
 
 
 @dataclass(slots=True)
@@ -163,7 +163,9 @@ class Heartbeat:
         silence: seconds without a pong that raise the alarm.
     """
 
-    def __init__(self, *, longest: float = LONGEST_HEARTBEAT, silence: float = SILENCE) -> None:
+    def __init__(
+        self, *, longest: float = LONGEST_HEARTBEAT, silence: float = SILENCE_ALARM
+    ) -> None:
         self.interval = PingInterval(longest)
         self.rhythm = Rhythm.STEADY
         self.total = 0
@@ -293,7 +295,7 @@ class Heartbeat:
     def _answered(self, now: float, first: float, last: float) -> None:
         """A pong came for the pings sent from `first` to `last`, mostly one and the same."""
         reading, round_trip = self._reading, now - last
-        if round_trip > max(LATE, 2 * (self._mean_round_trip() or round_trip)):
+        if round_trip > max(LATE_ROUND_TRIP, 2 * (self._mean_round_trip() or round_trip)):
             self.interval.shorten()
         else:
             self.interval.lengthen()

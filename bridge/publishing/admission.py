@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from flybridge.handlers.loggers import get_logger
 
-CALM = 5.0
+CALM_AFTER = 5.0
 """Seconds without a refusal after which the next event that is taken ends the shortage."""
 
 _CURES = {
@@ -19,7 +19,7 @@ _CURES = {
 log = get_logger(__name__)
 
 
-class Capacity:
+class Admission:
     """Decides whether one more event may wait.
 
     Args:
@@ -44,7 +44,7 @@ class Capacity:
         if self._is_full(waiting) if self.queue else busy:
             self._refuse(waiting, now)
             return False
-        if self._refused and now - self._last >= CALM:
+        if self._refused and now - self._last >= CALM_AFTER:
             log.info("queue.relieved", refused=self._refused)
             self._refused = 0
         return True

@@ -26,7 +26,7 @@ class AckTimes:
 
 
 @dataclass(slots=True)
-class Tally:
+class Counters:
     """The counts of a bridge, over all connections and leaderships."""
 
     outcomes: Counter[str] = field(default_factory=Counter)

@@ -19,7 +19,7 @@ from flybridge.bridge.store.client import text
 from flybridge.bridge.store.raw_pipeline import pack
 from flybridge.handlers.loggers import get_logger
 
-LANES = 24
+MAX_CONNECTIONS = 24
 """Connections that may wait at once: ten batches a second, each for the budget of two."""
 
 ON_DISK = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
@@ -67,9 +67,9 @@ class Durability:
         return cls(profile, ("WAIT", replicas), wanted=replicas)
 
     @property
-    def lanes(self) -> int:
+    def connections(self) -> int:
         """Connections over which batches may be on their way at the same time."""
-        return LANES if self.command else 1
+        return MAX_CONNECTIONS if self.command else 1
 
     def wait(self, timeout: float) -> bytes:
         """The packed command that waits for `timeout` seconds at most. Redis: 0 means for ever."""

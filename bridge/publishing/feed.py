@@ -15,7 +15,7 @@ from typing import Protocol
 from flybridge.bridge.errors import EnvelopeInvalid
 from flybridge.bridge.protocol.delivery import Delivery, Rejected
 from flybridge.bridge.protocol.envelope import Header, header
-from flybridge.bridge.publishing.counters import Tally
+from flybridge.bridge.publishing.counters import Counters
 from flybridge.bridge.publishing.publisher import Publisher
 from flybridge.bridge.publishing.results import Published, PublishRefused
 from flybridge.bridge.publishing.spans import EventSpans, begin
@@ -54,7 +54,7 @@ class Feed:
         self,
         publisher: Publisher,
         keys: Keys,
-        tally: Tally,
+        counters: Counters,
         connection: Acker,
         term: int,
         *,
@@ -62,7 +62,7 @@ class Feed:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._publisher, self._keys, self._tally = publisher, keys, tally
+        self._publisher, self._keys, self._counters = publisher, keys, counters
         self._connection, self._term = connection, term
         self._traced, self._clock, self._wall = traced, clock, wall
 
@@ -121,14 +121,14 @@ class Feed:
             if spans is not None:
                 spans.end(code, error=result.reason)
             return
-        self._tally.outcomes["duplicate" if result.duplicate else "published"] += 1
+        self._counters.outcomes["duplicate" if result.duplicate else "published"] += 1
         self._ack(delivery, 200, NO_RESULT if event_type in CALLBACKS else None)
         if spans is not None:
             spans.end(200, entry_id=result.entry_id, duplicate=result.duplicate)
 
     def _refused(self, delivery: Delivery | None, refusal: PublishRefused) -> int:
         """Count a refusal, and answer 500 if possible. Returns the code, 0 for no ack."""
-        self._tally.outcomes[refusal.reason] += 1
+        self._counters.outcomes[refusal.reason] += 1
         if delivery is None or refusal.reason == "fenced":
             return 0
         self._ack(delivery, 500)
@@ -150,14 +150,14 @@ class Feed:
         if isinstance(result, PublishRefused):
             self._refused(delivery, result)
             return
-        self._tally.outcomes["duplicate" if result.duplicate else "buried"] += 1
+        self._counters.outcomes["duplicate" if result.duplicate else "buried"] += 1
         if delivery is not None:
             log.warning("event.buried", reason=reason, size=size)
             self._ack(delivery, 200)
 
     def _ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> None:
         self._connection.ack(delivery, code, data)
-        self._tally.ack_times.add(self._clock() - delivery.received)
+        self._counters.ack_times.add(self._clock() - delivery.received)
 
     def _stamped(self, fields: dict[str, str]) -> dict[str, str]:
         return {**fields, "received_at": str(int(self._wall() * 1000)), "term": str(self._term)}

@@ -1,7 +1,7 @@
 """Detects that Redis refuses events, says why, and finds out when it takes them again.
 
 An outage begins with an entry that Redis did not take within its budget, for any reason but a lack
-of memory. This entry is sent again every `PERIOD` seconds, and at once when another entry was
+of memory. This entry is sent again every `TRIAL_PERIOD` seconds, and at once when another entry was
 taken; the outage ends when it is taken. So it ends by itself even if no event comes, but not while
 Redis takes some entries and refuses others. The entry may then be in Redis without an ack; when
 Feishu sends it again, it is a duplicate.
@@ -20,11 +20,16 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from flybridge.bridge.errors import ErrorListener
 from flybridge.bridge.process.task_watch import TaskWatch
 from flybridge.bridge.publishing.durability import Undurable
-from flybridge.bridge.publishing.publish_connection import PATIENCE, Lane, Waiting, is_fenced
+from flybridge.bridge.publishing.publish_connection import (
+    REPLY_TIMEOUT,
+    PublishConnection,
+    Waiting,
+    is_fenced,
+)
 from flybridge.bridge.store.redis_rights import cure, is_denied
 from flybridge.handlers.loggers import get_logger
 
-PERIOD = 1.0
+TRIAL_PERIOD = 1.0
 """Seconds between two trials."""
 
 log = get_logger(__name__)
@@ -41,17 +46,21 @@ class Outage:
     """Detects an outage of one publisher, and ends it.
 
     Args:
-        lane: of its own; it is connected only while an outage lasts.
+        connection: of its own; it is connected only while an outage lasts.
         leadership: asked before each trial; an outage ends with it.
         listener: told of the error with which an outage begins.
     """
 
     def __init__(
-        self, lane: Lane, leadership: Leadership, tasks: TaskWatch, listener: ErrorListener
+        self,
+        connection: PublishConnection,
+        leadership: Leadership,
+        tasks: TaskWatch,
+        listener: ErrorListener,
     ) -> None:
         self.trouble = ""
         """Why entries are refused; empty while publishing works, as far as is known."""
-        self._lane, self._leadership = lane, leadership
+        self._connection, self._leadership = connection, leadership
         self._tasks, self._listener = tasks, listener
         self._failing = False
         self._hurry = asyncio.Event()
@@ -85,14 +94,14 @@ class Outage:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        await self._lane.close()
+        await self._connection.close()
 
     def cure(self, error: RedisError) -> str:
         """What to do about an error of Redis."""
         if isinstance(error, Undurable):
             return "see whether the replicas, or Redis' disk, keep up"
         if is_denied(error):
-            return cure(error, self._lane.scripts)
+            return cure(error, self._connection.scripts)
         return "see whether Redis is well"
 
     def _explain(self, error: RedisError) -> str:
@@ -101,10 +110,10 @@ class Outage:
     async def _try(self, entry: Waiting) -> None:
         try:
             while await self._pause():
-                self._lane.sent = [entry]
-                (answer,) = await self._lane.send(PATIENCE)
+                self._connection.sent = [entry]
+                (answer,) = await self._connection.send(REPLY_TIMEOUT)
                 # The next one is to find new rights, scripts and servers.
-                await self._lane.close()
+                await self._connection.close()
                 if not isinstance(answer, RedisError):
                     self.trouble = ""
                     if not is_fenced(answer):
@@ -117,9 +126,9 @@ class Outage:
             self.trouble, self._task = "", None
 
     async def _pause(self) -> bool:
-        """Wait `PERIOD` seconds, or less when urgent; returns whether to try again."""
+        """Wait `TRIAL_PERIOD` seconds, or less when urgent; returns whether to try again."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(PERIOD):
+            async with asyncio.timeout(TRIAL_PERIOD):
                 await self._hurry.wait()
         self._hurry.clear()
         return self._leadership.leads()

@@ -12,13 +12,13 @@ from redis.exceptions import RedisError, TimeoutError
 
 from flybridge.bridge.publishing.durability import Durability
 from flybridge.bridge.publishing.results import Done, Refusal
-from flybridge.bridge.store.raw_pipeline import Pipe, pack
+from flybridge.bridge.store.raw_pipeline import RawPipeline, pack
 
-PATIENCE = 1.0
+REPLY_TIMEOUT = 1.0
 """Seconds for a batch's replies, that of durability apart; a hung connection leaves time for
 another."""
 
-IMPATIENCE = 0.25
+MIN_REPLY_TIMEOUT = 0.25
 """Seconds at least, else a late batch would time out again and again."""
 
 
@@ -35,7 +35,7 @@ class Waiting:
     """The same, as Redis said it."""
 
 
-class Lane:
+class PublishConnection:
     """Sends one batch at a time over its connection.
 
     Args:
@@ -50,24 +50,24 @@ class Lane:
         self.sent: list[Waiting] = []
         """The batch, until its answers are there."""
         self.task: asyncio.Task[None] | None = None
-        """Who runs the lane now."""
-        self._pipe = Pipe(pool, [pack("SCRIPT", "LOAD", script) for script in scripts])
+        """Who runs the connection now."""
+        self._pipe = RawPipeline(pool, [pack("SCRIPT", "LOAD", script) for script in scripts])
         self._durability = durability
 
     def taken(self) -> list[Waiting]:
-        """Take the batch out of the lane."""
+        """Take the batch out of the connection."""
         batch, self.sent = self.sent, []
         return batch
 
     async def send(self, left: float) -> list[Any]:
         """Send the batch, whose oldest entry has `left` seconds; returns one answer each."""
-        left = max(IMPATIENCE, left)
-        patience = min(PATIENCE, left)
+        left = max(MIN_REPLY_TIMEOUT, left)
+        patience = min(REPLY_TIMEOUT, left)
         commands = [waiting.command for waiting in self.sent]
         if not self._durability.command:
             return await self._pipe.send(commands, patience)
         commands.append(self._durability.wait(left))
-        more = left + IMPATIENCE - patience
+        more = left + MIN_REPLY_TIMEOUT - patience
         *answers, last = await self._pipe.send(commands, patience, last=more)
         error = self._durability.judge(last)
         if error is None:

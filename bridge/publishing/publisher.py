@@ -19,10 +19,15 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, Timeou
 
 from flybridge.bridge.errors import ErrorListener
 from flybridge.bridge.process.task_watch import TaskWatch
-from flybridge.bridge.publishing.admission import Capacity
+from flybridge.bridge.publishing.admission import Admission
 from flybridge.bridge.publishing.durability import NONE, Durability, Undurable
 from flybridge.bridge.publishing.outage import Leadership, Outage
-from flybridge.bridge.publishing.publish_connection import Lane, Waiting, finds_no_room, is_fenced
+from flybridge.bridge.publishing.publish_connection import (
+    PublishConnection,
+    Waiting,
+    finds_no_room,
+    is_fenced,
+)
 from flybridge.bridge.publishing.results import Done, Published, PublishRefused, Refusal
 from flybridge.bridge.store.lifetimes import MARKER_TTL
 from flybridge.bridge.store.raw_pipeline import pack
@@ -36,10 +41,10 @@ BATCH = 512
 BUDGET = 2.0
 """Seconds in which an entry is in Redis or refused. Feishu waits 3 s for an ack."""
 
-BACKLOG = 32 * 1024 * 1024
+MAX_WAITING_BYTES = 32 * 1024 * 1024
 """Bytes that may wait: some 20,000 entries. What comes on top is refused at once."""
 
-PACE = 0.1
+START_PERIOD = 0.1
 """Seconds until another connection takes what has waited, when those in use wait for durability."""
 
 DEAD_LETTERS = 10_000
@@ -53,7 +58,7 @@ RETRIED = 60
 """Seconds for which a dead letter is known that nothing tells from a repetition: it is sent again
 within `BUDGET`, if at all."""
 
-CALM = 60.0
+CALM_AFTER = 60.0
 """Seconds without a dead letter refused after which the next one that is kept ends the shortage."""
 
 _PAUSE = 0.1  # seconds before what failed is sent again
@@ -102,7 +107,7 @@ class Publisher:
         listener: ErrorListener,
         *,
         durability: Durability = NONE,
-        capacity: Capacity | None = None,
+        admission: Admission | None = None,
         marker_ttl: int = MARKER_TTL,
         dead_letters: int = DEAD_LETTERS,
         budget: float = BUDGET,
@@ -117,16 +122,18 @@ class Publisher:
         self._dead_letters = dead_letters
         self._leadership, self._room = leadership, room
         self._tasks, self._budget = tasks, budget
-        self._capacity = capacity or Capacity()
+        self._admission = admission or Admission()
         self._flying = 0
         self._clock = clock
         self._queue: deque[Waiting] = deque()
         self._backlog = 0
         pool = redis.connection_pool
-        self._lanes = [Lane(pool, _SCRIPTS, durability) for _ in range(durability.lanes)]
-        self._idle = self._lanes[::-1]
+        self._connections = [
+            PublishConnection(pool, _SCRIPTS, durability) for _ in range(durability.connections)
+        ]
+        self._idle = self._connections[::-1]
         self._paced = self._unmarked = False
-        trial = Lane(pool, _SCRIPTS, durability)
+        trial = PublishConnection(pool, _SCRIPTS, durability)
         self._outage = Outage(trial, leadership, tasks, listener)
         self._letters_full: float | None = None  # when last one was refused, by `clock`
 
@@ -195,81 +202,83 @@ class Publisher:
             for task in running:
                 task.cancel()
             await asyncio.wait(running)
-        left = [waiting for lane in self._lanes for waiting in lane.taken()] + [*self._queue]
+        taken = [waiting for each in self._connections for waiting in each.taken()]
+        left = [*taken, *self._queue]
         self._queue.clear()
         self._refuse(left, "redis")
-        for lane in self._lanes:
-            await lane.close()
+        for connection in self._connections:
+            await connection.close()
 
     def _running(self) -> set[asyncio.Task[None]]:
-        return {lane.task for lane in self._lanes if lane.task is not None}
+        return {each.task for each in self._connections if each.task is not None}
 
     def _enqueue(self, command: bytes, done: Done) -> None:
-        if self._backlog + len(command) > BACKLOG:
+        if self._backlog + len(command) > MAX_WAITING_BYTES:
             done(PublishRefused("overload"))
             return
         now = self._clock()
-        if not self._capacity.takes(self.waiting, now, busy=self._flying == len(self._lanes)):
+        busy = self._flying == len(self._connections)
+        if not self._admission.takes(self.waiting, now, busy=busy):
             done(PublishRefused("capacity"))
             return
         self._queue.append(Waiting(command, done, now + self._budget))
         self._backlog += len(command)
         self.waiting += 1
-        if len(self._idle) == len(self._lanes) or not self._capacity.queue:
+        if len(self._idle) == len(self._connections) or not self._admission.queue:
             self._start()
         elif self._idle and not self._paced:
             self._paced = True
-            asyncio.get_running_loop().call_later(PACE, self._start)
+            asyncio.get_running_loop().call_later(START_PERIOD, self._start)
 
     def _start(self) -> None:
-        """Let an idle lane send what waits, if there are both.
+        """Let an idle connection send what waits, if there are both.
 
         The task first runs at the end of this turn of the loop, so that all the turn brings is one
         batch.
         """
         self._paced = False
         if self._idle and self._queue:
-            lane = self._idle.pop()
-            lane.task = self._tasks.start(self._flush(lane), "publisher")
+            connection = self._idle.pop()
+            connection.task = self._tasks.start(self._flush(connection), "publisher")
 
-    async def _flush(self, lane: Lane) -> None:
+    async def _flush(self, connection: PublishConnection) -> None:
         self._flying += 1
         try:
-            while self._take(lane):
+            while self._take(connection):
                 if not self._leadership.leads():
-                    self._refuse(lane.taken(), "fenced")
-                elif again := await self._send(lane):
+                    self._refuse(connection.taken(), "fenced")
+                elif again := await self._send(connection):
                     self._queue.extendleft(reversed(again))
                     await asyncio.sleep(_PAUSE)
         finally:
             self._flying -= 1
-            lane.task = None
-            self._idle.append(lane)
+            connection.task = None
+            self._idle.append(connection)
 
-    def _take(self, lane: Lane) -> bool:
-        """Move a batch from the queue to the lane.
+    def _take(self, connection: PublishConnection) -> bool:
+        """Move a batch from the queue to the connection.
 
         Entries whose time is over are refused unsent: their ack would come too late, and others
         wait.
         """
         now = self._clock()
-        while self._queue and len(lane.sent) < BATCH:
+        while self._queue and len(connection.sent) < BATCH:
             waiting = self._queue.popleft()
             if now < waiting.deadline:
-                lane.sent.append(waiting)
+                connection.sent.append(waiting)
             else:
                 self._give_up(waiting)
         if len(self._queue) >= BATCH:
             self._start()
-        return bool(lane.sent)
+        return bool(connection.sent)
 
-    async def _send(self, lane: Lane) -> list[Waiting]:
+    async def _send(self, connection: PublishConnection) -> list[Waiting]:
         """Send one batch; returns the entries to send again."""
-        answers = await lane.send(lane.sent[0].deadline - self._clock())
+        answers = await connection.send(connection.sent[0].deadline - self._clock())
         now = self._clock()
-        pairs = zip(lane.taken(), answers, strict=True)
+        pairs = zip(connection.taken(), answers, strict=True)
         again = [waiting for waiting, answer in pairs if not self._judge(waiting, answer, now)]
-        await self._note(lane, answers)
+        await self._note(connection, answers)
         return again
 
     def _judge(self, waiting: Waiting, answer: Any, now: float) -> bool:
@@ -290,7 +299,7 @@ class Publisher:
         self._settle(waiting, result)
         return True
 
-    async def _note(self, lane: Lane, answers: Sequence[Any]) -> None:
+    async def _note(self, connection: PublishConnection, answers: Sequence[Any]) -> None:
         """Note what a batch says of the whole: fenced, full, failing, recovered."""
         self._note_letters(answers)
         self._note_markers(answers)
@@ -301,7 +310,7 @@ class Publisher:
             return
         error = next((answer for answer in answers if isinstance(answer, RedisError)), None)
         if isinstance(error, NoScriptError):
-            await lane.close()  # the next connection loads the script again
+            await connection.close()  # the next connection loads the script again
         if error is None:
             self._outage.succeeded()
         else:
@@ -324,7 +333,7 @@ class Publisher:
             if last is None:
                 log.error("letters.full", kept=int(full[1]), cure=_ROOM)
             self._letters_full = now
-        elif last is not None and now - last >= CALM and any(map(_is_kept, answers)):
+        elif last is not None and now - last >= CALM_AFTER and any(map(_is_kept, answers)):
             self._letters_full = None
             log.info("letters.relieved")
 

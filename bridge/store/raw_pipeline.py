@@ -29,7 +29,7 @@ def pack(*arguments: Argument) -> bytes:
     return packed
 
 
-class Pipe:
+class RawPipeline:
     """Sends batches of packed commands over one connection, which it opens when needed.
 
     Args:

@@ -13,10 +13,10 @@ from typing import Literal
 
 from flybridge.bridge.errors import RedisUnreachable
 
-PATIENCE = 3.0
+ANSWER_TIMEOUT = 3.0
 """Seconds for the first byte of an answer by the protocol that the URL names."""
 
-OTHER_PATIENCE = 1.0
+OTHER_ANSWER_TIMEOUT = 1.0
 """Seconds for the same by the other one."""
 
 Spoken = Literal["plain", "tls", "unknown", "cut", "nothing"]
@@ -65,12 +65,12 @@ def _spoken(host: str, port: int, *, tls: bool) -> Spoken:
         OSError: nobody listens.
     """
     first, second = (_by_tls, _by_plain) if tls else (_by_plain, _by_tls)
-    found = first(host, port, PATIENCE)
+    found = first(host, port, ANSWER_TIMEOUT)
     if found == "cut":  # as the network may do once
-        found = first(host, port, PATIENCE)
+        found = first(host, port, ANSWER_TIMEOUT)
     if found in ("cut", "nothing"):
         with suppress(OSError):  # it has just listened
-            found = second(host, port, OTHER_PATIENCE)
+            found = second(host, port, OTHER_ANSWER_TIMEOUT)
     return found
 
 

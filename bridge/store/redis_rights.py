@@ -57,7 +57,7 @@ def rights_of(script: str) -> list[str]:
     return sorted(right.lower() for right in found)
 
 
-class SpoiltKey:
+class UnusableKey:
     """Logs once that a key cannot be used, until a command on it succeeds again.
 
     Args:

@@ -29,16 +29,16 @@ CAPACITY = 32_768
 BATCH = 512
 """Spans in one request at most, unless ``OTEL_BSP_MAX_EXPORT_BATCH_SIZE`` is set."""
 
-PERIOD = 1_000
+SCHEDULE_DELAY = 1_000
 """Milliseconds until a batch is sent that is not full, by ``OTEL_BSP_SCHEDULE_DELAY`` if set."""
 
-PATIENCE = 0.5
+ROOM_TIMEOUT = 0.5
 """Seconds that `wait_for_room` waits for a collector that takes nothing."""
 
 FLUSH_BUDGET = 1.5
 """Seconds that `shutdown` gives to what still waits."""
 
-QUIET = 60.0
+LOG_PERIOD = 60.0
 """Seconds between two log lines about lost spans."""
 
 CURE = (
@@ -71,7 +71,7 @@ class SpanQueue(SpanProcessor):
         self._capacity = capacity or _number("OTEL_BSP_MAX_QUEUE_SIZE", CAPACITY)
         wanted = batch or _number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH)
         self._batch = min(wanted, self._capacity)
-        self._period = period or _number("OTEL_BSP_SCHEDULE_DELAY", PERIOD) / 1000
+        self._period = period or _number("OTEL_BSP_SCHEDULE_DELAY", SCHEDULE_DELAY) / 1000
         self._clock = clock
         self._spans: deque[ReadableSpan] = deque()
         self._changed = threading.Condition()
@@ -79,7 +79,7 @@ class SpanQueue(SpanProcessor):
         self._closing = False
         self._taking = True
         """Whether the collector took the last batch, and has not been long about the next."""
-        self._told, self._told_at = 0, -QUIET
+        self._told, self._told_at = 0, -LOG_PERIOD
         self._thread = threading.Thread(target=self._run, name="flybridge-spans", daemon=True)
         self._thread.start()
 
@@ -106,7 +106,7 @@ class SpanQueue(SpanProcessor):
                 return
             self._flush_to = self._added
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: not self._is_crowded(), PATIENCE):
+            if not self._changed.wait_for(lambda: not self._is_crowded(), ROOM_TIMEOUT):
                 self._taking = False
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
@@ -150,7 +150,7 @@ class SpanQueue(SpanProcessor):
                 self._send(batch)
             if is_last:
                 return
-            if self._clock() - self._told_at >= QUIET:
+            if self._clock() - self._told_at >= LOG_PERIOD:
                 self._tell()
 
     def _send(self, batch: Sequence[ReadableSpan]) -> None:

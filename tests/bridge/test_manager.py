@@ -39,7 +39,7 @@ from flybridge.bridge.manager import ConnectionManager
 from flybridge.bridge.ops.status import State
 from flybridge.bridge.ops.web import PortTaken
 from flybridge.bridge.protocol import frames
-from flybridge.bridge.store.raw_pipeline import Pipe
+from flybridge.bridge.store.raw_pipeline import RawPipeline
 from flybridge.bridge.store.streams import Keys
 from flybridge.handlers.samples import sample
 from tests.waiting import eventually
@@ -349,7 +349,7 @@ class TestTheConnection:
         stage.feishu.faults.refuse_discovery(code=1, times=2)
         async with stage.manager() as manager:
             await manager.connected(PATIENCE)
-            monkeypatch.setattr(manager._supervisor._link, "_pace", Pace(steady=0.0))
+            monkeypatch.setattr(manager._supervisor._reconnector, "_pace", Pace(steady=0.0))
             await manager.reconnect()
             assert manager.status().connects == 2
 
@@ -576,14 +576,16 @@ class TestSubscribers:
     ) -> None:
         attempts: list[int] = []
 
-        async def broken(pipe: Pipe, commands: list[bytes], *patience: float, **more: float) -> Any:
+        async def broken(
+            pipe: RawPipeline, commands: list[bytes], *patience: float, **more: float
+        ) -> Any:
             attempts.append(len(commands))
             return [ConnectionError("gone")] * len(commands)
 
         async with stage.manager() as manager:
             seen = told(manager, Errored)
             with monkeypatch.context() as patch:
-                patch.setattr(Pipe, "send", broken)
+                patch.setattr(RawPipeline, "send", broken)
                 for number in range(3):
                     stage.feishu.push(sample(TYPE, event_id=f"e{number}", app_id=APP_ID))
                 await eventually(lambda: len(attempts) > 2)

@@ -20,7 +20,7 @@ from flybridge.bridge.feishu.backoff import Backoff
 from flybridge.bridge.lifecycle import Disconnected, Errored
 from flybridge.bridge.local.feishu.server import LocalFeishu
 from flybridge.bridge.manager import ConnectionManager
-from flybridge.bridge.store.raw_pipeline import Pipe
+from flybridge.bridge.store.raw_pipeline import RawPipeline
 from flybridge.handlers.samples import sample
 from tests.waiting import eventually
 
@@ -60,13 +60,13 @@ async def make(feishu: LocalFeishu, real_url: str, real_redis: Redis) -> AsyncIt
 @pytest.fixture
 def redis_hangs(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Redis answers no publish before this is set."""
-    answers, send = asyncio.Event(), Pipe.send
+    answers, send = asyncio.Event(), RawPipeline.send
 
-    async def hang(pipe: Pipe, *arguments: Any, **options: Any) -> Any:
+    async def hang(pipe: RawPipeline, *arguments: Any, **options: Any) -> Any:
         await answers.wait()
         return await send(pipe, *arguments, **options)
 
-    monkeypatch.setattr(Pipe, "send", hang)
+    monkeypatch.setattr(RawPipeline, "send", hang)
     return answers
 
 

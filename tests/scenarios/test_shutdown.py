@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flybridge.bridge.local.feishu.server import APP_ID, APP_SECRET
-from flybridge.bridge.process.signals import EXIT_HURRIED, SAME
+from flybridge.bridge.process.signals import EXIT_HURRIED, SAME_SIGNAL
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 
@@ -82,7 +82,7 @@ async def test_a_second_signal_ends_a_process_within_2_s_and_charges_no_attempt(
     assert "2 s" in stopping["hint"]
     assert event_id in stopping["waits_for"]
     # A signal sooner than this is the same ^C, which has come by another way.
-    await asyncio.sleep(SAME)
+    await asyncio.sleep(SAME_SIGNAL)
     told_again = time.monotonic()
     worker.send(signal.SIGTERM)
 

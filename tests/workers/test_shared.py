@@ -49,7 +49,7 @@ def test_threads_that_claim_at_once_get_tokens_of_their_own(monkeypatch):
 
 def test_each_span_is_sent_or_counted_as_lost(monkeypatch):
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "3")
-    monkeypatch.setattr("flybridge.bridge.telemetry.span_queue.PATIENCE", 0.0)
+    monkeypatch.setattr("flybridge.bridge.telemetry.span_queue.ROOM_TIMEOUT", 0.0)
     collector, made = InMemorySpanExporter(), itertools.count()
     spans = IntakeSpans(collector, Resource({}), "workers")
     traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -11,7 +11,7 @@ from celery import bootsteps, signals
 from celery.worker import state
 
 from flybridge.bridge.errors import EXIT_SETTINGS, EXIT_TASK
-from flybridge.bridge.process.signals import GIVING_BACK
+from flybridge.bridge.process.signals import LEFT_TO_GIVE_BACK
 from flybridge.handlers.loggers import get_logger
 from flybridge.handlers.registry import registry
 from flybridge.workers.celery_integration.pool import CeleryPool
@@ -75,7 +75,7 @@ class IntakeStep(bootsteps.StartStopStep):
     def abandon(self) -> None:
         """Give back all that has not ended; the process ends next. Callable from any thread."""
         if self._worker is not None:
-            self._worker.abandon(GIVING_BACK)
+            self._worker.abandon(LEFT_TO_GIVE_BACK)
 
     def info(self, consumer: Any) -> dict[str, Any]:
         """For `celery inspect stats`."""

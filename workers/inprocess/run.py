@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flybridge.bridge.errors import TaskFailed
-from flybridge.bridge.process.signals import GIVING_BACK
+from flybridge.bridge.process.signals import LEFT_TO_GIVE_BACK
 from flybridge.handlers.loggers import get_logger
 from flybridge.handlers.threads import HandlerThreads
 from flybridge.workers.dispatch.assembly import assemble, consumer_name
@@ -110,7 +110,7 @@ class InlineRun:
 
     def abandon(self) -> None:
         """Give back all that has not ended; the process ends next. Callable from any thread."""
-        self._worker.abandon(GIVING_BACK)
+        self._worker.abandon(LEFT_TO_GIVE_BACK)
 
     async def _serve(self) -> None:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from flybridge.bridge.config.app_secret import LARGEST, AppSecret
+from flybridge.bridge.config.app_secret import MAX_SECRET, AppSecret
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_file_is_read_again_whatever_surrounds_the_secret(file: Path, content:
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b" \n", b"\xef\xbb\xbf", b"\xff\xfeo\x00", b"x" * (LARGEST + 1)]
+    "content", [None, b"", b" \n", b"\xef\xbb\xbf", b"\xff\xfeo\x00", b"x" * (MAX_SECRET + 1)]
 )
 def test_a_file_that_cannot_be_read_leaves_the_last_secret_and_is_told_once(
     file: Path, content: bytes | None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flybridge.bridge.config import text_files
-from flybridge.bridge.config.text_files import LARGEST, FileUnreadable, read_text
+from flybridge.bridge.config.text_files import MAX_BYTES, FileUnreadable, read_text
 
 
 def trouble(path: Path) -> str:
@@ -37,7 +37,7 @@ def test_a_byte_order_mark_is_no_text(file: Path) -> None:
         ("\ufeffA=1\n".encode("utf-16-be"), "is UTF-16"),
         ("A=1\n".encode("utf-32"), "is UTF-16"),
         (b"A=1\nB=\0", "has a NUL byte in line 2"),
-        (b"x" * (LARGEST + 1), "is larger than 1024 KiB"),
+        (b"x" * (MAX_BYTES + 1), "is larger than 1024 KiB"),
     ],
 )
 def test_what_is_no_text_is_refused_and_not_repeated(file: Path, content: bytes, said: str) -> None:
@@ -84,7 +84,7 @@ def test_a_pipe_of_the_shell_is_read() -> None:
 def test_a_pipe_that_nobody_writes_or_closes_is_told(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_files, "PATIENCE", 0.05)
+    monkeypatch.setattr(text_files, "PIPE_TIMEOUT", 0.05)
     os.mkfifo(file)
     assert trouble(file).startswith("is a pipe that was not written and closed within")
     open_for_good = os.open(file, os.O_RDWR)

@@ -244,7 +244,7 @@ async def test_a_fenced_event_is_not_acked_and_ends_the_leadership(
         connection.push(envelope())
         await eventually(lambda: connection.steps == ["abort", "gone"])
         assert connection.acks == []
-        assert bridge.supervisor.tally.outcomes == {"fenced": 1}
+        assert bridge.supervisor.counters.outcomes == {"fenced": 1}
 
 
 async def test_an_entry_of_an_earlier_term_is_fenced_without_ending_this_leadership(
@@ -252,11 +252,11 @@ async def test_an_entry_of_an_earlier_term_is_fenced_without_ending_this_leaders
 ) -> None:
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
-        connection, make = bridge.feishu.connection, bridge.supervisor._link._feed
+        connection, make = bridge.feishu.connection, bridge.supervisor._reconnector._feed
         earlier = Receiver(make(connection, bridge.elector.term - 1), Subscribers())
         before, connection.receiver = connection.receiver, earlier
         connection.push(envelope("e1"))
-        await eventually(lambda: bridge.supervisor.tally.outcomes == {"fenced": 1})
+        await eventually(lambda: bridge.supervisor.counters.outcomes == {"fenced": 1})
         connection.receiver = before
         connection.push(envelope("e2"))
         await eventually(lambda: connection.acks == [200])
@@ -325,7 +325,7 @@ async def test_a_bridge_that_is_not_to_reconnect_publishes_what_it_has_read(
     bridge.feishu.connection.end()
     with pytest.raises(ConnectionOver):
         await asyncio.wait_for(running, 5.0)
-    assert bridge.supervisor.tally.outcomes == {"published": 1}
+    assert bridge.supervisor.counters.outcomes == {"published": 1}
 
 
 async def test_failures_before_a_connection_that_lasts_do_not_count_later(
@@ -538,7 +538,7 @@ async def test_a_full_redis_takes_nothing_in_until_it_has_room_again(
             bridge.feishu.connection.push(envelope("e1"))
             bridge.feishu.connection.push(b"no envelope")
             assert bridge.feishu.connection.acks == [500, 500]
-            assert bridge.supervisor.tally.outcomes == {"full": 2}
+            assert bridge.supervisor.counters.outcomes == {"full": 2}
             assert bridge.supervisor.status().memory_limit == int(used / 0.9)
             await real_redis.config_set("maxmemory", 2 * used)
             await eventually(lambda: not bridge.supervisor.status().full)
@@ -595,7 +595,7 @@ async def test_a_lease_lost_while_draining_does_not_make_it_a_standby_again(
             await eventually(lambda: "supervisor" not in names_of_tasks())
             drained.set()
 
-        monkeypatch.setattr(bridge.supervisor._link, "drain", drain)
+        monkeypatch.setattr(bridge.supervisor._reconnector, "drain", drain)
         bridge.supervisor.stop()
         await drained.wait()
     assert bridge.states == [State.LEADING, State.DRAINING, State.STOPPED]

@@ -17,7 +17,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from flybridge.bridge.ops.web import MOST, MOST_HEADERS, Acceptor, serving_strangers
+from flybridge.bridge.ops.web import MAX_CONNECTIONS as MOST
+from flybridge.bridge.ops.web import MOST_HEADERS, Acceptor, serving_strangers
 
 HALF = b"GET / HTTP/1.1\r\nHost: x\r\nX-Half: "
 HOME = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -182,7 +183,7 @@ async def test_without_file_descriptors_it_says_so_once_and_goes_on(
         return await accept(listener)
 
     monkeypatch.setattr(loop, "sock_accept", fail)
-    monkeypatch.setattr("flybridge.bridge.ops.web.AFTER_FAILURE", 0.001)
+    monkeypatch.setattr("flybridge.bridge.ops.web.FAILURE_PAUSE", 0.001)
     with capture_logs() as logs:
         async with accepting(lifetime=0.1) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flybridge.bridge.errors import FeishuRefused
 from flybridge.bridge.protocol import conversation, frames
-from flybridge.bridge.protocol.conversation import Protocol
+from flybridge.bridge.protocol.conversation import Conversation
 from flybridge.bridge.protocol.delivery import Delivery, FrameOutcome, Rejected
 from flybridge.bridge.protocol.envelope import header
 from flybridge.bridge.protocol.fragments import MAX_PIECES
@@ -40,8 +40,8 @@ PIECE_1 = bytes.fromhex(
 )
 
 
-def started(now: float = 0.0, **options: Any) -> Protocol:
-    return Protocol(SERVICE, ClientConfig(), now, **options)
+def started(now: float = 0.0, **options: Any) -> Conversation:
+    return Conversation(SERVICE, ClientConfig(), now, **options)
 
 
 def data(payload: bytes = b"{}", *, method: int = frames.DATA, **headers: str | None) -> bytes:
@@ -59,13 +59,13 @@ def control(kind: str, payload: bytes | None = None) -> bytes:
     return frames.encode(frame)
 
 
-def rejected(spoken: Protocol, frame: bytes) -> Rejected:
+def rejected(spoken: Conversation, frame: bytes) -> Rejected:
     assert spoken.receive_data(frame, 0.0) == []
     (found,) = spoken.take_rejected()
     return found
 
 
-def delivered(spoken: Protocol, frame: bytes, now: float = 0.0) -> Delivery:
+def delivered(spoken: Conversation, frame: bytes, now: float = 0.0) -> Delivery:
     (found,) = spoken.receive_data(frame, now)
     return found
 
@@ -285,7 +285,7 @@ def test_the_first_ping_goes_at_once_and_the_next_after_the_interval() -> None:
 
 
 def test_an_endpoints_interval_holds_from_the_start_if_it_is_short() -> None:
-    spoken = Protocol(SERVICE, ClientConfig(ping_interval=7), 100.0)
+    spoken = Conversation(SERVICE, ClientConfig(ping_interval=7), 100.0)
     assert spoken.on_timer(100.0) == PING
     assert spoken.next_timer() == 107.0
 
@@ -370,7 +370,7 @@ def test_once_reading_is_paused_pings_go_on_and_nothing_dies() -> None:
 def test_a_half_open_connection_is_noticed_within_45_seconds_whatever_the_server_wants(
     ping_interval: int, frozen_at: float, round_trip: float, pushes: list[float]
 ) -> None:
-    spoken = Protocol(SERVICE, ClientConfig(ping_interval=ping_interval), 0.0)
+    spoken = Conversation(SERVICE, ClientConfig(ping_interval=ping_interval), 0.0)
     incoming = sorted((at, DATA) for at in pushes)
     while True:
         now = min(spoken.next_timer(), incoming[0][0] if incoming else float("inf"))
@@ -450,7 +450,7 @@ TEXT_PING = '{"type":"ping","timestamp":1763800000}'
 TEXT_PONG = '{"type":"pong","timestamp":1763800000}'
 
 
-def texting(**options: Any) -> Protocol:
+def texting(**options: Any) -> Conversation:
     return started(100.0, text_dialect=TextDialect(wall=lambda: WALL, **options))
 
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from flybridge.bridge.config.bounds import LONGEST_HEARTBEAT
 from flybridge.bridge.protocol.heartbeat import (
     RECENT,
-    SHORTEST,
+    SHORTEST_INTERVAL,
     Beat,
     Heartbeat,
     PingInterval,
@@ -365,7 +365,7 @@ def test_a_missed_ping_halves_the_interval_down_to_ten_seconds() -> None:
     for at in (25.0, 50.0, 75.0, 100.0):
         heartbeat.pinged(at)
         seconds.append(heartbeat.interval.seconds)
-    assert seconds == [24.0, 12.0, SHORTEST, SHORTEST]
+    assert seconds == [24.0, 12.0, SHORTEST_INTERVAL, SHORTEST_INTERVAL]
 
 
 def test_a_late_pong_halves_the_interval() -> None:
@@ -441,7 +441,7 @@ def test_the_interval_never_leaves_its_bounds(steps: list[str | int], longest: f
         else:
             getattr(interval, step)()
         upper = min(longest, server)
-        assert min(SHORTEST, upper) <= interval.seconds <= upper
+        assert min(SHORTEST_INTERVAL, upper) <= interval.seconds <= upper
 
 
 def test_the_same_story_gives_the_same_numbers() -> None:

@@ -275,7 +275,7 @@ class Router:
 async def test_a_connection_that_does_not_answer_leaves_time_for_another(
     real_redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish_connection, "PATIENCE", 0.1)
+    monkeypatch.setattr(publish_connection, "REPLY_TIMEOUT", 0.1)
     await real_redis.hset(keys.lease, "term", TERM)
     router = Router(real_redis.connection_pool.connection_kwargs["port"])
     async with await asyncio.start_server(router, "127.0.0.1", 0) as server:

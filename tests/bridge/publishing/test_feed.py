@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from flybridge.bridge.protocol import frames
 from flybridge.bridge.protocol.delivery import Delivery, Rejected
-from flybridge.bridge.publishing.counters import Tally
+from flybridge.bridge.publishing.counters import Counters
 from flybridge.bridge.publishing.feed import Feed
 from flybridge.bridge.publishing.results import Done, Published, PublishRefused
 from flybridge.bridge.store.streams import Entry, Keys
@@ -59,9 +59,9 @@ class Setup:
     ) -> None:
         self.publisher = Publisher(result or Published("5-0"))
         self.connection = Connection()
-        self.tally = Tally()
+        self.counters = Counters()
         clock = {"clock": lambda: 100.3, "wall": lambda: 1_700_000_000.5}
-        around: Any = (self.publisher, keys, self.tally, self.connection, TERM)
+        around: Any = (self.publisher, keys, self.counters, self.connection, TERM)
         self.feed = Feed(*around, **clock, **options)  # type: ignore[arg-type]
 
     @property
@@ -94,16 +94,16 @@ def test_an_event_is_published_untouched_under_the_term_and_then_acked(keys: Key
         envelope=envelope(),
     )  # fmt: skip
     assert setup.connection.acks == [(pushed, 200, None)]
-    assert setup.tally.outcomes == {"published": 1}
-    assert setup.tally.ack_times.total == pytest.approx(0.3)
-    assert setup.tally.ack_times.counts[3] == 1, "0.25 to 0.5 s"
+    assert setup.counters.outcomes == {"published": 1}
+    assert setup.counters.ack_times.total == pytest.approx(0.3)
+    assert setup.counters.ack_times.counts[3] == 1, "0.25 to 0.5 s"
 
 
 def test_an_event_that_redis_has_already_is_acked_as_well(keys: Keys) -> None:
     setup = Setup(keys, Published("5-0", duplicate=True))
     setup.feed.take(delivery(envelope()))
     assert setup.codes == [200]
-    assert setup.tally.outcomes == {"duplicate": 1}
+    assert setup.counters.outcomes == {"duplicate": 1}
 
 
 @pytest.mark.parametrize("reason", ["redis", "timeout"])
@@ -113,14 +113,14 @@ def test_what_redis_did_not_take_is_answered_with_500_so_that_feishu_sends_it_ag
     setup = Setup(keys, PublishRefused(reason))
     setup.feed.take(delivery(envelope()))
     assert setup.codes == [500]
-    assert setup.tally.outcomes == {reason: 1}
+    assert setup.counters.outcomes == {reason: 1}
 
 
 def test_a_fenced_event_is_not_answered(keys: Keys) -> None:
     setup = Setup(keys, PublishRefused("fenced"))
     setup.feed.take(delivery(envelope()))
     assert setup.codes == []
-    assert setup.tally.outcomes == {"fenced": 1}
+    assert setup.counters.outcomes == {"fenced": 1}
 
 
 @pytest.mark.parametrize("event_type", ["card.action.trigger", "url.preview.get"])
@@ -144,7 +144,7 @@ def test_what_is_no_envelope_is_buried_with_the_reason_and_acked(
     assert fields["message_id"] == "m1"
     assert fields["received_at"] == "1700000000500"
     assert setup.codes == [200]
-    assert setup.tally.outcomes == {"buried": 1}
+    assert setup.counters.outcomes == {"buried": 1}
 
 
 def test_a_push_of_the_legacy_callback_channel_is_buried_and_acked(keys: Keys) -> None:
@@ -160,7 +160,7 @@ def test_a_burial_that_failed_is_answered_with_500(keys: Keys) -> None:
     with capture_logs() as logs:
         setup.feed.take(delivery(b"\xff"))
     assert setup.codes == [500]
-    assert setup.tally.outcomes == {"letters_full": 1}
+    assert setup.counters.outcomes == {"letters_full": 1}
     assert logs == [], "nothing was buried"
 
 
@@ -182,7 +182,7 @@ def test_a_frame_that_is_lost_because_nobody_can_ask_for_it_again_is_counted(key
     setup = Setup(keys, PublishRefused("letters_full"))
     setup.feed.reject(Rejected("invalid", b"x", {}, None))
     assert setup.codes == []
-    assert setup.tally.outcomes == {"letters_full": 1}
+    assert setup.counters.outcomes == {"letters_full": 1}
 
 
 @pytest.mark.parametrize("acked", [True, False])

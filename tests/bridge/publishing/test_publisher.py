@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from flybridge.bridge.publishing import publisher as module
-from flybridge.bridge.publishing.admission import CALM, Capacity
+from flybridge.bridge.publishing.admission import CALM_AFTER, Admission
 from flybridge.bridge.publishing.publisher import Publisher
 from flybridge.bridge.publishing.results import Published, PublishRefused
 from flybridge.bridge.store.client import async_client
-from flybridge.bridge.store.raw_pipeline import Pipe
+from flybridge.bridge.store.raw_pipeline import RawPipeline
 from flybridge.bridge.store.streams import BRIDGE_GROUP, Entry, Keys
 from tests.bridge.stand_ins import Leadership, Room, publisher_of
 from tests.waiting import eventually
@@ -70,13 +70,13 @@ async def test_what_waits_together_travels_together(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
-    send = Pipe.send
+    send = RawPipeline.send
 
-    async def counted(pipe: Pipe, commands: list[bytes], timeout: float) -> list[Any]:
+    async def counted(pipe: RawPipeline, commands: list[bytes], timeout: float) -> list[Any]:
         batches.append(len(commands))
         return await send(pipe, commands, timeout)
 
-    monkeypatch.setattr(Pipe, "send", counted)
+    monkeypatch.setattr(RawPipeline, "send", counted)
     await publish(publisher, *(entry(f"e{number}") for number in range(600)))
     assert batches == [module.BATCH, 600 - module.BATCH]
 
@@ -200,7 +200,7 @@ async def test_beyond_its_bound_no_letter_is_dropped_and_none_taken_until_there_
         (again,) = await bury(publisher, b"c")
         assert [line["event"] for line in logs] == ["letters.full"]
         await real_redis.xdel(keys.dead(BRIDGE_GROUP), kept[1].entry_id)
-        now[0] = module.CALM
+        now[0] = module.CALM_AFTER
         await bury(publisher, b"d")
     await publisher.close()
     assert isinstance(again, Published)
@@ -234,7 +234,7 @@ async def test_one_callback_that_fails_costs_no_other_its_result(publisher: Publ
 async def test_what_waits_is_bounded_and_the_rest_is_refused_at_once(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BACKLOG", 3_000)
+    monkeypatch.setattr(module, "MAX_WAITING_BYTES", 3_000)
     results: list[Any] = []
     for number in range(20):
         publisher.submit(entry(f"e{number}"), results.append)
@@ -360,7 +360,7 @@ async def test_no_more_may_wait_than_the_capacity_and_the_shortage_is_logged_fro
 ) -> None:
     now = [0.0]
     await real_redis.hset(keys.lease, "term", TERM)
-    publisher = publisher_of(real_redis, keys, capacity=Capacity(3), clock=lambda: now[0])
+    publisher = publisher_of(real_redis, keys, admission=Admission(3), clock=lambda: now[0])
     results: list[Any] = []
     with capture_logs() as logs:
         for _ in range(2):
@@ -371,9 +371,9 @@ async def test_no_more_may_wait_than_the_capacity_and_the_shortage_is_logged_fro
             assert publisher.waiting == 3
             await publisher.drain(2.0)
             results.clear()
-        now[0] = CALM
+        now[0] = CALM_AFTER
         (later,) = await publish(publisher, entry("later"))
-        now[0] = 2 * CALM
+        now[0] = 2 * CALM_AFTER
         await publish(publisher, entry("later still"))
     await publisher.close()
     assert isinstance(later, Published)
@@ -385,7 +385,7 @@ async def test_without_a_queue_nothing_waits_for_what_is_on_its_way(
     real_redis: Redis, keys: Keys
 ) -> None:
     await real_redis.hset(keys.lease, "term", TERM)
-    publisher = publisher_of(real_redis, keys, capacity=Capacity(queue=False))
+    publisher = publisher_of(real_redis, keys, admission=Admission(queue=False))
     together: list[Any] = []
     meanwhile: list[Any] = []
     for number in range(3):

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError
 
 from flybridge.bridge.store.client import async_client, sync_client
 from flybridge.bridge.store.failover import Primary, PrimaryLost, PrimaryUnknown
-from flybridge.bridge.store.raw_pipeline import Pipe, pack
+from flybridge.bridge.store.raw_pipeline import RawPipeline, pack
 from flybridge.bridge.store.topology import parse
 
 REFUSALS = [
@@ -138,7 +138,7 @@ async def test_a_pipe_gives_the_whole_batch_up_and_connects_anew(
     old: FakeServer, refusal: str
 ) -> None:
     async with async_client(f"redis://127.0.0.1:{old.port}") as client:
-        pipe = Pipe(client.connection_pool)
+        pipe = RawPipeline(client.connection_pool)
         old.answers["XADD"] = f"-{refusal}\r\n".encode()
         answers = await pipe.send([pack("PING"), pack("XADD"), pack("XADD")], timeout=2.0)
         assert [type(each) for each in answers[1:]] == [PrimaryLost, PrimaryLost]

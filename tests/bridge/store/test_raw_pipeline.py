@@ -15,13 +15,13 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import TimeoutError
 
 from flybridge.bridge.store.client import async_client
-from flybridge.bridge.store.raw_pipeline import Pipe, pack
+from flybridge.bridge.store.raw_pipeline import RawPipeline, pack
 
 PING, WAIT = pack("PING"), pack("WAIT", 1, 150)
 
 
 async def test_the_last_answer_may_take_longer_and_only_the_last(real_redis: Redis) -> None:
-    pipe = Pipe(real_redis.connection_pool)
+    pipe = RawPipeline(real_redis.connection_pool)
     assert await pipe.send([PING, WAIT], 0.05, last=1.0) == [b"PONG", 0]
     first, second = await pipe.send([WAIT, PING], 0.05, last=1.0)
     assert (type(first), type(second)) == (TimeoutError, TimeoutError)
@@ -34,7 +34,7 @@ async def test_a_time_that_was_over_while_the_loop_stood_still_is_over(
 ) -> None:
     process = server()
     client = async_client(server.url)  # type: ignore[attr-defined]
-    pipe = Pipe(client.connection_pool)
+    pipe = RawPipeline(client.connection_pool)
     assert await pipe.send([PING], 1.0) == [b"PONG"]
     write = Connection._send_packed_command
 

@@ -68,8 +68,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_port, "PATIENCE", 0.5)
-    monkeypatch.setattr(redis_port, "OTHER_PATIENCE", 0.5)
+    monkeypatch.setattr(redis_port, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(redis_port, "OTHER_ANSWER_TIMEOUT", 0.5)
 
 
 async def said_by_both(url: str) -> str:

@@ -149,7 +149,7 @@ async def test_a_stream_that_is_none_hides_no_right_that_is_missing(
 async def publisher(
     admin: Redis, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Publisher]:
-    monkeypatch.setattr(outage, "PERIOD", 0.05)
+    monkeypatch.setattr(outage, "TRIAL_PERIOD", 0.05)
     await admin.hset(keys.lease, "term", TERM)
     publisher = publisher_of(redis, keys, budget=BUDGET)
     yield publisher
@@ -221,7 +221,7 @@ async def test_an_event_without_a_marker_is_published_once_and_that_is_told(
 async def test_an_outage_ends_with_the_leadership(
     admin: Redis, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "PERIOD", 0.05)
+    monkeypatch.setattr(outage, "TRIAL_PERIOD", 0.05)
     leadership = Leadership()
     await admin.hset(keys.lease, "term", TERM)
     publisher = publisher_of(redis, keys, leadership, budget=BUDGET)

@@ -111,7 +111,7 @@ def test_what_the_collector_does_not_take_is_counted(
 def test_who_waits_for_room_waits_for_a_slow_collector_and_not_for_a_dead_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(span_queue, "PATIENCE", 0.3)
+    monkeypatch.setattr(span_queue, "ROOM_TIMEOUT", 0.3)
     collector = Collector()
     queue = SpanQueue(collector, capacity=4, batch=2, period=NEVER)
     for _ in range(6):

@@ -145,7 +145,7 @@ def test_without_an_exporter_nothing_is_remembered():
 
 
 def test_a_slow_collector_loses_spans_and_not_events(monkeypatch):
-    monkeypatch.setattr(span_queue, "PATIENCE", 0.01)
+    monkeypatch.setattr(span_queue, "ROOM_TIMEOUT", 0.01)
     asked, released = threading.Event(), threading.Event()
 
     class Slow(InMemorySpanExporter):
