@@ -184,7 +184,8 @@ class TaskPool(BasePool):
             # Raised in a task that a handler started; asyncio lets it stop the loop. Only that
             # handler fails.
             except (KeyboardInterrupt, SystemExit) as error:
-                log.error("loop.interrupted", error=repr(error))
+                log.error("loop.interrupted", error=repr(error),
+                          hint="a handler's task raised it; only that handler fails")  # fmt: skip
 
     def _end(self, *, cancel: bool) -> None:
         async def finish() -> None:

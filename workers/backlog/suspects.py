@@ -98,7 +98,8 @@ class Suspects:
             self._fruitless += 1
             self._let_others(now)
             return None
-        log.warning("suspect.not_alone", beside=beside, hint="does a handler hang?")
+        log.warning("suspect.not_alone", beside=beside,
+                    hint="handlers seem to hang (handler.overrun); it starts anyway")  # fmt: skip
         self._let_others(now)
         return self.waiting.popleft()
 

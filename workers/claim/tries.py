@@ -8,7 +8,7 @@ the attempts of another.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from msgspec import Struct
 
@@ -54,8 +54,3 @@ def attempt_of(tries: Mapping[str, Try], attempt: int, crashes: int, here: float
 def ended(marks: Mapping[str, str], tries: Mapping[str, Try]) -> dict[str, Try]:
     """Without those on whom the last word is said."""
     return {handler: each for handler, each in tries.items() if handler not in marks}
-
-
-def waiting_still(tries: Mapping[str, Try], here: float) -> Collection[str]:
-    """The handlers that are not due."""
-    return [handler for handler, each in tries.items() if each.due > here]

@@ -188,7 +188,8 @@ class Dispatcher:
         try:
             return self._isolate(run)
         except RedisError as error:
-            log.warning("suspect.waits", event_id=_event_id(run), error=str(error))
+            log.warning("suspect.waits", event_id=_event_id(run), error=str(error),
+                        hint="Redis cannot be asked; tried again in a second")  # fmt: skip
             return None
 
     def _hand_next(self) -> bool:
@@ -305,7 +306,9 @@ class Dispatcher:
             request = self._pool.take_on(task, runs, self._trace, self._finish)
         except Exception as error:
             # Whatever the pool or a signal receiver raises, the event must not be held for ever.
-            log.exception("request.refused", task=task, events=len(runs))
+            log.exception("request.refused", task=task, events=len(runs),
+                          hint="the pool, or a receiver of a Celery signal, raised this; the "
+                          "events are tried again")  # fmt: skip
             for run in runs:
                 self._settler.end(run, crashed(run, MAX_REFUSALS, repr(error)))
             return

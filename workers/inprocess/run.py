@@ -131,14 +131,15 @@ class InlineRun:
         log.info("inline.stopped", settled=self._worker.settler.settled)
         if self._failed:
             raise TaskFailed(
-                "The inline worker ended by a mistake of ours; the log says which. Start it again."
+                "The inline worker ended by a bug of Flybridge: see the traceback in the log. "
+                "Start it again."
             )
 
     def _in_thread(self, work: Callable[[], None]) -> asyncio.Future[None]:
         return self._loop.run_in_executor(self._blocking, work)
 
     def _died(self) -> None:
-        """A thread of the intake has ended by a mistake of ours; called by that thread."""
+        """A thread of the intake has ended by a bug; called by that thread."""
         self._failed = True
         try:
             self._loop.call_soon_threadsafe(self.ask_to_end, GRACE)

@@ -44,7 +44,7 @@ class Intake:
 
     Args:
         streams: gives the streams to read; called every second.
-        died: called when a thread ends by a mistake of ours; the worker is no use without it.
+        died: called when a thread ends by a bug; the worker is useless without it.
     """
 
     def __init__(
@@ -152,7 +152,9 @@ class Intake:
             work()
         except Exception:
             # Redis' failures never come here. A worker without one of its threads would be worse.
-            log.exception("intake.died", thread=name, hint="the worker ends; restart it")
+            log.exception(
+                "intake.died", thread=name, hint="a bug of Flybridge; the worker ends: restart it"
+            )
             self._died()
 
     def _read(self, begun: Callable[[], None]) -> None:

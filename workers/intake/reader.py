@@ -192,7 +192,7 @@ class StreamReader:
                 "consumer.stays",
                 consumer=self._consumer.name,
                 streams=" ".join(streams),
-                hint="it holds very much; others take that over and then remove it",
+                hint="it holds many entries; other workers take them over and then remove it",
             )
         self.presence.withdraw()
 
@@ -259,7 +259,7 @@ class StreamReader:
             if isinstance(answer, Exception):
                 if stream not in self._unreadable:
                     log.error("stream.unreadable", stream=stream, error=str(answer),
-                              hint="it is no stream; delete this key by hand")  # fmt: skip
+                              hint="no stream; see what wrote the key, then delete it")  # fmt: skip
                 self._unreadable.add(stream)
             else:
                 if answer == SPOILT:

@@ -147,7 +147,8 @@ class Settler:
                 return
             if self._complete.is_set():
                 # Redis is away at shutdown: another worker will run these again.
-                log.error("settle.given_up", count=len(batch))
+                log.error("settle.given_up", count=len(batch),
+                          hint="Redis is away; other workers run these events again")  # fmt: skip
                 return
 
     def _record(self, batch: list[Settlement]) -> None:

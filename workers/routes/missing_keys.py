@@ -28,6 +28,6 @@ class MissingKeys:
             option=option,
             path=path,
             event_type=event_type,
-            hint=f"an event holds no text or whole number there, so it is not {effect}; later "
-            "ones of this type are not told of. Is the path right?",
+            hint=f"an event holds no text or whole number there, so it is not {effect}; see "
+            "whether the path is right. Later events of this type are not logged",
         )

@@ -73,5 +73,5 @@ class Ordering:
             # Where it is known beforehand, the worker does not start.
             self._ambiguous.add(event_type)
             log.error("ordering.ambiguous", event_type=event_type, paths=" ".join(paths),
-                      hint="the first counts; give its handlers the same")  # fmt: skip
+                      hint="give its handlers the same; until then the first counts")  # fmt: skip
         return location(paths[0]) if paths else None

@@ -154,7 +154,7 @@ class Watch:
             time.sleep(LOOK_PERIOD)
             try:
                 self.look(time.monotonic())
-            except Exception:  # a mistake of ours: handlers go on, and so must the looks
+            except Exception:  # a bug here: handlers go on, and so must the looks
                 log.exception("watch.failed")
 
     def _tell(self, call: Call, now: float) -> None:
