@@ -27,7 +27,7 @@ from flybridge.handlers.errors import PluginBroken, RegistrationInvalid
 from flybridge.handlers.loading.plugins import load
 from flybridge.handlers.loggers import get_logger
 from flybridge.handlers.registry import registry
-from flybridge.workers.celery_integration import broker, command_line, control, tasks
+from flybridge.workers.celery_integration import broker, celery_app, control, tasks
 from flybridge.workers.celery_integration.bootstep import IntakeStep
 from flybridge.workers.celery_integration.celery_app import App
 from flybridge.workers.routes.routing import Routing
@@ -39,7 +39,7 @@ log = get_logger(__name__)
 def create(settings: WorkerSettings) -> App:
     """The app for these settings, with a task per event type that has handlers."""
     _know_the_working_directory()
-    if not command_line.asks_only():
+    if not celery_app.asks_only():
         load(settings.handlers)
         _refuse_to_discard(settings.handlers)
         if settings.unhandled == "done":
@@ -120,14 +120,14 @@ def _load() -> tuple[WorkerSettings, App]:
     Raises:
         BridgeError: it cannot be; where `celery` asks, it ends with the sentence.
     """
-    command_line.shut_out_variables()
+    celery_app.shut_out_variables()
     settings = None
     try:
-        settings = WorkerSettings.load(broker_url=command_line.given("broker"))
+        settings = WorkerSettings.load(broker_url=celery_app.given("broker"))
         logs.configure(settings.log_level, settings.log_format, secrets=settings.secrets)
         return settings, create(settings)
     except (BridgeError, PluginBroken, RegistrationInvalid) as error:
-        if not command_line.is_celery():
+        if not celery_app.is_celery():
             raise
         log_format = settings.log_format if settings is not None else logs.format_to_be()
         logs.say_last(str(error), as_json=log_format == "json")
@@ -144,7 +144,7 @@ def _set_up_logging(logfile: str | None = None, **_: Any) -> None:
     Args:
         logfile: of a worker, or of a pool child where each has one of its own (`%i`).
     """
-    level = command_line.given("loglevel")
+    level = celery_app.given("loglevel")
     logs.configure(
         logging.getLevelName(level).lower() if level is not None else settings.log_level,
         settings.log_format,
@@ -200,4 +200,4 @@ def _check_redis() -> None:
         client.close()
 
 
-app.user_options["worker"].add(command_line.before_detaching(_check_redis))
+app.user_options["worker"].add(celery_app.before_detaching(_check_redis))

@@ -44,9 +44,8 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.imports import symbol_by_name
 
 from flybridge.workers.celery_integration.bootstep import IntakeStep
-from flybridge.workers.celery_integration.celery_app import OwnSettings
+from flybridge.workers.celery_integration.celery_app import ASKING, OwnSettings
 from flybridge.workers.celery_integration.child import LAST_WORDS
-from flybridge.workers.celery_integration.command_line import ASKING
 from flybridge.workers.celery_integration.program import Program
 from flybridge.workers.celery_integration.requests import EventRequest, EventTask, Strategy
 from flybridge.workers.launch import ASYNCIO_POOL
@@ -329,7 +328,7 @@ def test_kombus_redis_channel_has_what_ours_overrides() -> None:
 
 
 def test_celerys_commands_name_their_root_and_their_subcommand() -> None:
-    assert celery_command.name == "celery", "see workers/celery_integration/command_line.py"
+    assert celery_command.name == "celery", "see workers/celery_integration/celery_app.py"
     assert ASKING - {"flower"} <= set(celery_command.commands)
 
 

@@ -1,18 +1,25 @@
-"""The class of Flybridge's Celery apps: only Flybridge's settings and the command line configure
-them, not the variables of other Celery programs.
+"""The class of Flybridge's Celery apps, and what stands on Celery's command line.
+
+Only Flybridge's settings and the command line configure these apps. Celery takes each option from a
+variable, too (`APP`, `BROKER_URL`, `CELERY_WORKER_POOL`, …); such a variable may be meant for
+another Celery program, so it does not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import click
 from celery import Celery
 from celery.app.utils import Settings
+from click.core import ParameterSource
 from kombu.utils.objects import cached_property
 
 from flybridge.bridge.errors import SettingsInvalid
-from flybridge.workers.celery_integration import command_line
+
+ASKING = frozenset({"control", "events", "flower", "graph", "inspect", "status"})
+"""Sub-commands that ask the workers, and run no task themselves."""
 
 
 class OwnSettings(Settings):
@@ -47,17 +54,17 @@ class App(Celery):
     """
 
     def __init__(self, configuration: Mapping[str, Any], **options: Any) -> None:
-        module = command_line.given("config")
+        module = given("config")
         super().__init__(
             "flybridge",
             # Celery would take these two from CELERY_LOADER and CELERY_CONFIG_MODULE.
-            loader=command_line.given("loader") or "app",
+            loader=given("loader") or "app",
             config_source=module or dict(configuration),
             **options,
         )
         # Celery swaps what it holds, and never the object. (An assignment would be a setting.)
         object.__setattr__(self._conf, "__class__", OwnSettings)
-        backend = command_line.given("result_backend")
+        backend = given("result_backend")
         chosen = {"result_backend": backend} if backend else {}
         self.conf.update({**chosen, **configuration} if module else chosen)
         if backend:
@@ -78,3 +85,57 @@ class App(Celery):
     def Worker(self) -> Any:  # noqa: N802  # Celery's name
         """The class of the program that `celery worker` and `flybridge worker` run."""
         return self.subclass_with_self("flybridge.workers.celery_integration.program:Program")
+
+
+def given(option: str) -> Any:
+    """The value that an option was given on the command line; None: it was not, or there is none.
+
+    Args:
+        option: of `celery` itself, like `broker`, or of the sub-command that runs.
+    """
+    context = click.get_current_context(silent=True) if is_celery() else None
+    while context is not None:
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            return context.params[option]
+        context = context.parent
+    return None
+
+
+def asks_only() -> bool:
+    """Whether the sub-command does without tasks, and so without handlers."""
+    context = _celery()
+    return context is not None and context.invoked_subcommand in ASKING
+
+
+def is_celery() -> bool:
+    """Whether `celery` itself imports the app."""
+    return _celery() is not None
+
+
+def shut_out_variables() -> None:
+    """Have the sub-command take no option from a variable; its own are read after the app."""
+    context = _celery()
+    if context is not None:
+        context.auto_envvar_prefix = None
+
+
+def before_detaching(check: Callable[[], object]) -> click.Option:
+    """A hidden option for `celery worker`: has `check` run before `--detach` leaves the terminal.
+
+    After that nobody sees the exit code and the last words of a worker that is refused.
+    """
+
+    def run(context: click.Context, *_: object) -> None:
+        if context.params["detach"]:
+            check()
+
+    # Celery's own options come before it, so their values are there.
+    return click.Option(
+        ["--check-before-detach"], is_flag=True, hidden=True, expose_value=False, callback=run
+    )
+
+
+def _celery() -> click.Context | None:
+    context = click.get_current_context(silent=True)
+    root = context.find_root() if context is not None else None
+    return root if root is not None and root.command.name == "celery" else None

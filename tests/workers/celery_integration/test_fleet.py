@@ -81,7 +81,7 @@ def test_who_heard_it_and_says_nothing_is_counted(settings) -> None:
 def test_workers_of_another_group_or_app_hear_nothing(
     settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "PATIENCE", 0.3)
+    monkeypatch.setattr(fleet, "ANSWER_TIMEOUT", 0.3)
     with (
         worker(settings("audit"), "same@h") as of_group,
         worker(settings(app_id="cli_other"), "same@h") as of_app,

@@ -11,7 +11,14 @@ from flybridge.bridge.store.streams import OTHER
 from flybridge.handlers.registry import Registry
 from flybridge.workers.claim.outcomes import Outcome
 from flybridge.workers.group.presence import AT_WORK
-from flybridge.workers.group.unhandled import HAD_ONE, MAX_TYPES, Fate, Unhandled
+from flybridge.workers.group.unhandled import (
+    HAD_ONE,
+    LOG_PERIOD,
+    MAX_TYPES,
+    Burials,
+    Fate,
+    Unhandled,
+)
 from flybridge.workers.routes.coverage import Coverage, Sighting
 
 MESSAGE, CREATED, MADE_UP = "im.message.receive_v1", "contact.user.created_v3", "made.up_v1"
@@ -188,3 +195,21 @@ def test_types_made_up_without_end_are_not_remembered_without_end(situation):
         situation.fate(f"made.up_{number}")
     situation.now += AFTER
     assert situation.fate(MADE_UP) is Fate.NOBODYS
+
+
+def test_burials_are_told_of_at_once_and_then_counted_for_a_minute():
+    now = [0.0]
+    burials = Burials("dead", lambda: now[0])
+    with capture_logs() as lines:
+        burials.tell(0)
+        assert lines == []
+        for displaced in (0, 1, 3):
+            burials.add("a")
+            burials.tell(displaced)
+        burials.add("b")
+        now[0] = LOG_PERIOD
+        burials.tell(3)
+        now[0] = 2 * LOG_PERIOD
+        burials.tell(3)
+    told = [(line["count"], line["types"], line["displaced"]) for line in lines]
+    assert told == [(1, "a", 0), (3, "a b", 3)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from kombu.asynchronous import Hub
 
-from flybridge.workers.celery_integration.wakeup import WakeUp
+from flybridge.workers.celery_integration.pool import WakeUp
 
 
 @pytest.fixture
