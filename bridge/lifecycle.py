@@ -22,7 +22,7 @@ class Disconnected:
     """The connection has ended. Every half hour or so this is routine, and a new one follows."""
 
     code: int
-    """Of WebSocket; 1006 if it ended without a close frame."""
+    """The WebSocket close code; 1006 if it ended without a close frame."""
     reason: str
     at: int
 
@@ -49,14 +49,14 @@ class HeartbeatReceived:
 
     at: int
     interval: float | None
-    """Seconds between two heartbeats: those at which we ping now; what a `heartbeat` of the text
-    dialect says of itself, None when it does not say."""
+    """Seconds between two heartbeats: our ping interval, or what a `heartbeat` of the text dialect
+    says; None when it does not say."""
     status: str
-    """A `heartbeat.Rhythm`; what a `heartbeat` of the text dialect says of itself."""
+    """A `Rhythm`, or what a `heartbeat` of the text dialect says."""
     round_trip: float | None
-    """Seconds from our ping to this pong; None when nobody asked for it."""
+    """Seconds from our ping to this pong; None when no ping waited for it."""
     sent_at: int | None = None
-    """When the server says that it sent it; Unix ms. None in Feishu's pongs, which do not say."""
+    """When the server sent it, Unix ms; None in Feishu's pongs, which do not say."""
     message: str = field(default="", repr=False)
     """The message of the text dialect as it came; empty for Feishu's pongs."""
 
@@ -85,7 +85,7 @@ class SteppedDown:
 
     term: int
     reason: LossReason
-    """`released`: it gave the lease back itself; the others: see `election.Lost`."""
+    """`released`: it released the lease itself; for the others see `Lost`."""
 
 
 Happening = (

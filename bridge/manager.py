@@ -25,7 +25,7 @@ from flybridge.bridge.protocol.heartbeat import HeartbeatStatistics
 from flybridge.bridge.telemetry import logs, tracing
 
 GRACE = 0.5
-"""Seconds that `async` subscribers have at a stop for what they have not finished."""
+"""Seconds that `async` subscribers have at a stop to finish."""
 
 _Kind = TypeVar("_Kind", bound=Happening)
 _Callback = TypeVar("_Callback", bound=Callable[..., object])
@@ -253,7 +253,7 @@ class ConnectionManager:
         Raises:
             TypeError: `kind` is none of `lifecycle.KINDS`.
         """
-        # Now: without its parentheses the decorator would be given the callback for a kind.
+        # At once: without parentheses the decorator would get the callback as the kind.
         check_kind(kind)
 
         def decorate(callback: _Callback) -> _Callback:

@@ -45,9 +45,9 @@ class Service:
     def __init__(self, settings: BridgeSettings, registry: Registry, worker: Worker | None) -> None:
         self.settings = settings
         self.registry = registry
-        """The handlers; may change while it runs."""
+        """The handlers; they may change while it runs."""
         self.manager = ConnectionManager(settings)
-        """The connection to Feishu: what happens to it, what it is like."""
+        """The bridge."""
         self._worker = worker
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changing = asyncio.Lock()

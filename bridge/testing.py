@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from flybridge.handlers.registering.options import Options
 
 WAIT_TIMEOUT = 10.0
-"""Seconds that waiting takes at most, unless told otherwise."""
+"""Seconds that waiting takes at most by default."""
 
 _LOOK = 0.01
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 STALLS = 10
-"""Keys that stand still, told one by one; the longest of each group first."""
+"""Stalled keys that are shown; the longest stalled of each group come first."""
 
 
 class GroupInUse(BridgeError):

@@ -31,7 +31,7 @@ LIMIT = 50
 """Letters that `dlq list` shows."""
 
 LEFT_OUT = frozenset({"done", "running", "retry", "dead", "unknown", "gone"})
-"""What the replay of a window leaves out by intent."""
+"""States of events that a replay of a window leaves out; they are no failure."""
 
 
 @click.group()

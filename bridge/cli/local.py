@@ -12,7 +12,7 @@ import click
 from flybridge.bridge.cli.events import complete_types
 
 LOCAL_PORT = 8719
-"""Where `flybridge dev` and `flybridge local` serve the local Feishu."""
+"""The port of the local Feishu of `flybridge dev` and `flybridge local`."""
 
 PORT = click.IntRange(0, 65_535)
 """0: any free one."""

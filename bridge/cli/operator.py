@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from flybridge.workers.operate.replay import Answer, Replayer
 
 RATE = 50.0
-"""Events replayed a second: a pool that has just been mended is not to be flooded."""
+"""Events replayed per second, so that a pool that was just mended is not flooded."""
 
 REFUSALS = 20
-"""Refusals that are told one by one."""
+"""Refusals that are printed one by one."""
 
 REPEAT = " What is replayed or purged stays so: repeat the command for the rest."
 

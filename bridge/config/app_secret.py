@@ -11,7 +11,7 @@ from flybridge.bridge.telemetry.redaction import keep_secret
 from flybridge.handlers.loggers import get_logger
 
 MAX_SECRET = 4096
-"""Characters; what is longer is no secret."""
+"""Characters; longer text is no secret."""
 
 log = get_logger(__name__)
 

@@ -46,10 +46,10 @@ class SeedOption:
 
     name: str
     setting: str
-    """Ours."""
+    """Our name."""
     convert: Callable[[Any], Any] = _unchanged
     advice: str = ""
-    """What to give; empty: as the setting says."""
+    """What to give; empty: the setting's own description."""
 
 
 _MILLISECONDS = "give milliseconds, more than 0"

@@ -61,7 +61,7 @@ def unknown_variables(
 
 def _values_of(env_file: Path | None) -> Mapping[str, str]:
     file = env_file or Path(".env")
-    # A folder of this name is some tool's, as a virtual environment is.
+    # A folder of this name may be a virtual environment.
     if env_file is None and (not os.path.lexists(file) or os.path.isdir(file)):
         return {}
     try:

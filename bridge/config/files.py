@@ -20,16 +20,16 @@ from flybridge.bridge.config.text_files import FileUnreadable, read_text
 from flybridge.bridge.errors import SettingsInvalid
 
 SECTION = "Feishu"
-"""Where the settings stand in a file, unless another section is named."""
+"""The section of a file that holds the settings, unless another one is named."""
 
 _NESTED = "WebSocket"
-"""A section in the section, whose options are taken as if they stood one level up."""
+"""A section inside the section, whose options count as if they stood one level up."""
 
 _IDENTITY = ("app_id",), ("app_secret", "app_secret_file")
-"""What a section may leave to those around it."""
+"""Options that may also stand in the sections around it."""
 
 _Levels = list[tuple[str, Mapping[Any, Any]]]
-"""Mappings, each with what stands before the names in it."""
+"""Mappings, each with the path that precedes its names."""
 
 
 def read(source: object, section: str = SECTION) -> tuple[Written, ...]:
@@ -80,7 +80,7 @@ def _parsed(path: Path) -> Any:
         raise SettingsInvalid([f"{path} {error}."]) from None
     try:
         return parse(text)
-    # Not `from error`: the parsers quote what they stumbled over.
+    # Not `from error`: the parsers quote the text.
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise SettingsInvalid(
             [f"{path} is no {_KINDS[parse]}{_place(error)}; correct it."]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 LOGGING_ON: Final = object()
-"""As a log level: whatever was said before, but not `off`."""
+"""As a log level: the level of the layers below, but not `off`."""
 
 _RIVALS = {"app_secret": "app_secret_file", "app_secret_file": "app_secret"}
-"""Either will do; the one said later takes the place of the other."""
+"""Alternatives: the one given later replaces the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Written:
     name: str
     value: Any = field(repr=False)  # may be a secret
     shown: str
-    """How a sentence calls it: a variable, or `settings.json: Feishu:AppId`."""
+    """Its name in sentences: a variable, or `settings.json: Feishu:AppId`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Given:
     value: Any = field(repr=False)
     written: Written
     advice: str = ""
-    """What to give, if that differs from what the setting says of itself."""
+    """What to give, if it differs from the setting's own description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Layer:
     """By setting."""
     problems: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    """A sentence for each name that means nothing."""
+    """A sentence for each unknown name."""
 
 
 def overlay(layers: Iterable[Layer]) -> dict[str, Given]:

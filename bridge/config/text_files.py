@@ -13,16 +13,16 @@ import time
 from pathlib import Path
 
 MAX_BYTES = 1024 * 1024
-"""Bytes; what is larger is no settings."""
+"""Bytes; larger files hold no settings."""
 
 PIPE_TIMEOUT = 5.0
-"""Seconds that a pipe has for all of its text."""
+"""Seconds in which a pipe must be written and closed."""
 
 _CHUNK = 65_536
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 _drained: dict[tuple[str, int, int], bytes] = {}
-"""What came out of pipes that are empty by now; by path, device and inode."""
+"""The content of pipes that were read, by path, device and inode."""
 
 
 class FileUnreadable(ValueError):

@@ -28,7 +28,7 @@ DOMAINS = {"feishu": "https://open.feishu.cn", "lark": "https://open.larksuite.c
 NO_BROKER = "memory://"
 """The broker URL of a worker without control commands."""
 LONGEST_RETENTION = 315_360_000.0
-"""Seconds. Redis refuses a time to live that is far longer, after the event is in its stream."""
+"""Seconds. Redis refuses a far longer time to live, when the event is already in its stream."""
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 

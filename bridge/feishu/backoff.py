@@ -10,8 +10,8 @@ from flybridge.bridge.config.bounds import LONGEST_DELAY
 from flybridge.bridge.errors import ConnectionOver
 
 FIRST = 1.0
-"""Seconds; upper bound of the first delay, unless another is set. The SDKs wait up to 30 s: a
-needless gap at each routine close."""
+"""Seconds; upper bound of the first delay. The SDKs wait up to 30 s, a needless gap at each routine
+close."""
 
 
 _OFF = (
@@ -25,18 +25,18 @@ class Pace:
     """Durations on the way to Feishu, in seconds."""
 
     patience: float = 60.0
-    """A leader without a connection for so long lets another host try."""
+    """How long a leader may have no connection before it lets another host try."""
     busy_retry: float = 30.0
-    """Until Feishu is asked again after a refusal that may pass, and by a standby after a network
-    that did not answer."""
+    """Until Feishu is asked again after a refusal that may pass, or by a standby after a network
+    failure."""
     refused_retry: float = 300.0
     """Until Feishu is asked again after a refusal of the configuration."""
     steady: float = 10.0
-    """A connection that lived so long was a success: backoff and count of failures start anew."""
+    """A connection that lived so long was a success: backoff and failures start anew."""
     check: float = 300.0
-    """Between two questions of a standby whether Feishu still accepts it."""
+    """Between two checks of a standby whether Feishu still accepts it."""
     look: float = 5.0
-    """Between two looks whether a refused bridge has got another secret."""
+    """Between two checks whether a refused bridge has got another secret."""
 
 
 class Backoff:

@@ -29,11 +29,11 @@ from flybridge.bridge.protocol.text_conversation import TextDialect
 from flybridge.handlers.loggers import get_logger
 
 CLOSE_TIMEOUT = 1.0
-"""Seconds that a goodbye may take."""
+"""Seconds that closing may take."""
 WRITE_LIMIT = 1024 * 1024
 """Unsent bytes above which a connection is congested; some 4,000 acks."""
 WRITE_TIMEOUT = 20.0
-"""Seconds that Feishu may take no bytes from us before the connection counts as dead."""
+"""Seconds in which Feishu takes no bytes from us, after which the connection counts as dead."""
 
 log = get_logger(__name__)
 
@@ -44,7 +44,7 @@ class Closed:
 
     reason: str
     code: int
-    """Of WebSocket; 1006 if it ended without a close frame."""
+    """The WebSocket close code; 1006 if it ended without a close frame."""
 
 
 class Receiver(Protocol):
@@ -246,7 +246,7 @@ class Connection:
         except TimeoutError:
             self.abort(f"no byte taken within {WRITE_TIMEOUT:g} s")
         except OSError:
-            pass  # lost meanwhile, which `recv` tells next
+            pass  # the connection is lost, as `recv` will tell
         finally:
             self._outgoing.congested = False
             if not self._paused:
@@ -260,7 +260,7 @@ class Connection:
             if self._timer.when() <= when:
                 return
             self._timer.cancel()
-        # A turn later: what came in during a stall of the loop must count before silence does.
+        # One turn later, so that data that came in while the loop was stalled counts first.
         self._timer = self._loop.call_at(when, self._loop.call_soon, self._on_timer)
 
     def _disarm(self) -> None:
@@ -316,7 +316,7 @@ async def connect(
     )
     if receive_buffer_size >= SMALLEST_BUFFER:
         raw = websocket.transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # it has ended already, as `run` is going to say
+        with contextlib.suppress(OSError):  # it has ended already, as `run` will tell
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_size)
     now = asyncio.get_running_loop().time()
     protocol = Conversation(

@@ -38,9 +38,10 @@ TIMEOUT = 10.0
 
 MAX_ANSWER = 1024 * 1024
 REFUSALS = frozenset({400, 401, 403})
-"""HTTP statuses with which Feishu's gateway answers wrong credentials, and bad days of its own."""
+"""HTTP statuses with which Feishu's gateway answers wrong credentials, but also troubles of its
+own."""
 MAX_REFUSALS = 3
-"""Consecutive `REFUSALS` after which it is not a bad day."""
+"""Consecutive `REFUSALS` that are taken for wrong credentials."""
 
 _CREDENTIALS = "check FLYBRIDGE_APP_ID and FLYBRIDGE_APP_SECRET against the developer console"
 _DOMAIN = "set FLYBRIDGE_DOMAIN=lark for an app created at Lark, feishu for one created at Feishu"

@@ -21,12 +21,12 @@ from flybridge.bridge.config.loopback import is_loopback
 from flybridge.bridge.errors import SettingsInvalid
 
 IGNORED = ("wss_proxy", "ws_proxy", "socks_proxy")
-"""Variables that some programs heed; here they would lead one of two connections elsewhere."""
+"""Proxy variables of other programs; here they would redirect only one of the two connections."""
 
 _KINDS = {"https": "https", "wss": "https", "http": "http", "ws": "http"}
 _PORTS = {"https": 443, "http": 80}
 _PORT = 80
-"""Of a proxy that is given without one."""
+"""The port of a proxy that is given without one."""
 
 _CURE = "give an HTTP proxy, like http://proxy.example:3128, or NO_PROXY=* to connect directly"
 

@@ -17,22 +17,22 @@ from flybridge.bridge.store.streams import Keys
 from flybridge.handlers.loggers import get_logger
 
 NOBODY = ""
-"""The name of the group of those who do not read a stream."""
+"""The name of the group for streams that no group reads."""
 
 UNREAD_AFTER = 300.0
 """Seconds after which some group should have read an entry."""
 
 NO_WORKER_AFTER = 60.0
-"""Seconds after which a group should have read an entry; its workers are counted then. As long as
-a worker that was killed is taken for one that runs."""
+"""Seconds after which a group should have read an entry; then its workers are counted. A killed
+worker counts as running for as long."""
 
 SHOWN = 10
-"""Names that a line shows at most."""
+"""Names in one log line at most."""
 
 log = get_logger(__name__)
 
 Kind = Literal["unread", "unsettled", "retry"]
-"""What a group has yet to read, what a worker has not settled, what waits for its retry."""
+"""Unread entries, delivered entries without a result, entries that wait for a retry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ _CURES: Mapping[Kind, str] = {
     "retry": "none is needed: the event waits for the retry that its handler asked for, and what "
     "is done behind it is trimmed all the same",
 }
-"""What holds a stream -> what to do."""
+"""What to do, by what a stream is held for."""
 
 
 def _cure(stream: str) -> str:

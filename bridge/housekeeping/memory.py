@@ -26,7 +26,7 @@ LOOK_PERIOD = 1.0
 _INFO_TIMEOUT = 2.0
 
 RELIEF = 0.97
-"""Share of the threshold below which there is room again: no flicker at the threshold itself."""
+"""Share of the threshold below which there is room again, so that the state does not flicker."""
 
 HOLD = 5.0
 """Seconds for which a refused write counts, whatever was measured: the limit may be hidden."""

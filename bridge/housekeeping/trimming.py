@@ -30,11 +30,11 @@ ROUND_PERIOD = 30.0
 """Seconds between two rounds at most."""
 
 STEP = 1_000
-"""Entries one call removes at most; Redis serves nobody else for that half millisecond."""
+"""Entries that one call removes at most: half a millisecond in which Redis serves nobody else."""
 
 FRUITLESS = 50
-"""Pages without a finished entry after which a look behind held ones ends; the next round goes on
-there. Each costs Redis about a millisecond."""
+"""Pages without a finished entry after which a look behind held ones stops until the next round. A
+page takes Redis about a millisecond."""
 
 _TRIM, _BEHIND = load("trim"), load("trim_behind")
 

@@ -55,7 +55,7 @@ class Election:
         self.term = 0
         """Of the present leadership; 0 in standby."""
         self.holder = ""
-        """Whom the last answer named; empty when nobody held the lease."""
+        """The holder in the last answer; empty when nobody held the lease."""
         self._valid_until = -math.inf
 
     def leads(self, now: float) -> bool:

@@ -29,7 +29,7 @@ from flybridge.bridge.store.streams import Keys
 from flybridge.handlers.loggers import get_logger
 
 RELEASE_TIMEOUT = 0.5
-"""Seconds a release may take; when it fails, the others wait the lease out."""
+"""Seconds a release may take. If it fails, the others wait until the lease has run out."""
 
 DROP_TIMEOUT = 0.1
 """Seconds for closing connections that nobody waits for."""

@@ -19,7 +19,7 @@ from flybridge.bridge.errors import EXIT_LEASE
 from flybridge.handlers.loggers import get_logger
 
 LAST_WORDS = 1.0
-"""Seconds for the log line and the flush: what holds the loop may hold the log's pipe, too."""
+"""Seconds for the last log line: what blocks the loop may block the log's pipe, too."""
 
 log = get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Watchdog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lag = 0.0
-        """By how many seconds the loop's last tick came late."""
+        """Seconds by which the loop's last tick was late."""
         self._limit = limit
         self._interval = min(0.5, limit / 10)
         self._guarded = guarded

@@ -37,7 +37,7 @@ STREAM = 300
 """Events that flow while the leader is killed."""
 
 STEP_TIMEOUT = 30.0
-"""Seconds until a step that has not happened counts as failed."""
+"""Seconds after which a step that has not happened counts as failed."""
 
 Say = Callable[[str], object]
 

@@ -11,7 +11,7 @@ from flybridge.bridge.errors import BridgeError
 from flybridge.bridge.local.feishu.control import LocalControl
 
 LISTED = 20
-"""Up to so many events get lines of their own; more are summed up in two."""
+"""Events that get lines of their own; more are summed up."""
 
 _LOOK = 0.02  # seconds between two looks at an event
 

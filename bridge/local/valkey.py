@@ -152,7 +152,7 @@ class EmbeddedRedis:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             preexec_fn=functools.partial(die_with_parent, parent=os.getpid()),
-            process_group=0,  # Ctrl-C is for us; the server must outlive our last words
+            process_group=0,  # ^C is for us; the server must outlive our last commands
         )
 
     def _end(self, sent: signal.Signals) -> None:

@@ -31,7 +31,7 @@ from flybridge.bridge.telemetry import redaction
 from flybridge.handlers.loggers import get_logger
 
 QUICK = 15.0
-"""Seconds. Where discovery or upgrade may take longer, a leader's patience grows in proportion."""
+"""Seconds. If discovery or upgrade may take longer, a leader's patience grows in proportion."""
 
 log = get_logger(__name__)
 

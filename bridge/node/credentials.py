@@ -29,7 +29,7 @@ from flybridge.bridge.protocol.server_config import ClientConfig
 from flybridge.handlers.loggers import get_logger
 
 JITTER = 0.2
-"""Share by which the time between two questions varies, so that bridges do not ask in step."""
+"""Share by which the time between two checks varies, so that bridges do not ask in step."""
 
 log = get_logger(__name__)
 
@@ -65,9 +65,9 @@ class Credentials:
         self.trouble = ""
         """Why Feishu last refused, or could not be asked; empty when it accepted."""
         self.were_accepted = False
-        """Whether Feishu has accepted them at least once."""
+        """Whether Feishu has ever accepted them."""
         self.asked = asyncio.Event()
-        """Set once Feishu has been asked, whatever came of it."""
+        """Set once Feishu has been asked, whatever the answer."""
         self._discovery, self._pace, self._attempts = discovery, pace, attempts
         self._board, self._lifecycle, self._clock = board, lifecycle, clock
         self._refusals = 0
@@ -155,7 +155,7 @@ class Credentials:
                 self.asked.set()
 
     def _pause_after(self, error: FeishuError) -> float:
-        if isinstance(error, FeishuUnavailable):  # one more makes it certain, or it was a bad day
+        if isinstance(error, FeishuUnavailable):  # one more refusal makes it certain
             return self._pace.look
         return self._pace.busy_retry if isinstance(error, FeishuBusy) else self._pace.refused_retry
 

@@ -48,10 +48,10 @@ from flybridge.bridge.publishing.publisher import Publisher
 from flybridge.handlers.loggers import get_logger
 
 GOODBYE = 0.3
-"""Seconds that Feishu may take for its part of a goodbye when the process stops."""
+"""Seconds that Feishu may take to close when the process stops."""
 
 LAST_PUBLISHES = 1.0
-"""Seconds for what was read from a connection that was the last one."""
+"""Seconds to publish what was read from the last connection."""
 
 log = get_logger(__name__)
 
@@ -123,7 +123,7 @@ class Reconnector:
         self.trouble = ""
         """Why there is no connection; empty when there is one, or was until just now."""
         self.degraded = False
-        """Refused for a reason that heals elsewhere, if at all."""
+        """Refused for a reason that only somebody else can mend."""
         self._credentials, self._connect, self._feed = credentials, connect, feed
         self._publisher, self._counters = publisher, counters
         self._pace, self._backoff, self._attempts = pace, backoff, attempts

@@ -20,10 +20,10 @@ from flybridge.bridge.ops.status import now_ms
 from flybridge.handlers.loggers import get_logger
 
 SLOW = 0.1
-"""Seconds of a call above which it is warned of: the loop stands still for so long."""
+"""Seconds that a callback may block the loop before it is warned of."""
 
 WAITING = 1_000
-"""What may wait for one slow `async` subscriber; what comes on top it never sees."""
+"""Calls that may wait for one slow `async` subscriber; further ones are dropped."""
 
 _Kind = TypeVar("_Kind", bound=Happening)
 Callback = Callable[[Any], object]
@@ -86,7 +86,7 @@ class Subscribers:
             await asyncio.wait(running, timeout=timeout)
         for task in self._running():
             task.cancel()
-        await asyncio.sleep(0)  # in which they end, unless they will not
+        await asyncio.sleep(0)  # lets them end
 
     def _running(self) -> set[asyncio.Task[None]]:
         everybody = (each for subscribed in self._by_kind.values() for each in subscribed)
@@ -107,7 +107,7 @@ class Subscription:
 
     def __init__(self, kind: str, callback: Callback, clock: Callable[[], float]) -> None:
         self.task: asyncio.Task[None] | None = None
-        """Runs what waits; None: nothing does."""
+        """Runs the waiting calls; None: there are none."""
         self._callback = callback
         self._clock = clock
         self._waiting: deque[Awaitable[object]] = deque()
@@ -122,7 +122,7 @@ class Subscription:
         began = self._clock()
         try:
             result = self._callback(happening)
-        # It is theirs, so it may raise whatever it likes; a CancelledError would end our reader.
+        # A callback may raise anything; a CancelledError would end our reader.
         except (Exception, asyncio.CancelledError) as error:
             self._failed(error)
         else:
@@ -159,8 +159,8 @@ class Subscription:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            self._failed(error)  # something of theirs was cancelled
-        except Exception as error:  # theirs, see `take`
+            self._failed(error)  # the callback awaited something that was cancelled
+        except Exception as error:  # a callback may raise anything
             self._failed(error)
 
     def _failed(self, error: BaseException) -> None:

@@ -262,7 +262,7 @@ class Supervisor:
         try:
             await asyncio.gather(asyncio.wait({work}), self._leave_board(others))
             await self._publisher.close()
-        finally:  # its thread would outlive a second cancellation
+        finally:  # even if cancelled again: its thread would live on
             self._watchdog.stop()
         self._enter(State.STOPPED)
         log.info("bridge.stopped", **self.counters.outcomes)

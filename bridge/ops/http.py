@@ -29,12 +29,11 @@ from flybridge.bridge.ops.metrics import exposition
 from flybridge.bridge.ops.status import Standing, State, Status
 
 OVERDUE = 5.0
-"""Seconds past the lease's end at which a process that still takes itself for the leader is not
-live."""
+"""Seconds past the lease's end after which a process that still claims to lead is not live."""
 
 
 SCRAPE_PAUSE = 0.05
-"""Seconds between two answers of `/metrics`: one takes some 3 ms of the event loop."""
+"""Seconds between two answers of `/metrics`; one takes some 3 ms of the event loop."""
 
 
 def unlive(status: Status, lease_duration: float) -> list[str]:

@@ -45,11 +45,11 @@ class Row:
 
     name: str
     read: Callable[[Status], float | Mapping[str, float] | None]
-    """Its value, or one per value of `label`; None: no sample, for there is nothing to tell."""
+    """Its value, or one per value of `label`; None: no sample."""
     help: str
     label: str = ""
     leading: bool = False
-    """Only of a leader; what another bridge last knew is not how things are."""
+    """Only of a leader: what other bridges know is out of date."""
 
 
 def _which(value: StrEnum) -> Mapping[str, float]:

@@ -76,7 +76,7 @@ class Status:
     unreached: float
     """Seconds for which Feishu could not be asked about the credentials; 0 if it answered."""
     trouble: str
-    """Why a leader is not connected, or a standby could not connect; empty when it is, or could."""
+    """Why a leader is not connected, or a standby could not connect; empty otherwise."""
     degraded: bool
     """Feishu refuses this bridge, or has too many connections of the app; retried slowly."""
     waiting: int

@@ -29,7 +29,7 @@ from flybridge.bridge.errors import BridgeError
 from flybridge.handlers.loggers import get_logger
 
 MAX_CONNECTIONS = 32
-"""Open connections. When another comes, the oldest goes, of the address that has the most."""
+"""Open connections. A further one closes the oldest one of the address that has the most."""
 
 CONNECTION_LIFETIME = 10.0
 """Seconds that a connection may last, from its first byte to the last of the answer."""
@@ -38,19 +38,19 @@ ACCEPT_PAUSE = 0.002
 """Seconds between two connections, so that a flood of requests leaves time for everything else."""
 
 FAILURE_PAUSE = 1.0
-"""Seconds until another is accepted when one could not be, for want of file descriptors perhaps."""
+"""Seconds until the next attempt to accept, e.g. when there are no file descriptors."""
 
 LOG_PERIOD = 60.0
 """Seconds between two log lines of one kind."""
 
 STOP_TIMEOUT = 1
-"""Seconds that requests in work have when the server stops; uvicorn takes whole ones."""
+"""Whole seconds that running requests have when the server stops."""
 
 MOST_HEADERS = 16_384
-"""Bytes that the head of a request may have."""
+"""Bytes of the head of a request at most."""
 
 _QUIET = logging.getLogger("flybridge.bridge.ops.web.uvicorn")
-_QUIET.setLevel(logging.ERROR)  # what strangers send is no news, what we do wrong is
+_QUIET.setLevel(logging.ERROR)  # bad requests are no news, our own errors are
 
 _T = TypeVar("_T")
 

@@ -23,11 +23,11 @@ WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 """SIGQUIT counts as a second one."""
 
 SAME_SIGNAL = 0.5
-"""Seconds in which two signals are one: a terminal's ^C reaches the whole process group, and a
-parent passes it on once more."""
+"""Seconds in which two signals count as one: a terminal's ^C reaches the whole process group, and a
+parent passes it on."""
 
 LEFT_TO_END = 1.0
-"""Seconds after a second signal in which whatever runs may still end by itself."""
+"""Seconds after a second signal in which running work may still end."""
 
 LEFT_TO_GIVE_BACK = 0.6
 """Seconds after those to give back what has not ended."""

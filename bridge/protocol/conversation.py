@@ -25,7 +25,7 @@ from flybridge.bridge.protocol.text_conversation import TextConversation, TextDi
 
 MAX_REJECTED = 64
 MAX_REJECTED_BYTES = frames.MAX_FRAME
-"""What waits for `take_rejected`; the oldest make room."""
+"""Bounds of what waits for `take_rejected`; the oldest frames are dropped."""
 
 
 class Conversation:
@@ -288,7 +288,7 @@ _SIGNS = {
     text_codec.AuthReply: FrameOutcome.AUTH,
     text_codec.Auth: FrameOutcome.CONTROL_UNKNOWN,
 }
-"""Text messages that are nothing but a sign of life to `Conversation`."""
+"""Text messages that are only a sign of life."""
 
 
 def _ack_payload(code: int, data: bytes | None) -> bytes:

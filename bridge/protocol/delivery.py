@@ -24,13 +24,13 @@ class FrameOutcome(StrEnum):
     HEARTBEAT = "heartbeat"
     """A sign of life of the text dialect."""
     AUTH = "auth"
-    """Of the text dialect: we are let in."""
+    """Of the text dialect: the server accepts our token."""
     CONTROL_UNKNOWN = "control_unknown"
     """Ignored."""
     TEXT = "text"
     """Ignored: a WebSocket text message, which Feishu never sends, without the text dialect."""
     INVALID = "invalid"
-    """Rejected: not a frame at all; nor a message, if it is text."""
+    """Rejected: no frame; of text: no message."""
     METHOD_UNKNOWN = "method_unknown"
     """Rejected: neither control nor data."""
     TYPE_UNKNOWN = "type_unknown"
@@ -56,8 +56,8 @@ class Delivery:
     """One complete push. It wants exactly one ack, on the connection on which it came."""
 
     frame: frames.Frame | None = field(repr=False)
-    """The ack is made from it; of a set it is the frame that completed it. None: it came as text,
-    and the text dialect has no ack, hence no way to ask for it again."""
+    """The ack is made from it; of a set it is the last frame. None: it came as text, which has no
+    ack, so it cannot be asked for again."""
     kind: str
     """`event` or `card`."""
     payload: bytes = field(repr=False)
@@ -78,5 +78,5 @@ class Rejected:
     """Of the frame; all that came in if it was no frame."""
     headers: Mapping[str, str]
     delivery: Delivery | None = None
-    """To be acked once buried. None: nothing can be echoed, or this is a piece of a set. The ack of
-    a piece would tell Feishu that the whole event is safe; without it Feishu sends it again."""
+    """To be acked once buried. None: nothing can be acked, or this is a piece of a set, whose ack
+    would tell Feishu that the whole event is safe."""

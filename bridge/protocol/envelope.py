@@ -25,9 +25,9 @@ class Header(msgspec.Struct, frozen=True, gc=False):
     """What an envelope says about its event."""
 
     event_id: str
-    """Of an envelope without an id (`url.preview.get` has none): a digest of its bytes."""
+    """A digest of the bytes if the envelope has no id (`url.preview.get` has none)."""
     event_type: str
-    """What Feishu really calls it: gateways of the text dialect may send an alias."""
+    """Feishu's own name: gateways of the text dialect may send an alias."""
     app_id: str
     tenant_key: str
     schema: str

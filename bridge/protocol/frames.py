@@ -20,10 +20,10 @@ CONTROL = 0
 DATA = 1
 
 MAX_FRAME = 16 * 1024 * 1024 + 64 * 1024
-"""Bytes of one frame. Feishu cuts events at 61,440 bytes: a fence, not a limit one meets."""
+"""Bytes of one frame; far above what Feishu sends, which cuts events at 61,440 bytes."""
 
 MAX_HEADERS = 64
-"""Per frame. Feishu sends seven; 16 MiB of nothing but headers would stall the loop for seconds."""
+"""Per frame. Feishu sends seven; 16 MiB of headers would stall the loop for seconds."""
 
 if api_implementation.Type() != "upb":
     raise ImportError(

@@ -14,9 +14,9 @@ from flybridge.bridge.config.bounds import LONGEST_HEARTBEAT
 from flybridge.handlers.loggers import get_logger
 
 SHORTEST_INTERVAL = 10.0
-"""Seconds between two pings in trouble; a server's interval below it holds nevertheless."""
+"""Seconds between two pings in trouble, unless the server's interval is shorter."""
 SILENCE_ALARM = 120.0
-"""Seconds without a pong or heartbeat, on whichever connection, that raise the alarm."""
+"""Seconds without a pong or heartbeat on any connection that raise the alarm."""
 
 RECENT = 20
 WINDOW = 10
@@ -24,9 +24,9 @@ WINDOW = 10
 UNSTABLE = 5.0
 """Seconds of standard deviation above which it is not."""
 ALARMING = 2
-"""Missed pings in a row; one alone is routine, as is a connection that ends."""
+"""Missed pings in a row. A single one is routine, as is the end of a connection."""
 LATE_ROUND_TRIP = 1.0
-"""Seconds below which no round trip is late, however short the others were."""
+"""Seconds below which no round trip counts as late."""
 
 log = get_logger(__name__)
 
@@ -66,7 +66,8 @@ class Pulse:
     """A sign of life that came in: a pong, or a heartbeat of the text dialect."""
 
     interval: float | None
-    """Seconds to the next one: our own ping interval, or what the heartbeat says; None: nothing."""
+    """Seconds to the next one: our ping interval, or what the heartbeat says; None: it does not
+    say."""
     status: str
     """Our own rhythm, or what the heartbeat says."""
     round_trip: float | None = None
@@ -91,13 +92,12 @@ class HeartbeatStatistics:
     last: int | None
     """When the last of them came; Unix ms."""
     ping_interval: float
-    """At which pings go out now."""
+    """The present ping interval."""
     mean_interval: float | None
-    """Between those that are recent; without the gaps between connections."""
+    """Of the recent ones, without the gaps between connections."""
     deviation: float | None
-    """Standard deviation of the last `WINDOW` intervals between pongs from those at which we
-    pinged (what we change ourselves is no instability), or of those between heartbeats: the larger
-    one."""
+    """Standard deviation of the last `WINDOW` intervals: of pongs from those of our pings (our own
+    changes are no instability), or of heartbeats; the larger one."""
     round_trip: float | None
     """Of the last pong."""
     mean_round_trip: float | None
@@ -145,7 +145,7 @@ class _Reading:
     unanswered: float | None = None
     """The first ping without a pong."""
     ping_before: float | None = None
-    """The one sent before that."""
+    """The ping before that."""
     last_ping: float | None = None
     last_pong: float | None = None
     last_heartbeat: float | None = None

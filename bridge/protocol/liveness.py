@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PONG_TIMEOUT = 20.0
-"""Seconds from a ping to any frame. Of the field's reports 3 is too short and 10 to 30 works."""
+"""Seconds from a ping to any frame. In field reports 3 s are too short, and 10 to 30 s work."""
 
 IDLE_INTERVALS = 2.5
 """Ping intervals without any frame, whatever the pings say."""
@@ -58,7 +58,7 @@ class Liveness:
         """When the connection is dead unless something comes in; infinity once paused."""
         if self._paused:
             return float("inf")
-        # Very short intervals must not make the idle limit stricter than the pong's.
+        # With very short intervals the idle limit must not be stricter than that of the pong.
         idle = self.last_frame + max(IDLE_INTERVALS * interval, self._pong_timeout)
         return min(idle, self._pong_deadline())
 

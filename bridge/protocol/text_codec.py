@@ -55,7 +55,7 @@ class Event:
 
     kind: ClassVar[str] = "event"
     envelope: bytes = field(repr=False)
-    """Of 1.0 or 2.0, as far as the event is one at all; `envelope.header` decides."""
+    """A 1.0 or 2.0 envelope, if it is one at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,9 @@ class Counters:
     """The counts of a bridge, over all connections and leaderships."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    """`published`, `duplicate`, `buried`; and refusals, see `published.PublishRefused`."""
+    """`published`, `duplicate`, `buried`, and the reasons of `PublishRefused`."""
     frames: Counter[str] = field(default_factory=Counter)
-    """By `delivery.FrameOutcome`."""
+    """By `FrameOutcome`."""
     ack_times: AckTimes = field(default_factory=AckTimes)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     leaderships: int = 0

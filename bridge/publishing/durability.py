@@ -20,11 +20,11 @@ from flybridge.bridge.store.raw_pipeline import pack
 from flybridge.handlers.loggers import get_logger
 
 MAX_CONNECTIONS = 24
-"""Connections that may wait at once: ten batches a second, each for the budget of two."""
+"""Connections that may wait at the same time: ten batches a second, each for the budget of 2 s."""
 
 ON_DISK = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
-"""What makes Redis answer after the fsync; by `no-appendfsync-on-rewrite` it leaves that out while
-it rewrites its file, even with `always`."""
+"""What makes Redis answer after the fsync. With `no-appendfsync-on-rewrite` it skips the fsync
+while it rewrites its file, even with `always`."""
 
 _PROFILE = re.compile(r"none|aof|replica:(?P<replicas>[1-9]\d*)")
 

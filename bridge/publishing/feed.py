@@ -23,12 +23,12 @@ from flybridge.bridge.store.streams import Entry, Keys
 from flybridge.handlers.loggers import get_logger
 
 CALLBACKS = frozenset({"card.action.trigger", "url.preview.get"})
-"""Feishu: these want a result in the ack. An empty one keeps the card as it is."""
+"""Feishu: these want a result in the ack. An empty result leaves a card unchanged."""
 
 NO_RESULT = b"{}"
 
 UNACKED_PAYLOAD = 65_536
-"""Bytes that are kept of a frame for which Feishu gets no ack; of all else, everything."""
+"""Bytes that are kept of a frame that gets no ack; other frames are kept whole."""
 
 log = get_logger(__name__)
 

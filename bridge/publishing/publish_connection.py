@@ -15,11 +15,11 @@ from flybridge.bridge.publishing.results import Done, Refusal
 from flybridge.bridge.store.raw_pipeline import RawPipeline, pack
 
 REPLY_TIMEOUT = 1.0
-"""Seconds for a batch's replies, that of durability apart; a hung connection leaves time for
+"""Seconds for a batch's replies, without durability, so that a hung connection leaves time for
 another."""
 
 MIN_REPLY_TIMEOUT = 0.25
-"""Seconds at least, else a late batch would time out again and again."""
+"""Seconds at least, since a late batch would otherwise time out again and again."""
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class Waiting:
     done: Done
     deadline: float
     trouble: Refusal = "timeout"
-    """Why it is not."""
+    """Why it is not published yet."""
     error: RedisError = field(default_factory=lambda: TimeoutError("no answer from Redis in time"))
     """The same, as Redis said it."""
 
@@ -50,7 +50,7 @@ class PublishConnection:
         self.sent: list[Waiting] = []
         """The batch, until its answers are there."""
         self.task: asyncio.Task[None] | None = None
-        """Who runs the connection now."""
+        """The task that sends now."""
         self._pipe = RawPipeline(pool, [pack("SCRIPT", "LOAD", script) for script in scripts])
         self._durability = durability
 

@@ -42,24 +42,23 @@ BUDGET = 2.0
 """Seconds in which an entry is in Redis or refused. Feishu waits 3 s for an ack."""
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
-"""Bytes that may wait: some 20,000 entries. What comes on top is refused at once."""
+"""Bytes that may wait, some 20,000 entries. Further entries are refused at once."""
 
 START_PERIOD = 0.1
-"""Seconds until another connection takes what has waited, when those in use wait for durability."""
+"""Seconds until another connection is used, while those in use wait for durability."""
 
 DEAD_LETTERS = 10_000
-"""Dead letters of the bridge that are kept, unless set otherwise."""
+"""Dead letters of the bridge that are kept by default."""
 
 DEAD_FIELD = 4_096
-"""Characters that a dead letter keeps of each field but the payload: headers can be as long as a
-frame."""
+"""Characters kept of each field but the payload: headers can be as long as a frame."""
 
 RETRIED = 60
-"""Seconds for which a dead letter is known that nothing tells from a repetition: it is sent again
-within `BUDGET`, if at all."""
+"""Seconds for which a dead letter without an identity is known: it is only sent again within
+`BUDGET`."""
 
 CALM_AFTER = 60.0
-"""Seconds without a dead letter refused after which the next one that is kept ends the shortage."""
+"""Seconds without a refused dead letter after which the next kept one ends the shortage."""
 
 _PAUSE = 0.1  # seconds before what failed is sent again
 

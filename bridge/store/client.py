@@ -41,7 +41,7 @@ TIMEOUT = 5.0
 """Seconds for one reply and for one connect. Without it a half-open socket blocks for ever."""
 
 HEALTH_CHECK = 15
-"""Seconds of idleness after which a connection is tried with PING before it is used."""
+"""Seconds of idleness after which a connection is checked with PING before use."""
 
 OLDEST_REDIS = (7, 0)
 OLDEST_VALKEY = (7, 2)

@@ -21,7 +21,7 @@ from flybridge.bridge.store.topology import Address, Topology, answer, question
 from flybridge.handlers.loggers import get_logger
 
 SEED_TIMEOUT = 0.4
-"""Seconds for a seed to connect and again to answer: two that are dead leave a publish in time."""
+"""Seconds for a seed to connect, and again to answer: two dead seeds leave time for a publish."""
 
 log = get_logger(__name__)
 
@@ -44,7 +44,7 @@ class PrimaryUnknown(ConnectionError):
 _REFUSALS = dict.fromkeys(
     ("READONLY", "MASTERDOWN", "NOREPLICAS", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"), PrimaryLost
 )
-"""NOREPLICAS: a primary without its replicas may be one that was replaced behind a partition."""
+"""NOREPLICAS: a primary without its replicas may have been replaced behind a partition."""
 
 
 class HeedfulParser(DefaultParser):  # type: ignore[misc, valid-type]

@@ -14,10 +14,10 @@ from typing import Literal
 from flybridge.bridge.errors import RedisUnreachable
 
 ANSWER_TIMEOUT = 3.0
-"""Seconds for the first byte of an answer by the protocol that the URL names."""
+"""Seconds for the first byte of an answer in the URL's protocol."""
 
 OTHER_ANSWER_TIMEOUT = 1.0
-"""Seconds for the same by the other one."""
+"""Seconds for the first byte of an answer in the other protocol."""
 
 Spoken = Literal["plain", "tls", "unknown", "cut", "nothing"]
 """`unknown`: an answer that Redis does not give. `cut`: the connection ended before an answer.
@@ -66,7 +66,7 @@ def _spoken(host: str, port: int, *, tls: bool) -> Spoken:
     """
     first, second = (_by_tls, _by_plain) if tls else (_by_plain, _by_tls)
     found = first(host, port, ANSWER_TIMEOUT)
-    if found == "cut":  # as the network may do once
+    if found == "cut":  # once may be a network failure
         found = first(host, port, ANSWER_TIMEOUT)
     if found in ("cut", "nothing"):
         with suppress(OSError):  # it has just listened

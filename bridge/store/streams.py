@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 OTHER = "other"
-"""Stands in the stream name for event types that are not allowed a stream of their own."""
+"""The stream name of event types that may not have a stream of their own."""
 
 MAX_TYPES = 512
-"""Streams per app; further types share that of `OTHER`: no sender can fill Redis with keys."""
+"""Streams per app. Further types share that of `OTHER`, so that no sender can fill Redis with
+keys."""
 
 _TYPE = re.compile(r"[A-Za-z0-9_.]{1,128}")
 _EVENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -166,7 +167,7 @@ class Keys:
 
 
 EVERYTHING = "*"
-"""What a group subscribes to whose workers read all queues."""
+"""The subscription of a group whose workers read all queues."""
 
 
 def subscriber(subscription: str, event_type: str, queue: str) -> str:
@@ -182,7 +183,7 @@ def subscriber(subscription: str, event_type: str, queue: str) -> str:
 
 
 BRIDGE_GROUP = "bridge"
-"""Dead letters of the bridge itself, frames without a readable event, are in `dead:bridge`."""
+"""The group of dead letters of the bridge itself: frames without a readable event."""
 
 
 def key_part(event_id: str) -> str:
@@ -210,14 +211,14 @@ class Entry(Struct, frozen=True, gc=False):
     term: int
     """Of the leader that published it."""
     traceparent: str
-    """W3C, of the publish span; empty when nothing is traced."""
+    """W3C, of the publish span; empty without tracing."""
     tracestate: str
     envelope: bytes
     """Feishu's JSON, untouched."""
     replayed_at: int = 0
     """Unix ms of the replay; 0 for an event that came from Feishu."""
     first_trace: str = ""
-    """Of a replayed event: the traceparent of its first way, to link to."""
+    """Of a replayed event: the traceparent of its first trace, to link to."""
 
     @property
     def since(self) -> int:

@@ -52,12 +52,12 @@ class Topology:
     socket: str
     """Path of the Unix socket; empty for servers reached by TCP."""
     service: str
-    """What the Sentinels call the primary; empty without Sentinels."""
+    """The name that the Sentinels use for the primary; empty without Sentinels."""
     db: int
     login: Mapping[str, str] = field(repr=False)
-    """Username and password at the Redis servers, as far as given."""
+    """Username and password of the Redis servers, as far as given."""
     seed_login: Mapping[str, str] = field(repr=False)
-    """The same of whom is asked for the primary: Sentinels have their own."""
+    """Username and password of the seeds; Sentinels have their own."""
     options: Mapping[str, Any] = field(repr=False)
     """The URL's other options, as redis-py's connections take them."""
 

@@ -21,7 +21,7 @@ TRUE, FALSE = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "
 SHORTEST_TIMEOUT = 2.0
 """Seconds. Workers have Redis wait up to 1 s for new events before it answers."""
 LONGEST_TIMEOUT = 60.0
-"""Seconds. A half-open connection holds up its user for as long."""
+"""Seconds for which a half-open connection may hold up its user."""
 
 
 class OptionInvalid(ValueError):
@@ -35,9 +35,9 @@ class Option:
     read: Callable[[str], Any]
     """Raises ValueError or KeyError for a value of another kind."""
     wanted: str
-    """What to give, for the sentence that refuses a value."""
+    """What to give: the second half of the sentence that refuses a value."""
     scheme: str = ""
-    """What a URL's scheme has to contain for it, a key of `_SCHEMES`; empty for any."""
+    """A key of `_SCHEMES` that the scheme of the URL must contain; empty for any."""
 
 
 def _switch(text: str) -> bool:
@@ -162,7 +162,7 @@ _REFUSED: Mapping[str, str] = {
     "port": "the port stands before the ?",
     "path": "the path stands before the ?",
 }
-"""Options of redis-py and kombu that would break one part or another, and why."""
+"""Options of redis-py and kombu that are not allowed, and why."""
 
 
 def read_options(query: str, scheme: str) -> dict[str, Any]:

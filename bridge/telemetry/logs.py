@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("flybridge")
 
 INDENT = "    "
-"""Before each line of a traceback on a console."""
+"""Indents each line of a traceback on a console."""
 
 OFF = logging.CRITICAL + 50
 """The threshold of level `off`, above everything that is ever logged."""
@@ -52,7 +52,7 @@ FLOORS = {
     "uvicorn": logging.WARNING,
     "websockets": logging.WARNING,  # its debug lines hold frames and the URL with the ticket
 }
-"""The least severe level that is let through of each library, whatever level is configured."""
+"""The lowest level of each library that is logged, whatever level is configured."""
 
 
 def configure(
@@ -80,7 +80,7 @@ def configure(
         if isinstance(before, _FileHandler):
             before.close()
     root.handlers[:] = [handler]
-    # For loggers that hand nothing on, and have no handler of their own: billiard's is one.
+    # For loggers that do not propagate and have no handler of their own, like billiard's.
     logging.lastResort = handler
     root.setLevel(threshold)
     for name, floor in FLOORS.items():
@@ -190,7 +190,7 @@ def _formatter(log_format: str, *, colors: bool) -> logging.Formatter:
     renderer: Processor = _render_json
     if log_format == "console":
         renderer = _console(colors=colors)
-    # Redaction stands after the traceback has become text and before anything is rendered.
+    # Redaction comes after tracebacks have become text and before rendering.
     return ProcessorFormatter(
         foreign_pre_chain=_facts(),
         processors=[
@@ -213,12 +213,12 @@ def _console(*, colors: bool) -> Processor:
     )
 
     def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
-        # Only a line of ours begins at the left, whatever an exception or a library says.
+        # Only the first line of an event begins at the left, whatever a text contains.
         event["event"] = str(event.get("event", "")).replace("\n", "\\n")
         for block in ("exception", "stack"):
             if block in event:
                 event[block] = indent(str(event[block]), INDENT)
-        # Code to paste stands under its line as it is, not as one quoted string.
+        # Code to paste is shown as it is, not as one quoted string.
         suggestion = event.pop("suggestion", "")
         line = renderer(logger, method, event)
         return f"{line}\n\n{suggestion}" if suggestion else line

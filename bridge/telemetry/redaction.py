@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 REDACTED = "[redacted]"
 
 SHORTEST = 8
-"""Characters of a secret that is searched for in texts."""
+"""Characters of a secret, at least, that is searched for in texts."""
 
 LONG = 16
-"""Characters from which on a secret may be letters or digits only."""
+"""Characters from which on a secret may consist of only letters or digits."""
 
 _NAMES = (
     r"secret|token|ticket|(?:access|api|private)[_-]?key|passw(?:or)?d|passphrase|credential"
@@ -44,8 +44,8 @@ _URL = re.compile(
 _CONTROL = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""What moves a terminal, turns the direction of its text, or cannot be written; not tab and line
-feed, which tracebacks have."""
+"""Characters that move a terminal, turn the direction of its text, or cannot be written; without
+tab and line feed, which tracebacks have."""
 _ORDINARY = re.compile(r"[A-Za-z]?[a-z]*|\d*")
 
 

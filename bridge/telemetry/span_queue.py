@@ -33,7 +33,7 @@ SCHEDULE_DELAY = 1_000
 """Milliseconds until a batch is sent that is not full, by ``OTEL_BSP_SCHEDULE_DELAY`` if set."""
 
 ROOM_TIMEOUT = 0.5
-"""Seconds that `wait_for_room` waits for a collector that takes nothing."""
+"""Seconds that `wait_for_room` waits at most."""
 
 FLUSH_BUDGET = 1.5
 """Seconds that `shutdown` gives to what still waits."""
@@ -66,7 +66,7 @@ class SpanQueue(SpanProcessor):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lost = 0
-        """Spans that found no room, or that the collector did not take, ever."""
+        """Spans lost since the start: no room, or not taken by the collector."""
         self._exporter = exporter
         self._capacity = capacity or _number("OTEL_BSP_MAX_QUEUE_SIZE", CAPACITY)
         wanted = batch or _number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH)
@@ -78,7 +78,7 @@ class SpanQueue(SpanProcessor):
         self._added = self._done = self._flush_to = 0
         self._closing = False
         self._taking = True
-        """Whether the collector took the last batch, and has not been long about the next."""
+        """Whether the collector took the last batch in time."""
         self._told, self._told_at = 0, -LOG_PERIOD
         self._thread = threading.Thread(target=self._run, name="flybridge-spans", daemon=True)
         self._thread.start()

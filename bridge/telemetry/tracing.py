@@ -43,7 +43,7 @@ class Telemetry:
 
     provider: TracerProvider | None = None
     queue: SpanQueue | None = None
-    """Of the provider's, unless that is the user's own."""
+    """The queue of our provider; None for the user's own."""
 
     @property
     def enabled(self) -> bool:

@@ -46,7 +46,7 @@ _LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (read, not boun
 """Where a client on this machine finds what listens on all of its addresses."""
 
 _QUIET = logging.getLogger("flybridge.bridge.local.websockets")
-_QUIET.disabled = True  # cut connections are what this server is for, not news
+_QUIET.disabled = True  # cut connections are this server's purpose
 
 
 class LocalFeishu:
@@ -184,7 +184,7 @@ class LocalFeishu:
             async for data in ws:
                 self._receive(connection, data)
         except ConnectionClosed:
-            pass  # cut by one side or the other; what that means is below
+            pass  # either side has ended it
         finally:
             self.connections.pop(connection.id, None)
             self.ledger.lose(connection.id, time.monotonic())
