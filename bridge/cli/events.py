@@ -22,7 +22,7 @@ def complete_types(
 
 def _folder_of_samples() -> Path:
     """Found without importing `handlers`, which would take too long for a shell."""
-    found = find_spec("handlers")
+    found = find_spec("flybridge.handlers")
     return Path(found.origin).with_name("samples") if found and found.origin else Path()
 
 

@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from flybridge.bridge.store.redis_rights import is_denied
 
-FOLDERS = ("bridge", "workers")
+FOLDERS = ("flybridge.bridge", "flybridge.workers")
 """Packages with a folder `lua`. A script's name occurs in one of them only."""
 
 
