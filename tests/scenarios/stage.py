@@ -218,7 +218,8 @@ class Stage:
         """What handlers wrote down, in order: deed, handler, event_id, attempt, pid, time."""
         if not self.deeds_file.exists():
             return []
-        lines = self.deeds_file.read_text().splitlines()
+        # A line that is being written may be there in part.
+        lines = self.deeds_file.read_text().rpartition("\n")[0].splitlines()
         records = [json.loads(line) for line in lines]
         return [
             record
