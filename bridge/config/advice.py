@@ -27,12 +27,10 @@ class Advice:
 
 def unwise(given: Mapping[str, Given]) -> tuple[Advice, ...]:
     """What to warn of among these settings."""
-    found = ((setting, given[setting], check(given[setting])) for setting, check in _CHECKS.items()
-             if setting in given)  # fmt: skip
     return tuple(
         Advice(each.written.shown, each.written.value, f"{setting}={each.value}", reason)
-        for setting, each, reason in found
-        if reason
+        for setting, (is_unwise, reason) in _CHECKS.items()
+        if (each := given.get(setting)) and is_unwise(each)
     )
 
 
@@ -44,48 +42,44 @@ def warn(found: Iterable[Advice]) -> None:
         )
 
 
-def _ping_interval(given: Given) -> str:
-    milliseconds = number(given.written.value)
-    if (
-        given.value == LONGEST_HEARTBEAT
-        and milliseconds
-        and milliseconds > LONGEST_HEARTBEAT * 1000
-    ):
-        return "only with a ping every 24 s a half-open connection is noticed within 45 s"
-    return ""
+def _is_lengthened(given: Given) -> bool:
+    """Whether a longer interval was asked for, in milliseconds, than there is."""
+    asked = number(given.written.value) or 0
+    return given.value == LONGEST_HEARTBEAT and asked > LONGEST_HEARTBEAT * 1000
 
 
-def _attempts(given: Given) -> str:
-    if (number(given.value) or 0) > 0:
-        return "a bridge that gives up is deaf until it is started again; 0 tries for ever"
-    return ""
+def _is_above_zero(given: Given) -> bool:
+    return (number(given.value) or 0) > 0
 
 
-def _reconnect(given: Given) -> str:
-    if truth(given.value) is False:
-        return "Feishu closes connections as a matter of routine; the bridge ends with its first"
-    return ""
+def _is_off(given: Given) -> bool:
+    return truth(given.value) is False
 
 
-def _buffer(given: Given) -> str:
-    if 0 < (number(given.value) or 0) < SMALLEST_BUFFER:
-        return (
-            f"below {SMALLEST_BUFFER} large events would come too slowly to be acked in time; the "
-            "system's buffer is used, and frames of any size are put together"
-        )
-    return ""
+def _is_small(given: Given) -> bool:
+    return 0 < (number(given.value) or 0) < SMALLEST_BUFFER
 
 
-def _queue(given: Given) -> str:
-    if truth(given.value) is False:
-        return "what Redis cannot take at once is answered 500, and Feishu pushes it again later"
-    return ""
-
-
-_CHECKS: Mapping[str, Callable[[Given], str]] = {
-    "ping_interval": _ping_interval,
-    "max_reconnect_attempts": _attempts,
-    "auto_reconnect": _reconnect,
-    "receive_buffer_size": _buffer,
-    "message_queue": _queue,
+_CHECKS: Mapping[str, tuple[Callable[[Given], bool], str]] = {
+    "ping_interval": (
+        _is_lengthened,
+        "only with a ping every 24 s a half-open connection is noticed within 45 s",
+    ),
+    "max_reconnect_attempts": (
+        _is_above_zero,
+        "a bridge that gives up is deaf until it is started again; 0 tries for ever",
+    ),
+    "auto_reconnect": (
+        _is_off,
+        "Feishu closes connections as a matter of routine; the bridge ends with its first",
+    ),
+    "receive_buffer_size": (
+        _is_small,
+        f"below {SMALLEST_BUFFER} large events would come too slowly to be acked in time; the "
+        "system's buffer is used, and frames of any size are put together",
+    ),
+    "message_queue": (
+        _is_off,
+        "what Redis cannot take at once is answered 500, and Feishu pushes it again later",
+    ),
 }

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flybridge.bridge.local.feishu.ladder import Ladder
+from flybridge.bridge.local.feishu.ledger import Ladder
 from tests.chaos import sink
 from tests.chaos.auditor import Auditor
 from tests.chaos.cast import Cast, ChaosStage, ProxiedFeishu

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flybridge.bridge.local.feishu.ladder import Ladder
+from flybridge.bridge.local.feishu.ledger import Ladder
 from tests.chaos.casting import Casting, Role
 from tests.chaos.checker import violations
 from tests.chaos.opening import playing

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flybridge.bridge.local.feishu.ladder import Ladder
+from flybridge.bridge.local.feishu.ledger import Ladder
 from flybridge.bridge.local.feishu.pushes import Push
 from flybridge.bridge.local.feishu.server import LocalFeishu
 from flybridge.bridge.local.valkey import EmbeddedRedis

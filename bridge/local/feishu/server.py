@@ -22,8 +22,7 @@ from flybridge.bridge.local.feishu import text, wire
 from flybridge.bridge.local.feishu.connection import LocalConnection
 from flybridge.bridge.local.feishu.faults import Faults, Refusal
 from flybridge.bridge.local.feishu.gate import Gate, connection_id
-from flybridge.bridge.local.feishu.ladder import Ladder
-from flybridge.bridge.local.feishu.ledger import Ledger
+from flybridge.bridge.local.feishu.ledger import Ladder, Ledger
 from flybridge.bridge.local.feishu.pump import Pump
 from flybridge.bridge.local.feishu.pushes import Push, push_of
 from flybridge.bridge.local.feishu.routes import routes

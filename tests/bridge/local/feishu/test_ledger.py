@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from flybridge.bridge.local.feishu.ladder import Ladder
-from flybridge.bridge.local.feishu.ledger import Ledger
+import pytest
+
+from flybridge.bridge.local.feishu.ledger import Ladder, Ledger
 from flybridge.bridge.local.feishu.pushes import Push
 
 ALL = 1_000_000
@@ -200,3 +201,21 @@ def test_a_full_window_holds_further_events_back_without_a_busy_timer() -> None:
     assert books.next_timer() == 3.0
     books.answered(first, "c1", 200, 0.1)
     assert [push.event_id for push in books.take_due(0.1, ALL)] == ["e2"]
+
+
+def test_an_event_is_pushed_again_after_15_s_5_min_1_h_and_6_h() -> None:
+    assert [Ladder().wait(climbed) for climbed in range(4)] == [15, 300, 3600, 21_600]
+
+
+def test_there_is_no_fifth_retry() -> None:
+    assert Ladder().wait(4) is None
+
+
+def test_a_scaled_clock_shortens_every_rung() -> None:
+    assert [Ladder(clock_scale=60).wait(climbed) for climbed in range(4)] == [0.25, 5, 60, 360]
+
+
+@pytest.mark.parametrize("clock_scale", [0, -1])
+def test_a_clock_that_stands_or_runs_backwards_is_refused(clock_scale: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        Ladder(clock_scale=clock_scale)
