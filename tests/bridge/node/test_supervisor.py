@@ -18,7 +18,6 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from flybridge.bridge.config.bounds import LONGEST_DELAY
 from flybridge.bridge.config.lease_timing import Timing
 from flybridge.bridge.errors import (
     EXIT_TASK,
@@ -30,7 +29,7 @@ from flybridge.bridge.errors import (
     RedisUnfit,
     TaskFailed,
 )
-from flybridge.bridge.feishu.backoff import FIRST, Attempts, Backoff, Pace
+from flybridge.bridge.feishu.backoff import Attempts, Backoff, Pace
 from flybridge.bridge.feishu.connection import Closed
 from flybridge.bridge.housekeeping.memory import MemoryWatch
 from flybridge.bridge.lifecycle import Errored
@@ -638,32 +637,6 @@ async def test_the_board_shows_the_bridge_and_forgets_the_killed(
         assert status.pong_age is not None
         assert len(shown["ack_counts"]) == len(shown["ack_bounds"]) + 1
     assert await real_redis.exists(keys.bridges) == 0
-
-
-class TestBackoff:
-    def test_the_bound_doubles_up_to_the_cap_and_starts_anew_after_a_success(self) -> None:
-        backoff = Backoff(lambda: 1.0)
-        assert [backoff.next() for _ in range(9)] == [1, 2, 4, 8, 16, 32, 64, 120, 120]
-        backoff.reset()
-        assert backoff.next() == FIRST
-
-    def test_the_jitter_is_full(self) -> None:
-        assert Backoff(lambda: 0.0).next() == 0.0
-
-    def test_the_first_bound_can_be_set_and_is_below_no_cap(self) -> None:
-        backoff = Backoff(lambda: 1.0, first=5.0)
-        backoff.limit(1.0)
-        assert [backoff.next(), backoff.next()] == [5.0, 5.0]
-        backoff.limit(30.0)
-        assert backoff.next() == 20.0
-        backoff.reset()
-        assert backoff.next() == 5.0
-
-    @pytest.mark.parametrize(("asked", "cap"), [(30, 30.0), (86_400, LONGEST_DELAY), (0, FIRST)])
-    def test_the_servers_interval_is_a_cap_within_limits(self, asked: float, cap: float) -> None:
-        backoff = Backoff()
-        backoff.limit(asked)
-        assert backoff.cap == cap
 
 
 async def test_a_stop_takes_less_than_two_seconds_when_neither_redis_nor_feishu_answers(
