@@ -6,7 +6,8 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from flybridge.bridge.housekeeping.upkeep import Upkeep
+from flybridge.bridge.housekeeping.memory import Headroom
+from flybridge.bridge.housekeeping.trimming import Trimmer
 from flybridge.bridge.leadership.lease import LeaseElector
 from flybridge.bridge.leadership.watchdog import Watchdog
 from flybridge.bridge.node.credentials import Credentials
@@ -29,7 +30,8 @@ class SelfReport:
     credentials: Credentials
     reconnector: Reconnector
     publisher: Publisher
-    upkeep: Upkeep
+    headroom: Headroom
+    trimmer: Trimmer
     watchdog: Watchdog
     counters: Counters
     started_at: int = field(default_factory=now_ms)
@@ -38,7 +40,7 @@ class SelfReport:
         """The status now; `since`: when the bridge came into `state`, in Unix ms."""
         elector, reconnector, counters = self.elector, self.reconnector, self.counters
         credentials, leads = self.credentials, state is State.LEADING
-        headroom, trimmer = self.upkeep.memory.headroom, self.upkeep.trimmer
+        headroom, trimmer = self.headroom, self.trimmer
         return Status(
             identity=elector.identity,
             app_id=self.app_id,

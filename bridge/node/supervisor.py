@@ -20,7 +20,8 @@ from flybridge.bridge.errors import LeaseLost, NotConnected
 from flybridge.bridge.feishu.backoff import Attempts, Backoff, Pace
 from flybridge.bridge.feishu.connection import Connection
 from flybridge.bridge.feishu.discovery import Endpoint
-from flybridge.bridge.housekeeping.upkeep import Upkeep
+from flybridge.bridge.housekeeping.memory import MemoryWatch
+from flybridge.bridge.housekeeping.trimming import Trimmer
 from flybridge.bridge.leadership.election import LossReason, Lost
 from flybridge.bridge.leadership.lease import RELEASE_TIMEOUT, LeaseElector
 from flybridge.bridge.leadership.watchdog import Watchdog
@@ -96,12 +97,11 @@ class Supervisor:
         self._led = 0
         self._sits_out_until = 0.0
         self.elector = LeaseElector(redis, keys, identity, self, timing=timing, tasks=self._tasks)
-        self._upkeep = Upkeep(
-            redis, keys, self._tasks, self._lifecycle,
-            retention=retention, memory_threshold=memory_threshold,
-        )  # fmt: skip
+        self._trimmer = Trimmer(redis, keys, retention)
+        self._memory = MemoryWatch(redis, memory_threshold, self._trimmer, self._lifecycle)
+        self._housekeepers: tuple[asyncio.Task[None], ...] = ()
         self._publisher = Publisher(
-            redis, keys, self.elector, self._upkeep.memory, self._tasks, self._lifecycle,
+            redis, keys, self.elector, self._memory, self._tasks, self._lifecycle,
             durability=durability, admission=admission, marker_ttl=mark_ttl(retention),
             dead_letters=dead_letters,
         )  # fmt: skip
@@ -120,7 +120,7 @@ class Supervisor:
         self._since = now_ms()
         self._report = SelfReport(
             keys.app_id, durability.profile, self.elector, self._credentials, self._reconnector,
-            self._publisher, self._upkeep, self._watchdog, self.counters,
+            self._publisher, self._memory.headroom, self._trimmer, self._watchdog, self.counters,
         )  # fmt: skip
 
     @property
@@ -175,7 +175,7 @@ class Supervisor:
             self._enter(State.DRAINING)
             await self._reconnector.drain(DRAIN)
         finally:
-            await self._end(work, asking, board, stop, failed, *self._upkeep.tasks)
+            await self._end(work, asking, board, stop, failed, *self._housekeepers)
         self._tasks.check()
         for task in (asking, work):
             if task.done() and not task.cancelled():
@@ -203,7 +203,7 @@ class Supervisor:
         await self._credentials.asked.wait()
         while not self._stopping.is_set():
             try:
-                async with self._leading() as term, self._upkeep.tending():
+                async with self._leading() as term, self._housekeeping():
                     await self._reconnector.hold(term)
             except LeaseLost:
                 self._enter(State.STANDBY)
@@ -223,6 +223,18 @@ class Supervisor:
                 yield term
         finally:
             self._stepped_down("released")
+
+    @asynccontextmanager
+    async def _housekeeping(self) -> AsyncIterator[None]:
+        """Watch Redis' memory and trim the streams until the block ends."""
+        memory = self._tasks.start(self._memory.run(), "memory-watch")
+        trimmer = self._tasks.start(self._trimmer.run(), "trimmer")
+        self._housekeepers = memory, trimmer
+        try:
+            yield
+        finally:
+            for task in self._housekeepers:
+                task.cancel()
 
     def _stepped_down(self, reason: LossReason) -> None:
         if self._led:
