@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from flybridge.bridge.config.settings import BridgeSettings
 from flybridge.bridge.errors import Misused, NotConnected
@@ -17,7 +17,7 @@ from flybridge.bridge.feishu.connection import Connection
 from flybridge.bridge.lifecycle import Connected, Disconnected, Errored, Happening, SteppedDown
 from flybridge.bridge.node.assembly import assembled, heartbeat
 from flybridge.bridge.node.client import Client
-from flybridge.bridge.node.ending import Ending
+from flybridge.bridge.node.startable import Startable
 from flybridge.bridge.node.subscribers import Subscribers, check_kind
 from flybridge.bridge.node.supervisor import Supervisor
 from flybridge.bridge.ops.status import State, Status, now_ms
@@ -31,7 +31,7 @@ _Kind = TypeVar("_Kind", bound=Happening)
 _Callback = TypeVar("_Callback", bound=Callable[..., object])
 
 
-class ConnectionManager:
+class ConnectionManager(Startable):
     """A bridge of one app. `async with ConnectionManager(settings) as manager:` starts and stops.
 
     `settings` comes from `BridgeSettings.load(…)`. The kinds for `subscribe` and `on` are in
@@ -56,13 +56,12 @@ class ConnectionManager:
             raise TypeError(
                 f"a {type(settings).__name__} is no settings; give BridgeSettings.load(…)"
             )
+        super().__init__("manager", "bridge.ended")
         self._settings = settings
         self._traced = traced
         self._heartbeat = heartbeat(settings)
         self._lifecycle = Subscribers()
-        self._ending = Ending("bridge.ended")
         self._supervisor: Supervisor | None = None
-        self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._is_settled = self._is_stopping = False
         for kind in (Connected, Disconnected, SteppedDown, Errored):
@@ -81,33 +80,17 @@ class ConnectionManager:
             FeishuRefused: wrong credentials or domain, which Feishu had never accepted.
             PortTaken: the ops port is taken.
         """
-        if self._is_running:
-            raise Misused("This manager runs already; await stop() before another start().")
+        self._refuse_if_running()
         logs.embed(self._settings.log_level, secrets=self._settings.secrets)
         self._supervisor = None
         self._is_settled = self._is_stopping = False
-        self._task = asyncio.create_task(self._run(), name="connection-manager")
-        self._ending.watch(self._task)
-        self._task.add_done_callback(self._ended)
+        self._launch(self._run()).add_done_callback(self._ended)
         try:
-            with self._ending.witnessed():
+            with self._witnessed():
                 await self._until(lambda: self._is_settled)
         except asyncio.CancelledError:
             await self.stop()
             raise
-        self._raise_its_error()
-
-    async def wait(self) -> None:
-        """Wait until it has ended, by `stop` or by itself.
-
-        Raises:
-            BridgeError: why it ended by itself.
-            Misused: it was never started.
-        """
-        if self._task is None:
-            raise Misused("This manager was never started; await start() first.")
-        with self._ending.witnessed():
-            await asyncio.wait({self._task})
         self._raise_its_error()
 
     async def stop(self) -> None:
@@ -130,13 +113,6 @@ class ConnectionManager:
         else:
             self._task.cancel()
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
     # The connection
 
     @property
@@ -152,7 +128,7 @@ class ConnectionManager:
             BridgeError: it has ended; `NotConnected` when `stop` ended it, or it never started.
         """
         try:
-            with self._ending.witnessed():
+            with self._witnessed():
                 async with asyncio.timeout(timeout):
                     await self._until(lambda: self.is_connected)
         except TimeoutError:
@@ -280,10 +256,6 @@ class ConnectionManager:
             await supervisor.run()
 
     @property
-    def _is_running(self) -> bool:
-        return self._task is not None and not self._task.done()
-
-    @property
     def _connection(self) -> Connection | None:
         if self._supervisor is None or self._supervisor.state is not State.LEADING:
             return None
@@ -319,8 +291,3 @@ class ConnectionManager:
         if isinstance(error, Exception):
             self._lifecycle.errored(error)
         self._wake()
-
-    def _raise_its_error(self) -> None:
-        """Raise the error that has ended the bridge, if one has."""
-        if self._task is not None and self._task.done() and not self._task.cancelled():
-            self._task.result()

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from flybridge.bridge.config.advice import warn
 from flybridge.bridge.config.settings import BridgeSettings
 from flybridge.bridge.errors import BridgeError, Misused
 from flybridge.bridge.manager import ConnectionManager
-from flybridge.bridge.node.ending import Ending
+from flybridge.bridge.node.startable import Startable
 from flybridge.bridge.process import gc_freeze
 from flybridge.bridge.process.signals import Watch, stop_on_signals
 from flybridge.bridge.telemetry import logs, tracing
@@ -31,7 +31,7 @@ class Worker(Protocol):
     def abandon(self) -> None: ...
 
 
-class Service:
+class Service(Startable):
     """A bridge and perhaps a worker. The worker starts before the bridge and stops after it.
 
     When one of the two ends by itself, the other is stopped, and `wait` raises why. A service may
@@ -43,6 +43,7 @@ class Service:
     """
 
     def __init__(self, settings: BridgeSettings, registry: Registry, worker: Worker | None) -> None:
+        super().__init__("service", "service.ended")
         self.settings = settings
         self.registry = registry
         """The handlers; they may change while it runs."""
@@ -51,9 +52,7 @@ class Service:
         self._worker = worker
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changing = asyncio.Lock()
-        self._watching: asyncio.Task[None] | None = None
         self._is_stopped = False
-        self._ending = Ending("service.ended")
         self._signals: Watch | None = None
 
     async def start(self) -> None:
@@ -64,9 +63,8 @@ class Service:
             BridgeError: it cannot start, and nothing of it runs. See `ConnectionManager.start`.
         """
         async with self._change():
-            if self._watching is not None and not self._watching.done():
-                raise Misused("This service runs already; await stop() before another start().")
-            self._watching = None
+            self._refuse_if_running()
+            self._task = None
             self._is_stopped = False
             logs.embed(self.settings.log_level, secrets=self.settings.secrets)
             warn(self.settings.unwise)
@@ -75,21 +73,7 @@ class Service:
             except BaseException:
                 await self._stop_both()
                 raise
-            self._watching = asyncio.create_task(self._watch(), name="service")
-            self._ending.watch(self._watching)
-
-    async def wait(self) -> None:
-        """Wait until it has ended, by `stop` or by itself.
-
-        Raises:
-            Exception: why it ended by itself; a BridgeError, unless it is a mistake of ours.
-            Misused: it was never started.
-        """
-        if self._watching is None:
-            raise Misused("This service was never started; await start() first.")
-        with self._ending.witnessed():
-            await asyncio.wait({self._watching})
-        self._watching.result()
+            self._launch(self._watch())
 
     async def stop(self) -> None:
         """Close the connection, then let running handlers finish. It may be called when stopped.
@@ -99,15 +83,8 @@ class Service:
         async with self._change():
             await self._stop_both()
             self._is_stopped = True
-        if self._watching is not None:
-            await asyncio.wait({self._watching})
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+        if self._task is not None:
+            await asyncio.wait({self._task})
 
     def run(self) -> None:
         """Configure the logs, and run until SIGTERM or SIGINT; for the main thread of a program.
@@ -144,7 +121,7 @@ class Service:
         signalled = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({running, signalled}, return_when=asyncio.FIRST_COMPLETED)
-            if self._watching is None:
+            if self._task is None:
                 running.cancel()
             await self.stop()
             await asyncio.wait({running})
