@@ -13,8 +13,11 @@ from flybridge.handlers.tracebacks import raised_in, users_line
 OURS = "flybridge"
 """The import package of Flybridge."""
 
-LONGEST = 1024
-"""Characters of a cause."""
+MAX_CAUSE = 1024
+"""Characters of an error's text that are kept."""
+
+_OLD_NAMES = ("bridge", "workers", "handlers")
+"""Top-level packages of Flybridge 0.1; now they are below `flybridge`."""
 
 _CODE_LINE = re.compile(r"[\w.]+:\d+: ")
 """With which most sentences of `RegistrationInvalid` begin."""
@@ -55,6 +58,11 @@ def _not_found(module: str, error: BaseException) -> bool:
 def _missing(module: str, error: ModuleNotFoundError) -> str:
     missing = error.name or ""
     package, _, inside = missing.partition(".")
+    if package in _OLD_NAMES and package not in sys.modules:
+        name = module if _not_found(module, error) else missing
+        return (
+            f"there is no {missing!r}; Flybridge's modules are below 'flybridge': flybridge.{name}"
+        )
     if _not_found(module, error):
         if package == OURS:
             return taken(package)
@@ -71,7 +79,7 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, SyntaxError):  # its text names the file once more
         return f"{type(error).__name__}: {error.msg}"
     said = "".join(traceback.format_exception_only(type(error), error))
-    return said.strip()[:LONGEST]
+    return said.strip()[:MAX_CAUSE]
 
 
 def _cure(error: BaseException) -> str:

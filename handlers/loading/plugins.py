@@ -39,7 +39,7 @@ def load(modules: Iterable[str], *, entry_points: bool = True) -> None:
             raise PluginBroken(module, "not a module's name; write it with dots, e.g. myapp.feishu")
         if module.endswith(".py"):
             raise PluginBroken(module, f"a file's name; give the module: {module[:-3]}")
-        if module in OURS:
+        if module == OURS:
             raise PluginBroken(module, taken(module))
         _load(module, partial(importlib.import_module, module))
     for entry_point in installed_entry_points(group=GROUP) if entry_points else ():

@@ -10,6 +10,7 @@ import structlog
 
 from flybridge.handlers.errors import PluginBroken
 from flybridge.handlers.loading import plugins
+from flybridge.handlers.loading.import_errors import reason
 from flybridge.handlers.loading.plugins import load, load_late
 from flybridge.handlers.registry import registry
 
@@ -151,6 +152,23 @@ def test_a_file_is_told_to_be_named_as_a_module() -> None:
 def test_a_module_named_as_one_of_ours_is_to_be_renamed(name: str) -> None:
     with pytest.raises(PluginBroken, match="is a name of Flybridge's, whose package"):
         load([name], entry_points=False)
+
+
+def test_a_module_may_have_the_name_of_a_package_below_flybridge(folder: Path) -> None:
+    (folder / "bridge").mkdir()
+    (folder / "bridge" / "__init__.py").write_text(HANDLER)
+    load(["bridge"])
+    assert [each.name for each in registry.list()] == ["bridge:greet"]
+    del sys.modules["bridge"]
+
+
+@pytest.mark.parametrize(
+    ("module", "missing"),
+    [("handlers.builtin", "handlers.builtin"), ("my_handlers", "bridge.builder")],
+)
+def test_an_old_import_name_is_answered_with_the_new_one(module: str, missing: str) -> None:
+    error = ModuleNotFoundError(name="handlers" if module == missing else missing)
+    assert reason(module, error).endswith(f"are below 'flybridge': flybridge.{missing}")
 
 
 def test_the_examples_are_ours_and_may_be_loaded() -> None:
