@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from flybridge.bridge.config.app_secret import AppSecret
 from flybridge.bridge.config.loopback import is_loopback
 from flybridge.bridge.errors import (
     FeishuBusy,
@@ -75,6 +76,25 @@ class Endpoint:
     def __repr__(self) -> str:
         host = urlsplit(self.url).hostname
         return f"Endpoint(host={host!r}, device_id={self.device_id!r}, config={self.config!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Asks Feishu for an endpoint, with the current secret of one app."""
+
+    base_url: str
+    app_id: str
+    secret: AppSecret
+    timeout: float
+
+    async def discover(self, *, config: ClientConfig | None, refusals: int) -> Endpoint:
+        """`discover`, with the arguments that are known here."""
+        where = (self.base_url, self.app_id, self.secret.current())
+        return await discover(*where, timeout=self.timeout, config=config, refusals=refusals)
+
+    def has_another_secret(self) -> bool:
+        """Whether the next discovery would use another secret than the last one."""
+        return self.secret.has_changed()
 
 
 async def discover(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from flybridge.bridge.config.app_secret import AppSecret
@@ -13,7 +13,7 @@ from flybridge.bridge.config.settings import BridgeSettings
 from flybridge.bridge.feishu import proxies
 from flybridge.bridge.feishu.backoff import Attempts, Backoff, Pace
 from flybridge.bridge.feishu.connection import connect
-from flybridge.bridge.feishu.discovery import Endpoint, discover
+from flybridge.bridge.feishu.discovery import Discovery
 from flybridge.bridge.leadership.lease import new_identity
 from flybridge.bridge.node.reconnector import Connect
 from flybridge.bridge.node.subscribers import Subscribers
@@ -21,7 +21,6 @@ from flybridge.bridge.node.supervisor import Supervisor
 from flybridge.bridge.ops import http
 from flybridge.bridge.ops.web import listen, serving_strangers
 from flybridge.bridge.protocol.heartbeat import Heartbeat
-from flybridge.bridge.protocol.server_config import ClientConfig
 from flybridge.bridge.protocol.text_conversation import TextDialect
 from flybridge.bridge.publishing.admission import Admission
 from flybridge.bridge.publishing.durability import Durability, fit
@@ -34,23 +33,6 @@ QUICK = 15.0
 """Seconds. If discovery or upgrade may take longer, a leader's patience grows in proportion."""
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Discovery:
-    """Asks Feishu for an endpoint, with the current secret of the app."""
-
-    base_url: str
-    app_id: str
-    secret: AppSecret
-    timeout: float
-
-    async def discover(self, *, config: ClientConfig | None, refusals: int) -> Endpoint:
-        where = (self.base_url, self.app_id, self.secret.current())
-        return await discover(*where, timeout=self.timeout, config=config, refusals=refusals)
-
-    def has_another_secret(self) -> bool:
-        return self.secret.has_changed()
 
 
 def heartbeat(settings: BridgeSettings) -> Heartbeat:

@@ -12,7 +12,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from flybridge.bridge.errors import (
     FeishuBusy,
@@ -22,7 +21,7 @@ from flybridge.bridge.errors import (
     FeishuUnavailable,
 )
 from flybridge.bridge.feishu.backoff import Attempts, Pace
-from flybridge.bridge.feishu.discovery import REFUSALS, Endpoint
+from flybridge.bridge.feishu.discovery import REFUSALS, Discovery, Endpoint
 from flybridge.bridge.node.subscribers import Subscribers
 from flybridge.bridge.ops.status import Board, Standing
 from flybridge.bridge.protocol.server_config import ClientConfig
@@ -32,15 +31,6 @@ JITTER = 0.2
 """Share by which the time between two checks varies, so that bridges do not ask in step."""
 
 log = get_logger(__name__)
-
-
-class Discovery(Protocol):
-    """Asks Feishu for an endpoint with the credentials of one app."""
-
-    async def discover(self, *, config: ClientConfig | None, refusals: int) -> Endpoint: ...
-
-    def has_another_secret(self) -> bool:
-        """Whether the next discovery would use another secret than the last one."""
 
 
 class Credentials:

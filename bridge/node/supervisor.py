@@ -19,14 +19,14 @@ from flybridge.bridge.config.lease_timing import Timing
 from flybridge.bridge.errors import LeaseLost, NotConnected
 from flybridge.bridge.feishu.backoff import Attempts, Backoff, Pace
 from flybridge.bridge.feishu.connection import Connection
-from flybridge.bridge.feishu.discovery import Endpoint
+from flybridge.bridge.feishu.discovery import Discovery, Endpoint
 from flybridge.bridge.housekeeping.memory import MemoryWatch
 from flybridge.bridge.housekeeping.trimming import Trimmer
 from flybridge.bridge.leadership.election import LossReason, Lost
 from flybridge.bridge.leadership.lease import RELEASE_TIMEOUT, LeaseElector
 from flybridge.bridge.leadership.watchdog import Watchdog
 from flybridge.bridge.lifecycle import Leading, SteppedDown
-from flybridge.bridge.node.credentials import Credentials, Discovery
+from flybridge.bridge.node.credentials import Credentials
 from flybridge.bridge.node.reconnector import Connect, Reconnector
 from flybridge.bridge.node.self_report import SelfReport
 from flybridge.bridge.node.subscribers import Subscribers
