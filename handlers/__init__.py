@@ -1,6 +1,6 @@
 """What an author of handlers needs, and nothing else.
 
-from handlers import Context, Event, Handler, handles
+from flybridge import Context, Event, Handler, handles
 
 @handles("im.message.receive_v1")
 class Greet(Handler):
