@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -70,6 +71,7 @@ class Play:
         """The way to the collector of traces, if there is one."""
         self.soak = Soak(cast)
         self.planted: list[Pushed] = []
+        self._plants = count()
         self.directory, self.servers, self.feishu, self.cast = directory, servers, feishu, cast
         self.auditor = auditor
         self.random = Random(seed)
@@ -156,17 +158,23 @@ class Play:
         return look
 
     async def plant(self, event_type: str, fields: Mapping[str, str]) -> None:
-        """Add an entry to a stream past the bridges, with fields of its own."""
-        event_id = f"planted-{len(self.planted)}"
+        """Add an entry to a stream past the bridges, with fields of its own.
+
+        It counts as acked when the replica has it, too, which may be promoted.
+        """
+        event_id = f"planted-{next(self._plants)}"
         keys = self.cast.stage.keys
         entry = {
             "event_id": event_id, "event_type": event_type, "schema": "2.0",
             "envelope": envelope(event_id, event_type, {}), **fields,
         }  # fmt: skip
         with suppress(RedisError, OSError):
-            await self.servers.client().xadd(keys.stream(event_type), entry)  # type: ignore[arg-type]
-            now = time.monotonic()
-            self.planted.append(Pushed(event_id, event_type, now, now))
+            pipeline = self.servers.client().pipeline(transaction=False)
+            pipeline.xadd(keys.stream(event_type), entry)  # type: ignore[arg-type]
+            _, copies = await pipeline.wait(1, 1000).execute()
+            if copies:
+                now = time.monotonic()
+                self.planted.append(Pushed(event_id, event_type, now, now))
 
     async def recovers(
         self, kind: str, fault: str, limit: float, condition: Callable[[], Any], began: float

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from flybridge.bridge.local.valkey import EmbeddedRedis, find_binary
@@ -94,11 +96,11 @@ class Servers:
         return f"redis://127.0.0.1:{port}/0"
 
     def client(self, server: EmbeddedRedis | None = None) -> redis.asyncio.Redis:
-        """A client past all proxies, of the primary unless told otherwise."""
+        """A client past all proxies, of the primary unless told otherwise. It repeats nothing."""
         port = (server or self.primary).port
         if port not in self._clients:
             self._clients[port] = redis.asyncio.Redis(
-                port=port, protocol=2, socket_timeout=5.0, single_connection_client=False
+                port=port, protocol=2, socket_timeout=5.0, retry=Retry(NoBackoff(), 0)
             )
         return self._clients[port]
 
