@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -141,6 +142,24 @@ def test_the_wheel_holds_scripts_and_types(built: Distributions) -> None:
 def test_the_sdist_builds_the_same_wheel(built: Distributions) -> None:
     assert built.wheel_of_sdist.name == built.wheel.name
     assert contents(built.wheel_of_sdist) == contents(built.wheel)
+
+
+def test_the_version_is_that_of_the_newest_tag_and_there_is_one_without_git(
+    tmp_path: Path,
+) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    git = ("git", "-c", "user.name=x", "-c", "user.email=x", "-c", "commit.gpgsign=false")
+
+    def version_after(*commands: str) -> str:
+        for command in commands:
+            subprocess.run((*git, *command.split()), cwd=tmp_path, check=True, capture_output=True)
+        return succeed("-m", "hatchling", "version", cwd=tmp_path).strip()
+
+    assert version_after() == "0.1.0.dev0"
+    assert version_after("init", "add .", "commit -m one").startswith("0.1.0.dev1+g")
+    assert version_after("tag v1.2.3") == "1.2.3"
+    assert version_after("commit --allow-empty -m two").startswith("1.2.4.dev1+g")
 
 
 def test_it_runs_beside_packages_of_its_old_names(site: Path, tmp_path: Path) -> None:
