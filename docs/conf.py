@@ -39,6 +39,11 @@ add_module_names = False
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
-# A reference that leads nowhere is an error; types of others have no page here.
+# A reference that leads nowhere is an error. Types of others have no page here, nor have type
+# variables and what only signatures name.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!flybridge\.).*"), (r"py:.*", r".*\._\w+")]
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!flybridge\.).*"),
+    (r"py:.*", r".*\.(_\w+|\w+T|\w+T_co)"),
+    (r"py:.*", r".*\.(Written|Unwise|Options|Keys|Worker|Endpoint|Beat)"),
+]

@@ -1,19 +1,25 @@
-"""Sphinx directives whose content comes from the code: `settings`, `metrics` and `commands`."""
+"""What Sphinx takes from the code: the directives `settings`, `metrics` and `commands`, and links
+from the names of settings to what they are."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from command_texts import commands, description
 from docutils import nodes
 from setting_texts import Setting, settings
+from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
 from flybridge.bridge.cli.main import cli
 from flybridge.bridge.ops.metrics import ROWS, StatusCollector
 
 LABELS = {row.name: row.label for row in ROWS}
+LINKS = (nodes.reference, addnodes.pending_xref)
+VARIABLE = re.compile(r"(FLYBRIDGE_[A-Z_]+)(?:=.*)?")
 LEADERS = {row.name for row in ROWS if row.leading}
 
 
@@ -73,9 +79,38 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+class SettingLinks(SphinxPostTransform):
+    """Makes `FLYBRIDGE_…` in running text a link to the setting."""
+
+    default_priority = 5  # before references are resolved
+
+    def run(self, **_: object) -> None:
+        known = {each.variable for each in settings()}
+        for literal in list(self.document.findall(nodes.literal)):
+            named = VARIABLE.fullmatch(literal.astext())
+            if named and named[1] in known and not isinstance(literal.parent, LINKS):
+                literal.replace_self(self._link(named[1], literal))
+
+    def _link(self, variable: str, literal: nodes.literal) -> nodes.Node:
+        target = {"refdomain": "std", "reftype": "envvar", "reftarget": variable}
+        where = {"refdoc": self.env.current_document.docname, "refwarn": True}
+        return addnodes.pending_xref("", literal.deepcopy(), **target, **where)
+
+
+def keep_whole(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Napoleon takes what stands before a colon in an attribute's first line for its type."""
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]  # an empty comment
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """For Sphinx."""
     app.add_directive("settings", SettingsDirective)
     app.add_directive("metrics", MetricsDirective)
     app.add_directive("commands", CommandsDirective)
+    app.add_post_transform(SettingLinks)
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-docstring", keep_whole, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.samples import HANDLERS, SAMPLES
 from tests.examples.conftest import EXAMPLES
-from tests.examples.test_readme import BATCH, GREET, ITS_TEST, MANAGER, MIDDLEWARE, SERVICE
 
 pytestmark = pytest.mark.timeout(240)  # a type checker that knows nothing yet, on a busy machine
 
@@ -41,7 +41,7 @@ class Survey(Handler):
 
     def handle(self, event: Event, context: Context) -> None: ...
 """
-"""What the README supposes to be in `my_handlers.py` besides."""
+"""What pages suppose to be in `my_handlers.py` besides."""
 
 MISTAKES = """
 from collections.abc import Sequence
@@ -118,17 +118,9 @@ def _is_of_developers(name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every sample of README and `deploy/examples`, and one module of mistakes."""
+    """Every sample of README, docs and `deploy/examples`, and one module of mistakes."""
     directory = tmp_path_factory.mktemp("project")
-    samples = {
-        "my_handlers": GREET + THEIRS,
-        "test_my_handlers": ITS_TEST,
-        "batch": BATCH,
-        "middleware": MIDDLEWARE,
-        "service": SERVICE,
-        "manager": MANAGER,
-        "mistakes": MISTAKES,
-    }
+    samples = {**SAMPLES, "my_handlers": HANDLERS + THEIRS, "mistakes": MISTAKES}
     for name, code in samples.items():
         (directory / f"{name}.py").write_text(code, encoding="utf-8")
     for example in EXAMPLES.glob("*.py"):

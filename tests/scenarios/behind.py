@@ -141,9 +141,7 @@ class Watch:
 
     def told(self) -> Counter[str]:
         """Event of our own loggers -> lines."""
-        return Counter(
-            self._bridge.told("flybridge.bridge") + self._worker.told("flybridge.workers")
-        )
+        return Counter(self._bridge.told("bridge") + self._worker.told("workers"))
 
     def keys_told(self) -> Counter[str]:
         """Key that is told to be spoilt -> lines."""

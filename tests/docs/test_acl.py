@@ -1,0 +1,36 @@
+"""The rights that docs/operate/acl.md gives suffice, for bridge and worker."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.scenarios.stage import Stage, message
+from tests.waiting import eventually
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "operate" / "acl.md"
+RULES = re.findall(r"^(ACL SETUSER .+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+
+TROUBLE = ("redis.denied", "redis.refused", "publish.failed", "trim.failed", "memory.unreadable")
+
+
+async def test_bridge_and_worker_have_all_rights_that_they_need(stage: Stage) -> None:
+    with stage.redis() as redis:
+        for rule in RULES:
+            redis.execute_command(*rule.split())
+    url = stage.redis_server.url
+    as_bridge, as_worker = (url.replace("//", f"//{who}:password@") for who in ("bridge", "worker"))
+
+    # A short retention: the leader trims within the test.
+    bridge = stage.bridge(redis_url=as_bridge, retention=1)
+    worker = stage.worker(redis_url=as_worker, retention=1)
+    await bridge.logged("feishu.connected")
+    await worker.logged("intake.started")
+    (event_id,) = stage.push(message())
+    await eventually(lambda: stage.state(event_id) == "done")
+    with stage.redis() as redis:
+        await eventually(lambda: redis.xlen(stage.keys.stream("im.message.receive_v1")) == 0)
+        refused = redis.acl_log()
+
+    assert [each for each in refused if each["username"] in ("bridge", "worker")] == []
+    assert [event for event in TROUBLE if bridge.lines(event) or worker.lines(event)] == []
