@@ -29,6 +29,34 @@ from __future__ import annotations
 
 from typing import Protocol
 
+__all__ = [
+    "EXIT_FEISHU",
+    "EXIT_LEASE",
+    "EXIT_LOST",
+    "EXIT_PLUGIN",
+    "EXIT_REDIS",
+    "EXIT_SETTINGS",
+    "EXIT_TASK",
+    "OK",
+    "BridgeError",
+    "ConnectionOver",
+    "EnvelopeInvalid",
+    "FeishuBusy",
+    "FeishuCrowded",
+    "FeishuError",
+    "FeishuRefused",
+    "FeishuUnavailable",
+    "FrameInvalid",
+    "LeaseLost",
+    "Misused",
+    "NotConnected",
+    "PluginBroken",
+    "RedisUnfit",
+    "RedisUnreachable",
+    "SettingsInvalid",
+    "TaskFailed",
+]
+
 OK = 0
 EXIT_LOST = 1  # demo: an event was lost or doubled
 EXIT_SETTINGS = 3

@@ -7,6 +7,16 @@ from typing import get_args
 
 from flybridge.bridge.leadership.election import LossReason
 
+__all__ = [
+    "Connected",
+    "Disconnected",
+    "Errored",
+    "HeartbeatReceived",
+    "Leading",
+    "MessageReceived",
+    "SteppedDown",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Connected:

@@ -24,6 +24,8 @@ from flybridge.bridge.ops.status import State, Status, now_ms
 from flybridge.bridge.protocol.heartbeat import HeartbeatStatistics
 from flybridge.bridge.telemetry import logs, tracing
 
+__all__ = ["ConnectionManager"]
+
 GRACE = 0.5
 """Seconds that `async` subscribers have at a stop to finish."""
 

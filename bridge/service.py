@@ -20,6 +20,8 @@ from flybridge.bridge.process.signals import Watch, stop_on_signals
 from flybridge.bridge.telemetry import logs, tracing
 from flybridge.handlers.registry import Registry
 
+__all__ = ["Service"]
+
 
 class Worker(Protocol):
     """Runs the handlers in this process; see `InlineWorker`."""

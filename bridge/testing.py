@@ -36,6 +36,17 @@ if TYPE_CHECKING:
     from flybridge.bridge.local.valkey import EmbeddedRedis
     from flybridge.handlers.registering.options import Options
 
+__all__ = [
+    "FeishuOnThread",
+    "Flybridge",
+    "Pushed",
+    "Sent",
+    "embedded_redis",
+    "feishu_on_thread",
+    "flybridge",
+    "local_feishu",
+]
+
 WAIT_TIMEOUT = 10.0
 """Seconds that waiting takes at most by default."""
 

@@ -13,6 +13,8 @@ from flybridge.handlers.batch import Batch
 from flybridge.handlers.event import Event
 from flybridge.handlers.loggers import get_logger
 
+__all__ = ["Context", "Handler"]
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

@@ -9,6 +9,8 @@ from structlog.typing import FilteringBoundLogger
 
 from flybridge.handlers.loggers import get_logger
 
+__all__ = ["Batch", "BatchContext"]
+
 LARGEST = 1000
 """Events in a batch at most; all of them wait for the slowest, and run again after a crash."""
 

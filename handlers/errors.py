@@ -16,6 +16,16 @@ A message states the fact and ends with what to do about it.
 
 from __future__ import annotations
 
+__all__ = [
+    "EventInvalid",
+    "HandlerError",
+    "PayloadInvalid",
+    "PluginBroken",
+    "RegistrationInvalid",
+    "Reject",
+    "Retry",
+]
+
 LONGEST_RETRY = 7 * 86_400.0
 """Seconds that a handler may ask to wait; a week."""
 

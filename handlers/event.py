@@ -17,6 +17,8 @@ from flybridge.handlers.timestamps import moment
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+__all__ = ["Event"]
+
 PayloadT_co = TypeVar("PayloadT_co", bound="BaseModel", covariant=True, default=Any)
 ModelT = TypeVar("ModelT", bound="BaseModel")
 Model = type[ModelT]  # in the class `type` is a field

@@ -21,6 +21,8 @@ from flybridge.handlers.registering.source import PerProcess, accepts, check_cal
 from flybridge.handlers.threads import HandlerThreads, in_thread, of_caller
 from flybridge.handlers.tracebacks import users_frames
 
+__all__ = ["Middleware"]
+
 HOOKS = ("before", "after", "error")
 
 Call = Callable[..., Any]

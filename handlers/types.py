@@ -8,6 +8,13 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+__all__ = [
+    "KNOWN_TYPES",
+    "canonical",
+    "domain",
+    "matches",
+]
+
 _V2 = {
     "acs": "access_record.created_v1 user.updated_v1",
     "apaas": "workspace.record_change_v1",

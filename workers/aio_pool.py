@@ -28,6 +28,8 @@ from flybridge.handlers.loggers import get_logger
 from flybridge.workers.run import watch
 from flybridge.workers.run.loops import OffloadThreads
 
+__all__ = ["TaskPool"]
+
 log = get_logger(__name__)
 
 CANCEL_TIMEOUT = 5.0

@@ -33,6 +33,8 @@ from flybridge.workers.celery_integration.celery_app import App
 from flybridge.workers.routes.routing import Routing
 from flybridge.workers.run.loops import close_loop
 
+__all__ = ["app"]
+
 log = get_logger(__name__)
 
 

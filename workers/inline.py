@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from flybridge.bridge.config.settings import WorkerSettings
     from flybridge.handlers.registry import Registry
 
+__all__ = ["InlineWorker"]
+
 
 T = TypeVar("T")
 

@@ -7,8 +7,11 @@ import os
 from celery.utils.nodenames import default_nodename, host_format
 
 from flybridge.bridge.config.dotnet_names import meaning
-from flybridge.bridge.config.settings import PREFIX, WorkerSettings
+from flybridge.bridge.config.environment import PREFIX
+from flybridge.bridge.config.settings import WorkerSettings
 from flybridge.bridge.errors import EXIT_TASK, OK, SettingsInvalid
+
+__all__ = ["run_worker"]
 
 ASYNCIO_POOL = "flybridge.workers.aio_pool:TaskPool"
 ASYNCIO_SLOTS = 1000

@@ -19,6 +19,13 @@ from redis.exceptions import RedisError
 from flybridge.bridge.store.streams import Keys
 from flybridge.handlers.loggers import get_logger
 
+__all__ = [
+    "EventLock",
+    "Keys",
+    "LockLost",
+    "LockTaken",
+]
+
 BLPOP_TIMEOUT = 1.0
 """Seconds that one call waits for another to release, less than a client waits for a reply."""
 

@@ -58,7 +58,7 @@ from flybridge.bridge.config.types import (
 from flybridge.bridge.errors import SettingsInvalid
 from flybridge.bridge.store.topology import parse
 
-__all__ = ["NO_BROKER", "PREFIX", "BridgeSettings", "WorkerSettings"]
+__all__ = ["BridgeSettings", "WorkerSettings"]
 
 
 LARGEST_BUFFER = 1_073_741_824

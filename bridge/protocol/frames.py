@@ -16,6 +16,8 @@ from google.protobuf.message import DecodeError
 
 from flybridge.bridge.errors import FrameInvalid
 
+__all__ = ["CONTROL", "DATA", "Frame", "decode", "encode", "headers", "new"]
+
 CONTROL = 0
 DATA = 1
 

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from redis import Redis
 
 from flybridge.bridge.builder import Builder
-from flybridge.bridge.store.streams import Keys
 from flybridge.handlers import Context, Event
-from flybridge.workers.locks import EventLock
+from flybridge.workers.locks import EventLock, Keys
 
 GROUP = "by-hand"
 

@@ -11,7 +11,8 @@ import yaml
 
 from flybridge.bridge.cli.local import LOCAL_PORT
 from flybridge.bridge.cli.main import cli
-from flybridge.bridge.config.settings import PREFIX, BridgeSettings
+from flybridge.bridge.config.environment import PREFIX
+from flybridge.bridge.config.settings import BridgeSettings
 from flybridge.bridge.local.feishu.server import APP_ID, APP_SECRET
 from tests.project import ROOT
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 from dotenv import dotenv_values
 
-from flybridge.bridge.config.settings import PREFIX, BridgeSettings
+from flybridge.bridge.config.environment import PREFIX
+from flybridge.bridge.config.settings import BridgeSettings
 from tests.project import ROOT
 
 

@@ -25,6 +25,17 @@ def test_files_that_a_document_names_exist(name: str) -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_the_map_shows_every_room() -> None:
+    shown = re.findall(r"^\| `(\w+/\w+)/` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    rooms = [
+        path.parent.relative_to(ROOT).as_posix()
+        for package in ("bridge", "workers", "handlers")
+        for path in (ROOT / package).glob("*/__init__.py")
+    ]
+
+    assert sorted(shown) == sorted(rooms)
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_that_a_document_names_exist(name: str) -> None:
     named = re.findall(r"`make ([a-z]+)", (ROOT / name).read_text())

@@ -19,7 +19,9 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 from redis.exceptions import DataError, RedisError, ResponseError
 
-from flybridge.bridge.config.settings import NO_BROKER, PREFIX, WorkerSettings
+from flybridge.bridge.config.environment import PREFIX
+from flybridge.bridge.config.settings import WorkerSettings
+from flybridge.bridge.config.types import NO_BROKER
 from flybridge.bridge.errors import SettingsInvalid
 from flybridge.bridge.store.client import connection_class
 from flybridge.bridge.store.failover import Primary

@@ -9,7 +9,9 @@ from typing import Any
 from kombu.exceptions import OperationalError
 from kombu.pidbox import Mailbox
 
-from flybridge.bridge.config.settings import NO_BROKER, PREFIX, WorkerSettings
+from flybridge.bridge.config.environment import PREFIX
+from flybridge.bridge.config.settings import WorkerSettings
+from flybridge.bridge.config.types import NO_BROKER
 from flybridge.bridge.errors import BridgeError, RedisUnreachable
 from flybridge.bridge.store.client import unreachable
 from flybridge.bridge.store.topology import parse
