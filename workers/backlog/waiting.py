@@ -6,6 +6,7 @@ The dispatcher takes them out; the intake gives back what is left when it stops.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -35,12 +36,13 @@ class Waiting:
         batches: Batches,
         is_suspect: Callable[[Run], bool],
         patience: Callable[[Run], float] = lambda _: LONGEST_TURN,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._task_of = task_of
         self._is_suspect = is_suspect
         self.limits = limits
         self.batches = batches
-        self.suspects = Suspects(patience)
+        self.suspects = Suspects(patience, clock)
         self.ready: deque[Run] = deque()
         """For the next free slot, from the left."""
 

@@ -29,7 +29,7 @@ from billiard.process import current_process
 from flybridge.handlers.loggers import get_logger
 from flybridge.workers.routes import routing
 from flybridge.workers.run import progress, watch
-from flybridge.workers.run.crashes import CRASHED, overdue
+from flybridge.workers.run.failures import CRASHED, overdue
 
 if TYPE_CHECKING:
     from flybridge.workers.run.runner import Cases

@@ -29,8 +29,7 @@ from flybridge.handlers.loggers import get_logger
 from flybridge.workers.celery_integration import child, monitoring
 from flybridge.workers.celery_integration.changes import NONE_MADE, Made
 from flybridge.workers.claim.outcomes import Failure, Outcome
-from flybridge.workers.run.crashes import CRASHED, crashed, overdue
-from flybridge.workers.run.failures import describe
+from flybridge.workers.run.failures import CRASHED, crashed, describe, overdue
 from flybridge.workers.run.items import item_of
 from flybridge.workers.run.watch import here
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -188,7 +189,9 @@ def assemble(
     )  # fmt: skip
 
 
-def waiting_for(routing: Routing, pool: Pool) -> Waiting:
+def waiting_for(
+    routing: Routing, pool: Pool, clock: Callable[[], float] = time.monotonic
+) -> Waiting:
     """Where claimed events wait for a pool."""
 
     def most(run: Run) -> int:
@@ -200,4 +203,5 @@ def waiting_for(routing: Routing, pool: Pool) -> Waiting:
         Batches(routing.task_of, routing.batch_of),
         lambda run: quarantine.is_suspect(run, most(run), shares_process=pool.shares_process),
         lambda run: quarantine.patience(run, most(run)),
+        clock,
     )

@@ -17,10 +17,9 @@ from redis.exceptions import RedisError
 from flybridge.handlers.loggers import get_logger
 from flybridge.workers.backlog import quarantine
 from flybridge.workers.backlog.limits import RECHECK_PERIOD
-from flybridge.workers.dispatch.alarm import Alarm
 from flybridge.workers.dispatch.bundles import Bundles
 from flybridge.workers.dispatch.relief import STUCK_AFTER, Relief
-from flybridge.workers.run.crashes import crashed
+from flybridge.workers.run.failures import crashed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from flybridge.workers.backlog.waiting import Waiting
     from flybridge.workers.claim.claims import Run
     from flybridge.workers.claim.outcomes import Outcome
-    from flybridge.workers.dispatch.pool_protocol import Pool, Request, Trace
+    from flybridge.workers.dispatch.pool_protocol import Call, Pool, Request, Trace
     from flybridge.workers.intake.held import Held
     from flybridge.workers.intake.settler import Settler
     from flybridge.workers.routes.routing import Routing
@@ -46,6 +45,10 @@ LEFT_DELAY = 5.0
 this process."""
 
 LEFT = f"it goes on in a thread; end this process: in {LEFT_DELAY:g} s others may run the event"
+
+
+ALARM_DELAY = 0.001
+"""Seconds that the timer may be late."""
 
 
 class Dispatcher:
@@ -79,7 +82,7 @@ class Dispatcher:
         self._given = self._ended = 0
         self._relief = Relief()
         self._bundles = Bundles()
-        self._alarm = Alarm(pool, self.dispatch)
+        self._alarm = _Alarm(pool, self.dispatch)
         self._turn = 0
         pool.listen(self.dispatch)
 
@@ -343,6 +346,37 @@ class Dispatcher:
         self._forget(request)
         self._waiting.put_back(request.runs[len(outcomes) :])
         self._pool.wake()
+
+
+class _Alarm:
+    """A timer on the pool's loop that is set again and again; the soonest time counts."""
+
+    def __init__(self, pool: Pool, answer: Callable[[], None]) -> None:
+        self._pool = pool
+        self._answer = answer
+        self._call: Call | None = None
+        self._due = 0.0
+
+    def set(self, wait: float | None) -> None:
+        """Call `answer` in so many seconds at the latest; None changes nothing."""
+        if wait is None:
+            return
+        due = time.monotonic() + wait
+        if self._call and self._due <= due + ALARM_DELAY:
+            return
+        if self._call:
+            self._call.cancel()
+        # A timer of no delay would wait for the next look of Celery's loop, up to a second.
+        self._call = self._pool.call_after(max(wait, ALARM_DELAY), self._go_off)
+        self._due = due
+
+    def forget(self) -> None:
+        """The loop has dropped its timers."""
+        self._call = None
+
+    def _go_off(self) -> None:
+        self._call = None
+        self._answer()
 
 
 def _event_id(run: Run) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flybridge.handlers.loggers import get_logger
 from flybridge.handlers.registering.options import per_second
 from flybridge.workers.claim.outcomes import Outcome
-from flybridge.workers.run.crashes import CRASHED, crashed
+from flybridge.workers.run.failures import CRASHED, crashed
 from flybridge.workers.run.items import Item, item_of
 
 if TYPE_CHECKING:

@@ -1,12 +1,13 @@
-"""Logs a handler's failure, and says what becomes of it by the rules of
-`flybridge.handlers.policy`."""
+"""Decides what becomes of a handler that failed, by the rules of `flybridge.handlers.policy`, and
+of an attempt that ended without an outcome.
+"""
 
 from __future__ import annotations
 
 import random
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flybridge.handlers.base import Context
 from flybridge.handlers.errors import PayloadInvalid, Reject, Retry
@@ -14,9 +15,19 @@ from flybridge.handlers.loggers import get_logger
 from flybridge.handlers.policy import decide
 from flybridge.handlers.registry import Registration
 from flybridge.handlers.tracebacks import users_frames
-from flybridge.workers.claim.outcomes import MAX_ERROR, Failure
+from flybridge.workers.claim.outcomes import MAX_ERROR, Failure, Outcome
+
+if TYPE_CHECKING:
+    from flybridge.workers.claim.claims import Run
 
 log = get_logger(__name__)
+
+CRASH_BACKOFF = 1.0
+CRASH_BACKOFF_MAX = 60.0
+"""Seconds; an attempt whose process died is tried again after 1, 2, 4, ... of them."""
+
+CRASHED = 60.0
+"""Seconds that a run without an outcome counts for in `Bundles`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +122,26 @@ def is_order_to_exit(error: BaseException) -> bool:
         return False
     by_signal = isinstance(error.code, int) and -256 < error.code < -191
     return type(error) is not SystemExit or by_signal
+
+
+def crashed(run: Run, max_attempts: int, error: str, *, alone: bool = True) -> Outcome:
+    """What becomes of an attempt that ended without an outcome: tried again later, or given up.
+
+    Args:
+        alone: no other event was in the same request. Otherwise one of those may be guilty, so this
+            one gets another attempt, alone (see `quarantine.is_suspect`).
+    """
+    if alone and run.attempt >= max_attempts:
+        return Outcome(failed=(Failure("", "crash_loop", error),))
+    return Outcome(retry_after=crash_delay(run.attempt), error=error, crashed=True)
+
+
+def crash_delay(attempt: int) -> float:
+    """Seconds until the next attempt after one whose process died."""
+    longest: float = min(CRASH_BACKOFF_MAX, CRASH_BACKOFF * 2.0 ** min(attempt - 1, 64))
+    return longest * random.uniform(0.5, 1)  # noqa: S311  # spreads load, hides nothing
+
+
+def overdue(seconds: float) -> str:
+    """The error of an attempt that the pool has stopped."""
+    return f"TimeLimitExceeded: no outcome within {seconds:g} s"

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from flybridge.handlers.registry import Registration
 from flybridge.workers.claim.outcomes import Failure, Outcome
-from flybridge.workers.run.crashes import crash_delay
-from flybridge.workers.run.failures import Again
+from flybridge.workers.run.failures import Again, crash_delay
 from flybridge.workers.run.runner import Case, Cases, Result
 from flybridge.workers.run.watch import Call
 

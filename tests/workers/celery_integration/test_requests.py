@@ -25,7 +25,7 @@ from flybridge.workers.celery_integration.changes import NONE_MADE
 from flybridge.workers.celery_integration.requests import EventRequest, EventTask, Strategy
 from flybridge.workers.claim.claims import Pending, Run
 from flybridge.workers.claim.outcomes import Failure, Outcome
-from flybridge.workers.run.crashes import CRASH_BACKOFF_MAX, CRASHED, crashed
+from flybridge.workers.run.failures import CRASH_BACKOFF_MAX, CRASHED, crashed
 from tests.waiting import until
 
 DONE = Outcome(finished=("H",))

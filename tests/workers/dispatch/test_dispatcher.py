@@ -116,7 +116,9 @@ class Stage:
             task_buckets=dict.fromkeys(routing.routes),
         )
         self.port = CeleryPool(self.consumer)
-        self.waiting = waiting_for(routing, self.port)
+        self.later = 0.0
+        """Seconds by which suspects have waited longer than it took."""
+        self.waiting = waiting_for(routing, self.port, lambda: time.monotonic() + self.later)
         played: Any = self.intake
         self.pool = Dispatcher(
             routing, self.port, self.waiting, played, played, lambda run: "", self.isolate
@@ -322,32 +324,30 @@ def test_what_ends_is_in_the_way_of_a_suspect_until_it_is_settled(stage, monkeyp
     assert stage.pool.requests == 0
 
 
-def test_others_go_on_while_a_suspect_waits_for_one_that_hangs(stage, monkeypatch):
+def test_others_go_on_while_a_suspect_waits_for_one_that_hangs(stage):
     stage.share_a_process()
     stage.hand_over(run("hangs"))
     suspect = run("suspect", attempt=3, crashes=2)
     assert stage.hand_over(suspect, run("other")) == []
-    later = time.monotonic() + DRAIN + 1
-    monkeypatch.setattr(stage.waiting.suspects, "_clock", lambda: later)
+    stage.later = DRAIN + 1
     assert stage.hand_over() == [["other"]]
     stage.requests[1].finish([DONE], 0.1)
     stage.requests[0].finish([DONE], 0.1)
     assert stage.hand_over() == [["suspect"]], "with nobody there to wait for"
 
 
-def test_others_join_a_slow_suspect_that_has_attempts_left(stage, monkeypatch):
+def test_others_join_a_slow_suspect_that_has_attempts_left(stage):
     stage.share_a_process()
     last = run("last", attempt=5, crashes=2)
     assert stage.hand_over(run("suspect", attempt=3, crashes=2), last, run("other")) == [
         ["suspect"]
     ]
-    later = time.monotonic() + SLOW_TURN + 1
-    monkeypatch.setattr(stage.waiting.suspects, "_clock", lambda: later)
+    stage.later = SLOW_TURN + 1
     assert stage.hand_over() == [["other"]]
     for request in stage.requests[:2]:
         request.finish([DONE], 0.1)
     assert stage.hand_over() == [["last"]]
-    later += SLOW_TURN + 1
+    stage.later += SLOW_TURN + 1
     assert stage.hand_over(run("another")) == [], "it may be given up if it dies now"
 
 

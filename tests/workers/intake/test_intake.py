@@ -161,6 +161,8 @@ class Guard:
         self.settlements: list[Settlement] = []
         self.failures: deque[Exception] = deque()
         self.away = False
+        self.asked = 0
+        """How often settlements were sent."""
         self.taken: set[str] = set()
         """Tokens that another worker has taken over."""
 
@@ -169,6 +171,7 @@ class Guard:
         return [self.answers.get(each.entry.event_id, run(each.entry.event_id)) for each in pending]
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        self.asked += 1
         if self.failures:
             raise self.failures.popleft()
         if self.away:
@@ -676,7 +679,7 @@ def test_what_has_ended_is_unsettled_until_redis_has_it(intake, waiting, reader,
     guard.away = True
     intake.settler.end(waiting.ready.popleft(), DONE)
     assert intake.settler.unsettled == 1
-    until(lambda: not intake.settler._ended)
+    until(lambda: guard.asked)
     assert intake.settler.unsettled == 1
     guard.away = False
     until(lambda: intake.settler.unsettled == 0)
@@ -842,7 +845,7 @@ def test_what_is_being_settled_when_a_worker_closes_is_not_settled_twice(
     assert asked.wait(5)
     closing = threading.Thread(target=intake.close)
     closing.start()
-    until(lambda: intake.settler._complete.is_set())
+    until(lambda: intake.settler.is_complete)
     answers.set()
     closing.join(5)
     assert [each.outcome for each in guard.settlements] == [DONE]

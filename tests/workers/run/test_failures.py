@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from flybridge.handlers import Context, Registry, Reject, Retry
 from flybridge.handlers.errors import EventInvalid, PayloadInvalid
 from flybridge.handlers.registry import Registration
 from flybridge.workers.claim.outcomes import MAX_ERROR, Failure
-from flybridge.workers.run.failures import Again, describe, judge
+from flybridge.workers.run.failures import Again, crashed, describe, judge
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +142,18 @@ def test_an_error_is_described_on_one_line(error: Exception, text: str) -> None:
 @given(st.text(min_size=500))
 def test_a_description_is_short_and_can_be_stored(message: str) -> None:
     assert len(describe(ValueError(message * 3)).encode()) <= MAX_ERROR
+
+
+def claimed(attempt: int) -> Any:
+    return SimpleNamespace(attempt=attempt)
+
+
+def test_an_event_whose_process_died_is_given_up_after_its_last_attempt() -> None:
+    assert crashed(claimed(1), 2, "SIGSEGV").verdict == "retry"
+    (failure,) = crashed(claimed(2), 2, "SIGSEGV").failed
+    assert (failure.reason, failure.error) == ("crash_loop", "SIGSEGV")
+
+
+def test_one_of_several_in_a_request_is_heard_once_more_even_after_its_last_attempt() -> None:
+    outcome = crashed(claimed(1), 1, "SIGSEGV", alone=False)
+    assert (outcome.verdict, outcome.crashed) == ("retry", True)
