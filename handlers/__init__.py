@@ -1,4 +1,4 @@
-"""What an author of handlers needs, and nothing else.
+"""The names that authors of handlers import; `flybridge` offers the same ones.
 
 from flybridge import Context, Event, Handler, handles
 

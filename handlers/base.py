@@ -1,4 +1,4 @@
-"""The strategy that users write, and what it is given besides the event. Nothing runs here."""
+"""The base class of handlers, and the context that they get with each event."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Context", "Handler"]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The circumstances of one attempt."""
+    """What a handler is told about one attempt, besides the event."""
 
     attempt: int
-    """1 for the first."""
+    """Number of the attempt, 1 for the first."""
     max_attempts: int
     deadline: float
     """`time.monotonic()` at which the attempt should have ended."""
@@ -46,52 +46,54 @@ class Context:
 
 
 Run = Callable[[Event, Context], Any]
-"""A handler as it is called; one of batches takes a sequence of events and a `BatchContext`."""
+"""A handler as a callable; a batch handler takes a sequence of events and a `BatchContext`."""
 
 
 class Handler:
-    """Handles the events of the types it is registered for; subclass it and write `handle`.
+    """Handles the events of the types that it is registered for; subclass it and write `handle`.
 
-    One instance per process serves all events, several at once in thread and asyncio pools: keep
-    the state of one event out of `self`.
+    One instance per process handles all events, several at once in thread and asyncio pools: do not
+    keep the state of one event in `self`.
     """
 
     event_types: ClassVar[str | tuple[str, ...]] = ()
-    """What it is registered for when the registration names no types."""
+    """Event types or patterns, for a registration that names none."""
     queue: ClassVar[str | None] = None
-    """Celery queue; None for the domain of the event's type: `im`, `contact`, …"""
+    """Celery queue; None for the domain of the event type: `im`, `contact`, …"""
     max_attempts: ClassVar[int] = 5
-    """Attempts before the event is given up, the first included."""
+    """Attempts before the event becomes a dead letter, the first included."""
     timeout: ClassVar[float] = 30.0
-    """Seconds per attempt. Then an `async def` is cancelled; a `def` should watch `remaining()`.
-    What goes on is waited for, or killed with its process; a success that comes late is kept."""
+    """Seconds per attempt. After that an `async def` is cancelled; a `def` should watch
+    `context.remaining()`. The worker waits for a handler that does not stop, or kills its process;
+    a success that comes late still counts."""
     backoff: ClassVar[float] = 1.0
-    """Seconds before the second attempt; doubles with each one after."""
+    """Seconds before the second attempt; the wait doubles with each further attempt."""
     backoff_max: ClassVar[float] = 600.0
-    """Seconds that no wait exceeds, unless `Retry(after=...)` names a longer one."""
+    """The longest wait in seconds; only `Retry(after=...)` may ask for a longer one."""
     max_age: ClassVar[float | None] = None
-    """Seconds after the event's creation, or its replay, beyond which no attempt is begun."""
+    """Seconds after the event's creation, or its replay, after which no attempt is started."""
     rate_limit: ClassVar[str | float | None] = None
-    """Events begun per event type and worker: "10/s", "100/m", "5/h", or a number a second."""
+    """Events started per event type and worker: "10/s", "100/m", "5/h", or a number per second."""
     concurrency: ClassVar[int | None] = None
-    """Events in work at once, per event type and worker."""
+    """Events that run at once, per event type and worker."""
     batch: ClassVar[Batch | None] = None
-    """Take lists of events instead of one."""
+    """Makes the handler take a list of events instead of a single one."""
     ordered_by: ClassVar[str | None] = None
-    """Where the key stands, e.g. `body.message.chat_id`, whose events come one at a time and in the
-    order of their stream, across all workers: whoever fails holds up its key until it succeeds or
-    is given up. Text or a whole number; events without one, or above 1 MiB, come in any order."""
+    """Path of the ordering key, e.g. `body.message.chat_id`. Events of one key run one at a time,
+    in the order of their stream, across all workers; a failing event holds up its key until it
+    succeeds or is given up. A key is a text or a whole number; events without one, and events above
+    1 MiB, run in any order."""
     dedup_by: ClassVar[str | None] = None
-    """Where a key stands, e.g. `body.message.message_id`, for which the handler succeeds once, even
-    when Feishu pushes the same thing under another event id. It is remembered as long as a done
-    mark: 24 hours, or an hour longer than the retention."""
+    """Path of the business key, e.g. `body.message.message_id`. The handler succeeds once per key,
+    even when Feishu pushes the same thing under several event ids. A key is remembered as long as a
+    done mark: 24 hours, or an hour longer than the retention."""
 
     def handle(self, *args: Any, **kwargs: Any) -> Any:
-        """Write it as `handle(self, event: Event, context: Context)`, `def` or `async def`.
+        """Handle one event; write it as `handle(self, event: Event, context: Context)`.
 
-        Returning means success. With `batch` it is `handle(self, events: Sequence[Event], context:
-        BatchContext)`, and what it returns is None, or a list with an exception in the place of
-        each event that failed.
+        It may be `def` or `async def`, and succeeds when it returns. With `batch` it is
+        `handle(self, events: Sequence[Event], context: BatchContext)` and returns None, or a list
+        with an exception in the place of each event that failed.
 
         Raises:
             Retry: run again later.

@@ -1,4 +1,4 @@
-"""What a handler that takes several events at a time declares, and what it is given beside them."""
+"""Options and context of batch handlers, which take several events in one call."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from flybridge.handlers.loggers import get_logger
 
 __all__ = ["Batch", "BatchContext"]
 
-LARGEST = 1000
-"""Events in a batch at most; all of them wait for the slowest, and run again after a crash."""
+MAX_SIZE = 1000
+"""The largest batch. All of its events wait for the slowest, and run again after a crash."""
 
-LONGEST_WAIT = 10.0
-"""Seconds that an event may wait for others although a worker could have run it."""
+MAX_WAIT = 10.0
+"""The longest time in seconds that an event may wait for its batch to fill."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`batch = Batch(size=100, wait=0.05)`: the handler gets a list of events.
+    """Makes a handler take lists of events: `batch = Batch(size=100, wait=0.05)`.
 
-    A batch is handed over when it is full, or when its first event has waited for `wait`.
+    The handler is called when the batch is full, or when its first event has waited for `wait`.
     """
 
     size: int
-    """Events at most, 2 or more."""
+    """The most events in a batch, 2 or more."""
     wait: float = 0.05
-    """Seconds; what waits longer goes in a smaller batch."""
+    """Seconds that the first event waits for others; then the batch starts as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchContext:
-    """The circumstances of one call with several events."""
+    """What a batch handler is told about one call, besides the events."""
 
     attempts: tuple[int, ...]
-    """Of each event, in their order; 1 for the first."""
+    """Number of the attempt of each event, in the order of the events; 1 for the first."""
     max_attempts: int
     deadline: float
     """`time.monotonic()` at which the call should have ended."""

@@ -1,7 +1,4 @@
-"""The handler for events that nobody handles. It changes nothing and never fails.
-
-It is not in `builtin/`, which registers on import: every registry has this default from the start.
-"""
+"""The default handler of every registry: logs event types that no handler is registered for."""
 
 from __future__ import annotations
 
@@ -29,13 +26,13 @@ class {name}(Handler):
 
 
 class LogUnhandled(Handler):
-    """Logs, once per type and process, a handler that is ready to paste."""
+    """Logs the source code of a handler for each unhandled type, once per process."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
 
     def handle(self, event: Event, context: Context) -> None:
-        # Bounded, because a sender can make up types without end.
+        # Bounded, because a sender can invent any number of types.
         if event.type in self._seen or len(self._seen) >= _MAX_TYPES:
             return
         self._seen.add(event.type)

@@ -1,17 +1,17 @@
-"""What handlers raise, and what is raised at authors of handlers. No error of the bridge is here.
+"""The exceptions that handlers raise, and those that tell their authors of a mistake.
 
 * :exc:`HandlerError`
 
-  * :exc:`Retry`: a handler asks to run again later
-  * :exc:`Reject`: a handler gives the event up at once
-  * :exc:`EventInvalid`: not a Feishu envelope
+  * :exc:`Retry`: the handler asks for another attempt
+  * :exc:`Reject`: the handler gives the event up at once
+  * :exc:`EventInvalid`: the data is no Feishu envelope
 
-    * :exc:`PayloadInvalid`: the body does not fit the model that a handler names
+    * :exc:`PayloadInvalid`: the body does not fit the model that the handler names
 
-  * :exc:`RegistrationInvalid`: a mistake in registering a handler; fails at import
+  * :exc:`RegistrationInvalid`: a handler is registered wrongly; raised at import
   * :exc:`PluginBroken`: a module with handlers failed to import
 
-A message states the fact and ends with what to do about it.
+Each message states what is wrong and ends with what to do about it.
 """
 
 from __future__ import annotations
@@ -26,28 +26,30 @@ __all__ = [
     "Retry",
 ]
 
-LONGEST_RETRY = 7 * 86_400.0
-"""Seconds that a handler may ask to wait; a week."""
+MAX_RETRY_WAIT = 7 * 86_400.0
+"""The longest wait in seconds that a handler may ask for: a week."""
 
 
 class HandlerError(Exception):
-    """Base of all."""
+    """Base of all exceptions here."""
 
 
 class Retry(HandlerError):
-    """Raise it to run the handler again later; it counts as an attempt.
+    """Asks for another attempt later; raise it in a handler. This attempt counts.
 
     Args:
-        after: seconds to wait, from 0 to a week; None takes the handler's own backoff.
-        reason: for the log and, once attempts are used up, the dead letter.
+        after: seconds to wait, from 0 to a week; None: as long as the handler's `backoff` says.
+        reason: text for the log and, when the attempts are used up, for the dead letter.
 
     Raises:
-        ValueError: `after` is no such number.
+        ValueError: `after` is not such a number.
     """
 
     def __init__(self, after: float | None = None, reason: str = "") -> None:
         if after is not None and not _is_wait(after):
-            raise ValueError(f"Retry(after={after!r}); give seconds, from 0 to {LONGEST_RETRY:.0f}")
+            raise ValueError(
+                f"Retry(after={after!r}); give seconds, from 0 to {MAX_RETRY_WAIT:.0f}"
+            )
         self.after = after
         self.reason = reason
         super().__init__(after, reason)
@@ -59,11 +61,11 @@ class Retry(HandlerError):
 def _is_wait(after: object) -> bool:
     if not isinstance(after, int | float) or isinstance(after, bool):
         return False
-    return 0 <= after <= LONGEST_RETRY
+    return 0 <= after <= MAX_RETRY_WAIT
 
 
 class Reject(HandlerError):
-    """Raise it to give the event up: no retry would help, it becomes a dead letter."""
+    """Gives the event up; raise it in a handler. The event becomes a dead letter at once."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -71,7 +73,7 @@ class Reject(HandlerError):
 
 
 class EventInvalid(HandlerError):
-    """Not a 1.0 or 2.0 envelope; `detail` says why."""
+    """The data is neither a 1.0 nor a 2.0 envelope; `detail` says why."""
 
     def __init__(self, detail: str) -> None:
         self.detail = detail
@@ -79,24 +81,24 @@ class EventInvalid(HandlerError):
 
 
 class PayloadInvalid(EventInvalid):
-    """The body does not fit the payload model that a handler names; `detail` lists the fields.
+    """The body does not fit the payload model that the handler names; `detail` lists the fields.
 
-    The event becomes a dead letter (`rejected`), for no retry changes a body. It can be replayed
-    when the model has been mended.
+    The event becomes a dead letter (`rejected`), because a retry does not change the body. Replay
+    it when the model is corrected.
     """
 
 
 class RegistrationInvalid(HandlerError):
-    """A handler cannot be registered so; the sentence says what to change."""
+    """A handler is registered wrongly; the message says what to change."""
 
 
 class PluginBroken(HandlerError):
     """A module with handlers failed to import.
 
     Args:
-        module: its dotted name.
+        module: dotted name.
         cause: what went wrong, and what to do about it.
-        place: `file:line` of the code that failed; empty if none did.
+        place: `file:line` of the code that failed; empty where no code is to blame.
     """
 
     def __init__(self, module: str, cause: str, place: str = "") -> None:

@@ -1,4 +1,4 @@
-"""One Feishu event, as handlers see it."""
+"""The event that a handler gets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Model = type[ModelT]  # in the class `type` is a field
 
 @dataclass(frozen=True, slots=True)
 class Event(Generic[PayloadT_co]):
-    """An event of Feishu; equal when every part is, and safe to pickle.
+    """An event of Feishu. Events are equal when all their fields are; they can be pickled.
 
     `Event[MessageReceived]` in the annotation of a handler names the model of its payload.
     """
@@ -40,12 +40,12 @@ class Event(Generic[PayloadT_co]):
     schema: str
     """`1.0` or `2.0`."""
     created_at: datetime | None
-    """UTC; None when the envelope gives no readable time."""
-    # Bodies hold what people wrote: they stay out of repr(), and so out of logs.
+    """UTC; None if the envelope has no readable time."""
+    # Bodies hold what people wrote: repr() leaves them out, so that logs do not show them.
     body: Mapping[str, Any] = field(repr=False)
-    """The `event` object. Shared by all handlers of the event: do not change it."""
+    """The `event` object of the envelope. All handlers share it: do not change it."""
     envelope: Mapping[str, Any] = field(repr=False)
-    """The whole JSON."""
+    """The whole decoded JSON; shared, too."""
     _payload: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -54,11 +54,11 @@ class Event(Generic[PayloadT_co]):
 
         It is the model that the handler's annotation names, else the model of the event's type;
         types without a model give a bare `Payload` with the body's fields as attributes. `Event`
-        without brackets has a payload of type `Any`. In the project's own models a field whose
-        value has an unexpected shape holds it as it came, and `payload.unexpected` is logged.
+        without brackets has a payload of type `Any`. In the models of this package a field whose
+        value has an unexpected shape keeps that value, and `payload.unexpected` is logged.
         """
         if self._payload is None:
-            # Here, so that whoever never asks for a payload never loads the models.
+            # Imported here: handlers that never ask for a payload do not load the models.
             from flybridge.handlers.payloads import parse
 
             object.__setattr__(self, "_payload", parse(self.type, self.body))
@@ -69,13 +69,14 @@ class Event(Generic[PayloadT_co]):
         """The same event with its body read as another model.
 
         Args:
-            model: a subclass of `pydantic.BaseModel`; one of `flybridge.handlers.payloads.Payload`
-                reads with the same patience for Feishu's spellings as the project's own models.
+            model: a subclass of `pydantic.BaseModel`. A subclass of
+                `flybridge.handlers.payloads.Payload` accepts Feishu's variants of a value as the
+                models of that package do.
 
         Raises:
             PayloadInvalid: the body does not fit the model.
         """
-        from flybridge.handlers.payloads import parse_as  # here, as above
+        from flybridge.handlers.payloads import parse_as  # imported here, as above
 
         return with_payload(self, parse_as((model,), self.type, self.body))
 
@@ -85,11 +86,11 @@ class Event(Generic[PayloadT_co]):
 
         Args:
             envelope: the JSON.
-            event_id: what the bridge published the event under; some envelopes, such as those of
-                `url.preview.get`, carry no id. Empty: take the envelope's.
+            event_id: the id under which the bridge published the event, because some envelopes,
+                such as those of `url.preview.get`, have none. Empty: take the envelope's.
 
         Raises:
-            EventInvalid: not JSON, deeper than the interpreter's stack, or not an envelope.
+            EventInvalid: it is not JSON, nested too deep, or not an envelope.
         """
         try:
             decoded = decode(envelope)
@@ -100,10 +101,10 @@ class Event(Generic[PayloadT_co]):
 
     @classmethod
     def from_envelope(cls, envelope: Mapping[str, Any], event_id: str = "") -> Event[Any]:
-        """Read a decoded 2.0 or 1.0 envelope.
+        """Read a decoded envelope, 2.0 or 1.0.
 
         Raises:
-            EventInvalid: it is neither, or has no event id or no event type.
+            EventInvalid: it is not an envelope, or has no event id or no event type.
         """
         if not _is_object(envelope):
             raise EventInvalid(f"an envelope is a JSON object, this is {type(envelope).__name__}")
@@ -147,9 +148,11 @@ def _header(envelope: Mapping[str, Any], body: Mapping[str, Any]) -> Header:
         raise EventInvalid(ENCRYPTED)
     if envelope.get("type") == "url_verification":
         raise EventInvalid(CHALLENGE)
-    raise EventInvalid("neither `header.event_type` nor `event.type` is there; this is no event")
+    raise EventInvalid(
+        "neither `header.event_type` nor `event.type` is there; this is not an event"
+    )
 
 
 def _is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
-    # The abstract class takes its time to say yes, and all but tests give dicts.
+    # isinstance() with an abstract class is slow, and nearly all values are dicts.
     return type(value) is dict or isinstance(value, Mapping)

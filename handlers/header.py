@@ -1,9 +1,9 @@
-"""Reads what an envelope says about its event. The bridge and `Event` both read by these rules.
+"""Reads the header of an envelope, for the bridge and for `Event`.
 
-Feishu has two envelopes. 2.0: `schema`, `header` and `event`. 1.0: `uuid`, `ts` and `event`, whose
-`type`, `app_id` and `tenant_key` stand among the fields of the body. Their shape tells them apart;
-`schema` is written on both, or on neither. Ids and keys come as text or as numbers, times in
-several units and under two names.
+Feishu sends two kinds of envelope. A 2.0 envelope has `schema`, `header` and `event`. A 1.0
+envelope has `uuid`, `ts` and `event`, with `type`, `app_id` and `tenant_key` among the fields of
+the body. Only the shape tells them apart: `schema` may be on both, or on neither. Ids and keys come
+as text or as numbers, times in several units and under two names.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from flybridge.handlers.errors import EventInvalid
 from flybridge.handlers.timestamps import microseconds
 
 ENCRYPTED = (
-    "an encrypted envelope, as webhooks send it; the long connection is not encrypted: take the "
-    "Encrypt Key off in Feishu's console, or decrypt it before it is published"
+    "an encrypted envelope, as webhooks send it; the long connection is not encrypted: remove the "
+    "Encrypt Key in Feishu's console, or decrypt the envelope before it is published"
 )
-CHALLENGE = "a webhook's url_verification, which is no event; do not publish it"
+CHALLENGE = "a url_verification request of a webhook, which is not an event; do not publish it"
 
 _SCHEMAS = frozenset({"", "1", "1.0", "2", "2.0"})
-_LARGEST = 10**20
-"""Ids are at most 20 digits; str() refuses integers of thousands."""
+_MAX_ID = 10**20
+"""Ids have at most 20 digits; str() refuses integers of thousands of digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Header:
     """What an envelope says about its event."""
 
     event_id: str
-    """Empty where the envelope has none, as that of `url.preview.get`."""
+    """Empty if the envelope has none, as with `url.preview.get`."""
     event_type: str
-    """As it was sent."""
+    """As Feishu sent it."""
     app_id: str
     tenant_key: str
     schema: str
@@ -55,12 +55,13 @@ def read_v2(header: Mapping[str, object]) -> Header:
 
 
 def read_v1(uuid: object, ts: object, event: Mapping[str, object]) -> Header:
-    """Read a 1.0 envelope. An approval has another `uuid` in its body: its creator's, may repeat.
+    """Read the header fields of a 1.0 envelope.
 
     Args:
-        uuid: of the envelope.
-        ts: of the envelope.
-        event: the body, or `type`, `app_id` and `tenant_key` of it.
+        uuid: from the envelope itself. An approval has another `uuid` in its body, set by who made
+            it; that one may repeat.
+        ts: from the envelope.
+        event: the body, or only its `type`, `app_id` and `tenant_key`.
     """
     return Header(
         text(uuid),
@@ -73,19 +74,19 @@ def read_v1(uuid: object, ts: object, event: Mapping[str, object]) -> Header:
 
 
 def check_schema(schema: object) -> None:
-    """Refuse an envelope whose `schema` is neither 1.0 nor 2.0, nor absent.
+    """Refuse an unknown `schema`; an absent one is accepted.
 
     Raises:
-        EventInvalid: its shape may mean anything.
+        EventInvalid: it is neither 1.0 nor 2.0.
     """
     if text(schema) not in _SCHEMAS:
         raise EventInvalid(f"schema {text(schema)[:32]!r} is neither 1.0 nor 2.0")
 
 
 def text(value: object) -> str:
-    """A text, or a number as text; "" for anything else."""
+    """The value if it is a text, a number as text, "" for anything else."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    return str(value) if -_LARGEST < value < _LARGEST else ""
+    return str(value) if -_MAX_ID < value < _MAX_ID else ""

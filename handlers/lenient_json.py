@@ -1,7 +1,7 @@
-"""Decodes JSON in which a character is damaged: Feishu sends texts cut in the middle of one.
+"""Decodes JSON with damaged characters: Feishu sends texts that are cut inside a character.
 
-Half of a surrogate pair, and bytes that are not UTF-8, become U+FFFD. In everything else it is as
-strict as any decoder. Undamaged text is decoded once, at full speed.
+Half of a surrogate pair, and bytes that are not UTF-8, become U+FFFD. Any other fault in the JSON
+is an error. Undamaged text is decoded once, at full speed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DAMAGED = "\N{REPLACEMENT CHARACTER}"
 
 _decode = msgspec.json.Decoder().decode
 
-# An escaped backslash and a whole pair stay as they are; the third is a half that stands alone.
+# Matches an escaped backslash, a whole surrogate pair, and (the group) half of a pair alone.
 _ESCAPES = re.compile(
     rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
@@ -27,7 +27,7 @@ def decode(text: bytes | str) -> Any:
     """Decode JSON, with U+FFFD in the place of damaged characters.
 
     Raises:
-        ValueError: it is not JSON all the same.
+        ValueError: it is not JSON.
         RecursionError: it is nested too deep.
     """
     try:

@@ -1,12 +1,12 @@
-"""The loggers of our own modules and of handlers' contexts.
+"""The loggers of Flybridge's modules and of handlers' contexts.
 
-In a process of our own (`flybridge …`, a Celery worker) `flybridge.bridge.telemetry.logs`
-configures structlog, and these are its loggers. Embedded in a program, lines go where the program's
-go: through structlog if the program has configured it, else through the standard library's
-`logging`, by the same names.
+In a process of Flybridge (`flybridge …`, a Celery worker) `flybridge.bridge.telemetry.logs`
+configures structlog, and these are its loggers. Embedded in a program, log lines go where those of
+the program go: through structlog if the program has configured it, else through the standard
+library's `logging`, under the same names.
 
-Embedded, no line carries an exception as an object: whatever renders it may print the local
-variables of each frame, which hold bodies and passwords. It is text before anyone else sees it.
+Embedded, tracebacks are passed on as text and never as exception objects: a renderer might print
+the local variables of each frame, which hold bodies and passwords.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ Redact = Callable[[Any, str, Any], Any]
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """The logger of a module; where its lines go is decided at each of them."""
+    """The logger of a module; each line goes where the process logs at that moment."""
     return cast("FilteringBoundLogger", _Logger(name))
 
 
 def use_configured() -> None:
-    """Log by structlog as it is configured, exceptions and all: this process is ours."""
+    """Log through structlog as it is configured, for a process of Flybridge."""
     global _destination
     _destination = None
 
 
 def embed(threshold: int, redact: Redact) -> None:
-    """Log as a guest of the program; nothing changes in a process of our own.
+    """Log through the program that embeds Flybridge; no effect in a process of Flybridge.
 
     Args:
-        threshold: the least severe level that is logged, as numbers of `logging`.
+        threshold: the lowest level that is logged, a number as in `logging`.
         redact: applied to each line.
     """
     global _destination
@@ -53,7 +53,7 @@ def embed(threshold: int, redact: Redact) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Destination:
-    """How lines leave an embedding program."""
+    """Where log lines go in an embedding program."""
 
     threshold: int
     redact: Redact | None
@@ -71,11 +71,11 @@ class _Destination:
 
 
 _destination: _Destination | None = _Destination(logging.NOTSET, None)
-"""None: structlog is configured by us."""
+"""None: Flybridge has configured structlog."""
 
 
 class _Logger:
-    """Looks the real logger up again when the destination has changed."""
+    """Passes calls on to the real logger, which it looks up again when the destination changes."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -96,7 +96,7 @@ class _Logger:
 
 @cache
 def _guest(destination: _Destination) -> type[Any]:
-    """The class of a bound logger that hands nothing but texts on."""
+    """The class of a bound logger that passes tracebacks on as text."""
     lowest = min(destination.threshold, logging.CRITICAL)
     base: type[Any] = structlog.make_filtering_bound_logger(lowest)
     hand_on = base._process_event
@@ -113,7 +113,7 @@ def _guest(destination: _Destination) -> type[Any]:
 
 
 def _in_words(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields, with the traceback as text in the place of an exception."""
+    """The fields, with a traceback as text instead of an exception."""
     if not fields.get("exc_info"):
         return fields
     rest = {name: value for name, value in fields.items() if name != "exc_info"}

@@ -1,7 +1,7 @@
-"""What runs around every handler: before it, after its success, at its failure.
+"""Middleware: hooks that run before a handler, after its success and at its failure.
 
-It knows no registry and runs no handler by itself: each middleware becomes one layer of the
-callable that the registry hands out, the first one outermost.
+Each middleware becomes one layer around the callable that the registry hands out, the first one
+outermost.
 """
 
 from __future__ import annotations
@@ -28,48 +28,48 @@ HOOKS = ("before", "after", "error")
 Call = Callable[..., Any]
 
 _threads = PerProcess(HandlerThreads)
-"""For `def` handlers between `async def` hooks, where no worker is the caller."""
+"""Run `def` handlers between `async def` hooks when the caller is no worker, as in tests."""
 
 
 class Middleware:
-    """Subclass it, write any of these as `def` or `async def`, and pass it to `use`.
+    """Base class of middleware: write any of the hooks, `def` or `async def`, and pass it to `use`.
 
-    One instance per process serves all events, several at once: keep the state of one event out
-    of `self`. `event` is an `Event` and `context` a `Context`; around a batch handler they are the
-    sequence of its events and a `BatchContext`, once per batch. Annotate what you handle.
+    One instance per process serves all events, several at once: do not keep the state of one event
+    in `self`. `event` is an `Event` and `context` a `Context`; around a batch handler the hooks run
+    once per batch, with the sequence of its events and a `BatchContext`.
     """
 
     def before(self, event: Any, context: Any) -> Any:
-        """Called ahead of the handler, in the order of `use`; `context.handler` names it.
+        """Runs before the handler, in the order of `use`; `context.handler` is the handler's name.
 
         Raises:
             Exception: the handler does not run. The attempt fails as if the handler had raised
-                it (Retry and Reject too), and those whose `before` has run get it as an `error`.
+                it, Retry and Reject included; middleware whose `before` has run gets an `error`.
         """
 
     def after(self, event: Any, context: Any, result: Any) -> Any:
-        """Called when the handler has returned `result`, in reverse order.
+        """Runs when the handler has returned `result`, in reverse order.
 
         Raises:
-            Retry, Reject: the attempt ends so, although the handler has succeeded.
-            Exception: anything else is logged as `middleware.failed` and the success stands;
-                or a handler that has done its work would do it once more.
+            Retry, Reject: they decide the attempt, although the handler has succeeded.
+            Exception: any other is logged as `middleware.failed`, and the event stays a success;
+                otherwise a handler that has done its work would run again.
         """
 
     def error(self, event: Any, context: Any, error: BaseException) -> Any:
-        """Called when the handler, or a layer within this one, has raised; in reverse order.
+        """Runs when the handler, or a middleware inside this one, has raised; in reverse order.
 
-        A coroutine's timeout comes as `asyncio.CancelledError`. Returning does not heal: the
-        attempt fails with the same error.
+        The timeout of a coroutine is an `asyncio.CancelledError`. When the hook returns, the
+        attempt still fails with `error`.
 
         Raises:
-            Exception: takes the place of `error`, unless that was an order to exit.
+            Exception: replaces `error`, unless that tells the process to exit.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A middleware that is in use."""
+    """A middleware in use, with the hooks that it has."""
 
     given: object
     name: str
@@ -77,20 +77,20 @@ class Layer:
     after: Call | None
     error: Call | None
     is_async: bool
-    """One of them is `async def`."""
+    """Whether any hook is `async def`."""
 
 
 def layer_of(given: object) -> Layer:
-    """Find out which hooks a middleware has. A class is called at the first event of a process.
+    """Make a layer of a middleware class or instance. A class is called at the first event.
 
     Raises:
-        RegistrationInvalid: it is none, or one that would do nothing.
+        RegistrationInvalid: it is not a middleware, or has no hooks.
     """
     cls = given if isinstance(given, type) else type(given)
     if not issubclass(cls, Middleware):
         raise RegistrationInvalid(
-            f"{cls.__qualname__} is no middleware; give a subclass of handlers.Middleware, or an "
-            "instance of one"
+            f"{cls.__qualname__} is not a middleware; give a subclass of flybridge.Middleware, or "
+            "an instance of one"
         )
     if cls is given and not accepts(cls):
         raise RegistrationInvalid(f"{cls.__qualname__}() needs arguments; give an instance")
@@ -109,7 +109,7 @@ def layer_of(given: object) -> Layer:
 
 
 def around(run: Run, layers: Sequence[Layer], *, is_async: bool) -> tuple[Run, bool]:
-    """A handler with these layers, the first outermost; and whether that is `async def`."""
+    """The handler inside these layers, the first outermost; and whether the result is async."""
     for layer in reversed(layers):
         if is_async or layer.is_async:
             run, is_async = _within_async(run if is_async else _in_thread(run), layer), True
@@ -119,7 +119,7 @@ def around(run: Run, layers: Sequence[Layer], *, is_async: bool) -> tuple[Run, b
 
 
 def _within(run: Run, layer: Layer) -> Run:
-    """`def` hooks around a `def` handler, in the handler's thread."""
+    """Put `def` hooks around a `def` handler; they run in the handler's thread."""
 
     def call(hook: Call | None, *arguments: Any) -> None:
         if hook is not None:
@@ -144,7 +144,7 @@ def _within(run: Run, layer: Layer) -> Run:
 
 
 def _within_async(run: Run, layer: Layer) -> Run:
-    """Hooks of either kind, on the event loop, around what is awaited there."""
+    """Put hooks of either kind around a handler that is awaited on the event loop."""
 
     async def run_within(event: Event, context: Context) -> Any:
         await _call(layer.before, event, context)
@@ -156,7 +156,7 @@ def _within_async(run: Run, layer: Layer) -> Run:
 async def _ending(running: Awaitable[Any], layer: Layer, event: Event, context: Context) -> Any:
     try:
         result = await running
-    except GeneratorExit:  # the loop is gone: nothing can be awaited any more
+    except GeneratorExit:  # the loop is closed: nothing can be awaited any more
         raise
     except BaseException as error:
         with _orders_stand(error, layer, context):
@@ -175,7 +175,7 @@ async def _call(hook: Call | None, *arguments: Any) -> None:
 
 
 def _in_thread(run: Run) -> Run:
-    """A `def` handler that does not block the event loop."""
+    """Run a `def` handler in a thread, so that it does not block the event loop."""
 
     async def run_in_thread(event: Event, context: Context) -> Any:
         result = await in_thread(of_caller.get() or _threads.get(), run, event, context)
@@ -186,7 +186,7 @@ def _in_thread(run: Run) -> Run:
 
 @contextmanager
 def _orders_stand(error: BaseException, layer: Layer, context: Context) -> Iterator[None]:
-    """What an `error` hook raises goes on, but a process that was told to exit does so."""
+    """Let an `error` hook replace the error, unless that tells the process to exit."""
     try:
         yield
     except Exception as raised:
@@ -197,7 +197,7 @@ def _orders_stand(error: BaseException, layer: Layer, context: Context) -> Itera
 
 @contextmanager
 def _success_stands(layer: Layer, context: Context) -> Iterator[None]:
-    """The handler has done its work: no failure of `after`, nor its timeout, makes it run again."""
+    """Log a failure or timeout of `after` only: the handler has done its work."""
     try:
         yield
     except (Retry, Reject):
@@ -212,13 +212,13 @@ def _log_failure(layer: Layer, hook: str, context: Context, error: BaseException
 
 
 def _refuse_awaitable(answer: object, hook: Call) -> None:
-    """Nobody would await it."""
+    """Refuse what a plain `def` hook returned, if it would have to be awaited."""
     if not inspect.isawaitable(answer):
         return
     if inspect.iscoroutine(answer):
         answer.close()
     raise TypeError(
-        f"{getattr(hook, '__qualname__', hook)} returned something to await, but is a plain def; "
+        f"{getattr(hook, '__qualname__', hook)} returned an awaitable, but is a plain def; "
         "write it as async def"
     )
 
@@ -242,7 +242,7 @@ def _late(made: PerProcess[Middleware], hook: str) -> Call:
 
 
 def _refuse_slips(cls: type[Middleware]) -> None:
-    """A misspelt hook would silently do nothing."""
+    """Refuse a misspelt hook, which would never be called."""
     for name in vars(cls):
         near = difflib.get_close_matches(name.removeprefix("on_"), HOOKS, n=1, cutoff=0.8)
         if near and name not in HOOKS:

@@ -1,6 +1,6 @@
-"""Which handlers run for which event type. It does not run them and does not import them.
+"""The registry: which handlers run for which event type.
 
-Reads are lock-free and cached per type; every change takes the lock and drops the caches.
+Look-ups take no lock and are cached per type; every change takes the lock and drops the caches.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Registration", "Registry", "handles", "registry", "use"]
 
 log = get_logger(__name__)
 
-_MAX_CACHED = 1024  # a sender can make up types without end
+_MAX_CACHED = 1024  # types; a sender can invent any number of them
 
 _BatchResults = Sequence[object] | None
 DecoratedT = TypeVar(
@@ -44,7 +44,7 @@ MiddlewareT = TypeVar("MiddlewareT", bound=Middleware | type[Middleware])
 
 
 class Registry:
-    """A table of handlers. Thread-safe; may change while events are handled."""
+    """The handlers of a process. Thread-safe; it may change while events are handled."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,19 +56,19 @@ class Registry:
         self._origin = ""
         self._one_per_type = False
         self.revision = 0
-        """Grows with every change."""
+        """Increases with every change."""
 
     def handles(
         self, *patterns: str, **options: Unpack[Options]
     ) -> Callable[[DecoratedT], DecoratedT]:
-        """Decorate a Handler class or a function to register it; options as in `register`.
+        """Decorator that registers a Handler class or a function; options as in `register`.
 
         Raises:
             RegistrationInvalid: see `register`.
         """
         if patterns and not isinstance(patterns[0], str):
             raise RegistrationInvalid(
-                "handles was used without event types; write @handles('im.message.receive_v1')"
+                "@handles was used without event types; write @handles('im.message.receive_v1')"
             )
 
         def decorate(given: DecoratedT) -> DecoratedT:
@@ -78,20 +78,20 @@ class Registry:
         return decorate
 
     def register(self, handler: object, *patterns: str, **options: Unpack[Options]) -> Registration:
-        """Run a handler for every event whose type one of the patterns covers.
+        """Register a handler for every event type that one of the patterns covers.
 
         Args:
             handler: a Handler subclass or instance, a function(event, context), or a function
                 without parameters that returns a Handler; annotate its return type, so that the
-                class's options are found.
-            patterns: event types, or patterns such as `im.message.*` and `*`; none: the class's
-                `event_types`.
-            options: override the class's queue, max_attempts, timeout, backoff, backoff_max,
-                max_age, rate_limit, concurrency, batch, ordered_by, dedup_by; `Handler` says what
-                they mean.
+                options of the class are found.
+            patterns: event types, or patterns such as `im.message.*` and `*`; none: the
+                `event_types` of the class.
+            options: take precedence over the attributes of the class; `Handler` says what they
+                mean.
 
         Raises:
-            RegistrationInvalid: a mistake, with what to change.
+            RegistrationInvalid: the handler, a pattern or an option is wrong; the message says what
+                to change.
         """
         source = source_of(handler)
         patterns = patterns or _own_types(source)
@@ -116,15 +116,17 @@ class Registry:
         self.revision += 1
 
     def use(self, middleware: MiddlewareT) -> MiddlewareT:
-        """Have a middleware around every handler, the default too, within those used before.
+        """Put a middleware around every handler and the default, inside those used before.
+
+        It can be used as a decorator of the class.
 
         Args:
-            middleware: a subclass of `Middleware`, called once per process at its first event
-                (after the fork, so that it may open connections), or an instance. As a decorator
-                of the class it works as well.
+            middleware: an instance of a subclass of `Middleware`, or the class itself, which is
+                called once per process at the first event: after the fork, so that it may open
+                connections.
 
         Raises:
-            RegistrationInvalid: it is none, would do nothing, or is in use.
+            RegistrationInvalid: it is not a middleware, has no hooks, or is in use already.
         """
         layer = layer_of(middleware)
         with self._lock:
@@ -134,9 +136,9 @@ class Registry:
         return middleware
 
     def unregister(self, name: str) -> None:
-        """Stop running a handler; events that run already are not disturbed.
+        """Remove a handler; events that it handles at the moment are finished.
 
-        It may be the default's: then the first default, which only logs, is back.
+        Removing a default that was set brings back the first one, which only logs.
 
         Raises:
             RegistrationInvalid: no handler has that name, or it is the first default.
@@ -145,16 +147,17 @@ class Registry:
             self._change(self._table.without(name))
 
     def restore(self, module: str) -> tuple[Registration, ...]:
-        """Register again what was unregistered of a module, behind all others.
+        """Register the unregistered handlers of a module again, behind all others.
 
         Args:
-            module: whose code it is, or by whose loading it came; a package stands for all in it.
+            module: the module that holds their code, or whose import registered them; a package
+                stands for all of its modules.
 
         Returns:
-            What was restored, the default included.
+            The restored registrations, the default included.
 
         Raises:
-            RegistrationInvalid: a name has become another module's; unregister that first.
+            RegistrationInvalid: another module's handler has the name now; unregister that first.
         """
         with self._lock:
             table, back = self._table.restored(module)
@@ -163,9 +166,9 @@ class Registry:
             return tuple(map(self._shown, back))
 
     def has(self, module: str, name: str = "") -> bool:
-        """Whether a handler of the module, of that name if one is given, or its default is here.
+        """Whether a handler or the default of the module is registered, under that name if given.
 
-        What counts as the module's is told by `restore`.
+        `restore` says which handlers belong to a module.
         """
         table = self._table
         return any(
@@ -175,10 +178,10 @@ class Registry:
 
     @contextmanager
     def loading(self, module: str) -> Iterator[None]:
-        """What is registered in the block came with the module; if it fails, nothing of it stays.
+        """Note that what the block registers belongs to a module; undo it if the block fails.
 
-        Code of a block that failed may not run again, as its module is imported; so `restore`
-        knows what it had registered.
+        `restore` can bring back what was undone: a module that Python has imported does not run
+        again.
         """
         before, outer = self._table, self._origin
         self._origin = module
@@ -193,12 +196,12 @@ class Registry:
 
     @property
     def default(self) -> Registration:
-        """What runs for types that nothing is registered for; at first it logs them once each."""
+        """The handler of types that no other covers; the first default logs each type once."""
         with self._lock:
             return self._shown(self._table.default)
 
     def set_default(self, handler: object, **options: Unpack[Options]) -> Registration:
-        """Replace the default; takes what `register` takes.
+        """Replace the default; handler and options as in `register`.
 
         Raises:
             RegistrationInvalid: see `register`.
@@ -209,13 +212,13 @@ class Registry:
             return self._shown(default)
 
     def settle_unhandled(self) -> None:
-        """Have the first default count as a handler: what nobody handles is logged, and done."""
+        """Make the first default count as a handler: unhandled events are logged and are done."""
         with self._lock:
             self._change(self._table.with_counting_builtin())
 
     @property
     def has_default(self) -> bool:
-        """Whether the default is a handler, so that no event goes unhandled here."""
+        """Whether the default counts as a handler, so that no event is unhandled."""
         return not self._table.default.registration.stands_for_none
 
     def lookup(self, event_type: str) -> tuple[Registration, ...]:
@@ -233,14 +236,14 @@ class Registry:
             return found
 
     def _shown(self, entry: Entry) -> Registration:
-        """With the middleware around it: composed once, as long as nothing changes."""
+        """The registration with middleware around it; composed once until something changes."""
         found = self._composed.get(id(entry))
         if found is None:
             found = self._composed[id(entry)] = entry.within(self._table.layers)
         return found
 
     def get(self, name: str) -> Registration | None:
-        """The handler of that name, be it the default; None if there is none."""
+        """The handler or default of that name; None if there is none."""
         with self._lock:
             table = self._table
             found = table.entries.get(name)
@@ -249,10 +252,10 @@ class Registry:
             return None if found is None else self._shown(found)
 
     def handler_of(self, event_type: str) -> object:
-        """The user's own object that handles a type: the handler's instance, or the function.
+        """The instance or function that handles a type; that of the default if no other covers it.
 
-        It is the default's where nothing covers the type. An instance that a class or a factory
-        makes is made now, and handles this process' events from then on.
+        If the handler was given as a class or a factory, the instance is made now and handles the
+        events of this process from then on.
 
         Raises:
             RegistrationInvalid: several handlers cover the type: `lookup` gives them.
@@ -278,22 +281,22 @@ class Registry:
         return tuple(dict.fromkeys(pattern for pattern in patterns if "*" not in pattern))
 
     def written(self) -> dict[str, tuple[str, ...]]:
-        """Name -> the types and patterns that the handler was given, aliases and all."""
+        """Name -> types and patterns as the user gave them, aliases included."""
         with self._lock:
             return self._table.written()
 
     def allow_one_per_type(self) -> None:
-        """Refuse from now on what would give an event type a second handler."""
+        """Refuse registrations from now on that would give an event type a second handler."""
         self._one_per_type = True
 
     def check_factories(self) -> None:
         """Call the factories that do not say what they make.
 
-        A factory that fails is left alone: what it needs may be there at its first event only.
+        A factory that fails is ignored: what it needs may exist only when the first event comes.
 
         Raises:
-            RegistrationInvalid: one returned something that is no handler, or a handler of another
-                payload than the events have.
+            RegistrationInvalid: one returned something else than a handler, or a handler whose
+                payload the events do not have.
         """
         with self._lock:
             entries = (*self._table.entries.values(), self._table.default)
@@ -302,7 +305,7 @@ class Registry:
                 _try_factory(entry)
 
     def renewed(self, handler: object) -> Registration | None:
-        """What a handler was registered as, without middleware and with its instance not made yet.
+        """The registration of a handler, without middleware and with a new instance.
 
         None if it was not registered.
         """
@@ -312,7 +315,7 @@ class Registry:
         return None
 
     def as_registered(self, handler: object) -> tuple[tuple[str, ...], Options] | None:
-        """Types and options of a handler, or of an instance's class, as given.
+        """Types and options that a handler, or the class of an instance, was registered with.
 
         None if it was not registered.
         """
@@ -327,7 +330,7 @@ def _try_factory(entry: Entry) -> None:
         handler = entry.source.handler()
     except RegistrationInvalid:
         raise
-    except Exception as error:  # a running loop, say: it is called again at the first event
+    except Exception as error:  # it is called again at the first event
         log.debug("factory.failed", handler=entry.source.name, error=repr(error))
         return
     made = source_of(handler)
@@ -349,7 +352,7 @@ registry = Registry()
 """The registry that `@handles` fills and workers read."""
 
 handles = registry.handles
-"""Decorates handlers; registers them in `registry`."""
+"""Decorator that registers handlers in `registry`."""
 
 use = registry.use
-"""Puts middleware around the handlers of `registry`."""
+"""Puts a middleware around the handlers of `registry`."""

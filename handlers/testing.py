@@ -1,6 +1,6 @@
-"""Runs a handler in a test, and says what a worker would make of it. No worker, Redis or Feishu.
+"""Runs a handler in a test and reports what a worker would do next. Needs no Redis, no Feishu.
 
-from flybridge.handlers.testing import run
+from flybridge.testing import run
 
 def test_greets() -> None:
     result = run(Greet, "im.message.receive_v1", {"message.content": "hi"})
@@ -25,7 +25,7 @@ from flybridge.handlers.types import matches
 __all__ = ["Given", "Result", "run", "run_async", "run_batch", "run_batch_async"]
 
 Given = str | Event | Mapping[str, Any] | bytes
-"""What stands for an event: a type, whose sample is taken; an event; an envelope; Feishu's JSON."""
+"""An event type, which stands for its sample; an event; an envelope; or Feishu's JSON."""
 
 
 def run(
@@ -36,20 +36,20 @@ def run(
     attempt: int = 1,
     registry: Registry | None = None,
 ) -> Result:
-    """Run a handler once, `def` or `async def`; what it raises is in the result.
+    """Run a handler once, `def` or `async def`. What it raises is in the result.
 
     Args:
-        handler: class, instance, factory or function. A class or factory is called anew. What was
-            decorated with `@handles` has its options, and the middleware of `use`.
-        event: an event type, or an alias, whose sample it gets; an `Event`, an envelope, or bytes.
-        overrides: change the sample, by dotted path into the `event` object.
-        attempt: 1 for the first; what `context.attempt` says.
-        registry: run it as registered there, with that middleware and on its one instance.
+        handler: a class, instance, factory or function. A class or factory is called for each run.
+            A handler decorated with `@handles` has the options given there.
+        event: an event type or alias, for its sample; an `Event`; an envelope; or bytes.
+        overrides: changes to the sample: values by dotted path into the `event` object.
+        attempt: number of the attempt, 1 for the first; it is in `context.attempt`.
+        registry: run the handler as registered there: with the middleware, on the one instance.
 
     Raises:
-        RegistrationInvalid: no worker would run this handler for this event; or it takes batches.
-        ValueError: there is no such sample, or no such path in it.
-        RuntimeError: the handler is async, and so is the test; await `run_async`.
+        RegistrationInvalid: no worker would run this handler for this event, or it takes batches.
+        ValueError: there is no such sample, or the sample has no such path.
+        RuntimeError: the handler is async, and so is the test; await `run_async` instead.
     """
     trial = _prepared(handler, event, overrides, attempt, registry)
     if isinstance(trial, Result):
@@ -65,7 +65,7 @@ async def run_async(
     attempt: int = 1,
     registry: Registry | None = None,
 ) -> Result:
-    """`run` for tests that are `async def`; a `def` handler goes to a thread.
+    """`run` for tests that are `async def`; a `def` handler runs in a thread.
 
     Raises:
         RegistrationInvalid, ValueError: as `run`.
@@ -89,14 +89,14 @@ def run_batch(
 
     Args:
         handler, registry: as in `run`.
-        events: as in `run`; what cannot be read, or is too old, the handler does not get.
-        attempts: of all events, or of each.
+        events: as in `run`. The handler does not get those that cannot be read or are too old.
+        attempts: number of the attempt, for all events or for each.
 
     Returns:
-        A result for each event, in their order.
+        The result of each event, in the order of the events.
 
     Raises:
-        RegistrationInvalid, ValueError, RuntimeError: as `run`; or the events make no batch.
+        RegistrationInvalid, ValueError, RuntimeError: as `run`; or the events are not one batch.
     """
     batch = _batched(handler, events, attempts, registry)
     return batch.judged(call(batch.handle, batch.timeout)) if batch.trials else batch.results
@@ -128,7 +128,7 @@ def _prepared(
     attempt: int,
     registry: Registry | None,
 ) -> Trial | Result:
-    """The attempt; or its result, where a worker would not come to call the handler."""
+    """The attempt to run; or its result, if a worker would not call the handler."""
     event = _readable(given, overrides)
     if isinstance(event, Result):
         return event
@@ -188,7 +188,7 @@ def _event(given: Given, overrides: Mapping[str, Any] | None) -> Event:
 
 
 def _registration(handler: object, event_type: str, registry: Registry | None) -> Registration:
-    """As registered; or, where it is not and needs not be, as it would be for this type."""
+    """The registration of the handler; if there is none, the one it would have for this type."""
     if registry is not None:
         return _registered(handler, event_type, registry)
     own = source_of(handler).owner.event_types

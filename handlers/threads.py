@@ -1,7 +1,7 @@
-"""Threads for `def` handlers on an event loop: as many as are at work at once, and no fewer.
+"""Threads for `def` handlers on an event loop: each call starts at once, in an idle or new thread.
 
-They are not concurrent.futures' ThreadPoolExecutor, whose callers wait for a thread while their
-time runs, and whose process cannot end while a thread hangs.
+With the ThreadPoolExecutor of concurrent.futures a call would wait for a thread while its timeout
+runs, and the process could not end while a thread hangs.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from queue import SimpleQueue
 from typing import Any
 
 Ended = tuple[Any, BaseException | None]
-"""What a call returned, or what it raised."""
+"""What a call returned, and what it raised."""
 
 of_caller: contextvars.ContextVar[HandlerThreads | None] = contextvars.ContextVar(
     "of_caller", default=None
 )
-"""Those of whoever calls the handler, for what middleware sends to a thread; None: nobody's."""
+"""The threads of the worker that calls the handler, for middleware; None if no worker does."""
 
 _Work = tuple[Callable[[], Any], Callable[[Ended], None]]
 
 
 class HandlerThreads:
-    """What is started begins at once. Its callers bound how much that is, by their slots."""
+    """A growing set of threads. The slots of the callers limit their number."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # One queue for all: a thread that is awake takes the next call without waking another.
+        # One queue for all: the next call goes to a thread that is awake already, if there is one.
         self._work: SimpleQueue[_Work | None] = SimpleQueue()
-        # Threads that nothing in the queue is for.
+        # Idle threads that no call in the queue is meant for.
         self._idle = 0
         self._closed = False
         self._waiting: set[_Waiting] = set()
 
     def start(self, call: Callable[[], Any], tell: Callable[[Ended], None]) -> None:
-        """Make a call in a thread that is idle, or else in a new one.
+        """Make a call in an idle thread, or in a new one.
 
         Args:
-            call: may raise anything.
-            tell: called by the same thread when the call has ended; must not raise.
+            call: called without arguments; may raise anything.
+            tell: called by the same thread with the end of the call; must not raise.
 
         Raises:
-            RuntimeError: the system gives no more threads, or they were shut down; the call is not
-                made then, nor later.
+            RuntimeError: the system gives no more threads, or these were shut down; the call is
+                not made.
         """
         with self._lock:
             if self._closed:
@@ -56,17 +56,17 @@ class HandlerThreads:
             if self._idle:
                 self._idle -= 1
             else:
-                # A daemon, for whoever hangs must not keep the process from its end.
+                # A daemon, because a call that hangs must not keep the process from ending.
                 threading.Thread(target=self._serve, name="handler", daemon=True).start()
             self._work.put((call, tell))
 
     def let_go(self) -> None:
-        """Have all who wait for the end of a call wait no longer: their process, or loop, ends."""
+        """Cancel all waits for the end of a call, because the process or the loop ends."""
         for waiting in list(self._waiting):
             waiting.let_go()
 
     def shutdown(self) -> None:
-        """End the threads, each as soon as it is idle; it waits for none, nor does anybody else."""
+        """End each thread as soon as it is idle; does not wait for them, and cancels all waits."""
         self.let_go()
         with self._lock:
             self._closed = True
@@ -75,7 +75,7 @@ class HandlerThreads:
             self._idle = 0
 
     async def wait(self, waiting: _Waiting) -> Ended:
-        """How a call has ended that was started here.
+        """Wait for the end of a call that was started here.
 
         Raises:
             asyncio.CancelledError: see `let_go`.
@@ -87,7 +87,7 @@ class HandlerThreads:
             self._waiting.discard(waiting)
 
     async def outlast(self, other: Future[Any]) -> None:
-        """Wait in the same way for a call in a thread of another's.
+        """Wait in the same way for a call in a thread of another executor.
 
         Raises:
             asyncio.CancelledError: see `let_go`.
@@ -100,10 +100,10 @@ class HandlerThreads:
         while work := self._work.get():
             call, tell = work
             ended = _ended(call)
-            # Free before the caller hears of it: its next call must find this thread.
+            # Idle before the caller is told, so that its next call finds this thread.
             self._free()
             tell(ended)
-            # Nothing of a handler's may live on in an idle thread.
+            # An idle thread must not keep objects of a handler alive.
             del work, call, tell, ended
 
     def _free(self) -> None:
@@ -117,23 +117,23 @@ class HandlerThreads:
 def _ended(call: Callable[[], Any]) -> Ended:
     try:
         return call(), None
-    except BaseException as error:  # whatever it was, somebody waits for it
+    except BaseException as error:  # the caller waits for it, whatever it is
         return None, error
     finally:
-        # The error's traceback holds this frame: it must not hold what holds the error.
+        # The error's traceback holds this frame, so this would be a reference cycle.
         del call
 
 
 async def in_thread(threads: HandlerThreads, call: Callable[..., Any], *args: Any) -> Any:
     """Make a call in one of the threads, in a copy of this context, and await its end.
 
-    Whoever cancels this waits for that end, too: a thread cannot be stopped, and what it does must
-    not go on beside the next attempt. A call that succeeds in spite of that keeps its value.
+    A cancellation waits for that end, too: a thread cannot be stopped, and must not go on beside
+    the next attempt. If the call then succeeds, its value is returned.
 
     Raises:
         BaseException: what the call raised.
-        asyncio.CancelledError: the threads were told to `let_go`.
-        RuntimeError: there is no thread for it.
+        asyncio.CancelledError: `let_go` was called.
+        RuntimeError: as `start`.
     """
     waiting = _Waiting(asyncio.get_running_loop())
     in_context = partial(contextvars.copy_context().run, call, *args)
@@ -144,31 +144,31 @@ async def in_thread(threads: HandlerThreads, call: Callable[..., Any], *args: An
             raise error
         return value
     finally:
-        # The error's traceback holds this frame, too.
+        # As above: the error's traceback holds this frame.
         del value, error, waiting, in_context
 
 
 class _Waiting:
-    """For the end of a call in another thread; `end` belongs to the loop."""
+    """Waits on an event loop for the end of a call in another thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._how: Ended | None = None
         self._over = False
-        # It ends with None always, because a future that is given a StopIteration never ends.
+        # Its result is always None: a future whose exception is a StopIteration would never end.
         self._rung: asyncio.Future[None] = loop.create_future()
 
     def tell(self, how: Ended) -> None:
-        """The call has ended; callable from any thread."""
+        """Note how the call has ended; may be called from any thread."""
         self._how = how
         self._ring()
 
     def let_go(self) -> None:
-        """Wait no longer; callable from any thread."""
+        """End the wait; may be called from any thread."""
         self._ring()
 
     async def end(self) -> Ended:
-        """How it has ended, however often the wait is cancelled."""
+        """Wait for the end of the call, even if the wait is cancelled; returns how it ended."""
         while not self._over:
             try:
                 await self._rung
@@ -179,7 +179,7 @@ class _Waiting:
         return self._how
 
     def _ring(self) -> None:
-        # A loop that is closed has nobody who waits.
+        # Nobody waits on a closed loop.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._end)
 

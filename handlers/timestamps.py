@@ -1,8 +1,8 @@
-"""Reads Unix times in the many ways in which Feishu writes them.
+"""Reads Unix times in the forms that Feishu writes them in.
 
 Feishu: `create_time` is documented in milliseconds and sent in microseconds for card actions;
-1.0 envelopes give decimal seconds in `ts`. Only the number of digits tells them apart, which is
-unambiguous from 2001 to 2286.
+1.0 envelopes give decimal seconds in `ts`. Only the number of digits tells them apart; it does so
+without doubt from 2001 to 2286.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PLACES = {10: 6, 13: 3, 16: 0}  # digits of the whole part -> decimal places down to microseconds
-_LONGEST = 32
+_MAX_LENGTH = 32
 
 
 def microseconds(*values: object) -> int | None:
-    """Read Unix time in s (10 digits), ms (13) or µs (16), decimals allowed, from text or number.
+    """Read a Unix time in s (10 digits), ms (13) or µs (16), with or without decimals.
+
+    Args:
+        values: texts or numbers, in the order of preference.
 
     Returns:
         Unix microseconds of the first value that can be read; None if none can.
@@ -42,10 +45,10 @@ def _microseconds(value: object) -> int | None:
 
 def _digits(value: object) -> str:
     if isinstance(value, str):
-        return value.strip() if len(value) <= _LONGEST else ""
+        return value.strip() if len(value) <= _MAX_LENGTH else ""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    # The bound also keeps integers of thousands of digits away from str(), which refuses them.
+    # str() refuses integers of thousands of digits; the bound keeps them out.
     return str(value) if 0 < value < 10**16 else ""
 
 

@@ -1,7 +1,7 @@
-"""Which frames of a traceback are the user's: those that neither Flybridge nor Python is.
+"""Finds the frames of a traceback that are the user's: neither Flybridge's nor Python's.
 
-A traceback begins with the frames through which a handler is called, and often ends in a library.
-What its reader looks for lies between.
+A traceback begins with the frames that call the handler, and often ends in a library. The reader
+looks for those in between.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from types import FrameType, TracebackType
 _PACKAGES = ("bridge", "workers", "handlers")
 _OUR_EXAMPLES = "builtin"
 _COMPILES = ("<frozen importlib._bootstrap_external>", "source_to_code")
-"""File and name of the function of importlib that compiles a module."""
+"""File and name of the function in importlib that compiles a module."""
 
 
 def users_frames(error: BaseException) -> TracebackType | None:
-    """The error's traceback from the first frame of the user's on; all of it if there is none."""
+    """The error's traceback from the user's first frame on; all of it if there is none."""
     for step in _steps(error):
         if not _is_ours(step.tb_frame) and not _is_pythons(step.tb_frame):
             return step
@@ -28,10 +28,9 @@ def users_frames(error: BaseException) -> TracebackType | None:
 
 
 def users_line(error: BaseException) -> str:
-    """`file:line` of the user's code that the error came through last; empty if it came through
-    none.
+    """`file:line` of the last frame of the user's code; empty if there is none.
 
-    Of installed packages it is taken only where there is nothing nearer.
+    A frame of an installed package counts only if no other does.
     """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
@@ -44,7 +43,7 @@ def users_line(error: BaseException) -> str:
 
 
 def raised_in(error: BaseException, module: str) -> bool:
-    """Whether a function of this module raised it."""
+    """Whether a function of this module raised the error."""
     frames = [step.tb_frame for step in _steps(error)]
     return bool(frames) and frames[-1].f_globals.get("__name__") == module
 
@@ -55,8 +54,8 @@ def rendered(error: BaseException) -> str:
 
 
 def _nul_byte(error: BaseException) -> str:
-    """`file:line` of the NUL byte for which Python refused to compile a module, and of which it
-    tells no place."""
+    """`file:line` of the NUL byte because of which Python refused to compile a module; empty if
+    that is not the cause. Python's message names no place."""
     for step in _steps(error):
         code, known = step.tb_frame.f_code, step.tb_frame.f_locals
         if (code.co_filename, code.co_name) == _COMPILES and b"\0" in known["data"]:

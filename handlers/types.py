@@ -1,6 +1,6 @@
-"""Event types that Feishu is known to send, wrong names still in use, and patterns over them.
+"""Event types that Feishu is known to send, aliases of them, and patterns that match them.
 
-It is not a list of what may arrive: unknown types are published and handled like any other.
+Other types may arrive as well; they are published and handled like any other.
 Sources: the registry of the official SDK 1.7.5 and the event pages of the documentation.
 """
 
@@ -167,19 +167,19 @@ ALIASES: dict[str, str] = {
     "approval.approval.approved_v1": "approval_instance",
     "approval.approval.rejected_v1": "approval_instance",
 }
-"""Names found in documents and other libraries that Feishu never sends -> what it sends."""
+"""Alias -> the name that Feishu sends. Documents and other libraries use these aliases."""
 
 STATUS_OF_ALIAS: dict[str, str] = {
     "approval.approval.approved_v1": "APPROVED",
     "approval.approval.rejected_v1": "REJECTED",
 }
-"""Aliases that mean one status only of the real event."""
+"""Alias -> the status that it stands for, of an event that Feishu sends for every status."""
 
 DEFAULT_DOMAIN = "default"
 
 
 def canonical(event_type: str) -> str:
-    """The name Feishu really sends; names that are no alias come back as they are."""
+    """The name that Feishu sends for an alias; other names as they are."""
     return ALIASES.get(event_type, event_type)
 
 
@@ -189,9 +189,9 @@ def matches(pattern: str, event_type: str) -> bool:
 
 
 def domain(event_type: str) -> str:
-    """The queue of an event type: `im`, `contact`, … or `default` for an unknown domain.
+    """The domain of an event type, which names its queue: `im`, `contact`, …, or `default`.
 
-    The set of results is bounded, whatever a sender makes up.
+    The number of domains is limited, whatever types a sender invents.
     """
     name = canonical(event_type)
     first = name.partition(".")[0]

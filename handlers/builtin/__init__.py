@@ -1,6 +1,6 @@
-"""Handlers to start from, one module a domain: each writes one line about an event.
+"""Example handlers, one module per domain; each logs one line about an event.
 
-They are not registered until this package is loaded:
+They are registered when this package is loaded:
 `FLYBRIDGE_HANDLERS=flybridge.handlers.builtin`. Events that nobody handles need no handler here:
 `flybridge.handlers.default` is every registry's default.
 """

@@ -1,4 +1,4 @@
-"""Handlers of people and departments. They log counts and states, never who it is."""
+"""Handlers for people and departments. They log numbers and states, never names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers of chats and what is said in them. They log which and how many, never who or what."""
+"""Handlers for chats and messages. They log ids and numbers, never names or texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a module with handlers failed to import, in a sentence: where, the cause, and the cure."""
+"""Describes why a module with handlers failed to import: the place, the cause and the cure."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _OLD_NAMES = ("bridge", "workers", "handlers")
 """Top-level packages of Flybridge 0.1; now they are below `flybridge`."""
 
 _CODE_LINE = re.compile(r"[\w.]+:\d+: ")
-"""With which most sentences of `RegistrationInvalid` begin."""
+"""The start of most messages of `RegistrationInvalid`."""
 
 
 def place(module: str, error: BaseException) -> str:
-    """`file:line` of the user's code that failed; the module's file where no line is known; empty
-    where there is no such module."""
+    """`file:line` of the user's code that failed; the module's file if no line is known; empty if
+    there is no such module."""
     return "" if _not_found(module, error) else users_line(error) or _file(module)
 
 
 def reason(module: str, error: BaseException) -> str:
-    """Cause and cure.
+    """The cause and the cure in one sentence.
 
     Args:
-        module: that was to be imported.
-        error: that its import raised.
+        module: name of the module that was to be imported.
+        error: what its import raised.
     """
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _missing(module, error)
@@ -44,12 +44,12 @@ def reason(module: str, error: BaseException) -> str:
 
 
 def taken(package: str) -> str:
-    """For a name that is ours."""
+    """The sentence for a user's package that has the name of Flybridge's."""
     return f"{package!r} is a name of Flybridge's, whose package is found first; rename yours"
 
 
 def _not_found(module: str, error: BaseException) -> bool:
-    """Whether the module itself, or a package that it is said to be in, is not there."""
+    """Whether the module itself, or a package in its name, does not exist."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return False
     return error.name == module or module.startswith(f"{error.name}.")
@@ -76,7 +76,7 @@ def _missing(module: str, error: ModuleNotFoundError) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):  # its text names the file once more
+    if isinstance(error, SyntaxError):  # its text would name the file again
         return f"{type(error).__name__}: {error.msg}"
     said = "".join(traceback.format_exception_only(type(error), error))
     return said.strip()[:MAX_CAUSE]
@@ -93,7 +93,7 @@ def _cure(error: BaseException) -> str:
 
 
 def _file(module: str) -> str:
-    """Of a module that failed before it had a line."""
+    """The file of a module that failed without a line of its own."""
     try:
         spec = find_spec(module)
     except (ImportError, AttributeError, ValueError):  # its package failed, too

@@ -1,6 +1,6 @@
-"""Finds users' handlers: modules by name, and installed packages by entry point.
+"""Imports users' handlers: modules by name, and installed packages by entry point.
 
-Importing is all it does; the modules register themselves with `@handles`.
+The modules register their handlers themselves, with `@handles`.
 """
 
 from __future__ import annotations
@@ -25,20 +25,24 @@ GROUP = "flybridge.handlers"
 
 
 def load(modules: Iterable[str], *, entry_points: bool = True) -> None:
-    """Import modules with handlers, then those that installed packages offer.
+    """Import modules with handlers, then the modules that installed packages offer.
 
     Args:
         modules: dotted names, importable from `sys.path`.
-        entry_points: whether to look at the group `flybridge.handlers`, too.
+        entry_points: whether to import the modules of the group `flybridge.handlers`, too.
 
     Raises:
         PluginBroken: one of them failed to import.
     """
     for module in modules:
         if not all(part.isidentifier() for part in module.split(".")):
-            raise PluginBroken(module, "not a module's name; write it with dots, e.g. myapp.feishu")
+            raise PluginBroken(
+                module, "not the name of a module; write it with dots, e.g. myapp.feishu"
+            )
         if module.endswith(".py"):
-            raise PluginBroken(module, f"a file's name; give the module: {module[:-3]}")
+            raise PluginBroken(
+                module, f"the name of a file; give that of the module: {module[:-3]}"
+            )
         if module == OURS:
             raise PluginBroken(module, taken(module))
         _load(module, partial(importlib.import_module, module))
@@ -47,21 +51,21 @@ def load(modules: Iterable[str], *, entry_points: bool = True) -> None:
 
 
 def load_late(module: str) -> tuple[Registration, ...]:
-    """Import a module with handlers while events flow, or give back what was unregistered of it.
+    """Import a module with handlers while events flow, or restore what was unregistered of it.
 
-    Code that is imported already is not read again: what has changed there wants a new process.
+    Code that is imported already is not read again: changed code needs a new process.
 
     Args:
         module: dotted name, importable from `sys.path`.
 
     Returns:
-        The handlers that have come, the default included; none if they were all there.
+        The handlers that are new, the default included; empty if all were registered already.
 
     Raises:
-        PluginBroken: it failed to import; nothing has changed.
+        PluginBroken: it failed to import; the registry is as before.
     """
     before = _names()
-    # The folder may have been read before the file was there.
+    # Python may have listed the folder before the file was written.
     importlib.invalidate_caches()
     with registry.loading(module):
         load((module,), entry_points=False)
@@ -82,7 +86,7 @@ def _load(module: str, load_module: Callable[[], object]) -> None:
             _refuse_twin(module)
     except PluginBroken:
         raise
-    # A module may fail with anything, sys.exit() included; the worker stops with its name.
+    # A module may fail with anything, sys.exit() included.
     except (Exception, SystemExit) as error:
         raise PluginBroken(module, reason(module, error), place(module, error)) from None
     if is_new and (registry.list(), registry.default) == before:
@@ -90,7 +94,7 @@ def _load(module: str, load_module: Callable[[], object]) -> None:
 
 
 def _refuse_twin(module: str) -> None:
-    """Python takes a file for two modules if it is imported under two names."""
+    """Refuse a file that is imported under two names: Python would take it for two modules."""
     file = _file_of(module)
     names = {each.where.rpartition(":")[0] for each in registry.list()} - {module}
     for other in sorted(names):

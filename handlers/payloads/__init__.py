@@ -1,4 +1,4 @@
-"""Typed bodies of well-known events, one module a domain. Types without a model work as well."""
+"""Models for the bodies of well-known events, one module per domain."""
 
 from __future__ import annotations
 
@@ -46,18 +46,19 @@ MODELS: Mapping[str, type[Payload]] = {
 """Event type -> the model of its body."""
 
 _MOST_FIELDS = 5
-"""Fields that an error names; it goes to a log line and to a dead letter."""
+"""The most fields that an error names: it goes to a log line and to a dead letter."""
 
 
 def payload_model(event_type: str) -> type[Payload]:
-    """The model of a type; `Payload` itself, which takes any fields, when there is none."""
+    """The model of an event type; `Payload`, which accepts any fields, if there is none."""
     return MODELS.get(canonical(event_type), Payload)
 
 
 def parse(event_type: str, body: Mapping[str, Any]) -> Payload:
-    """Read a body as its type's model.
+    """Read a body as the model of its event type.
 
-    A field whose value has an unexpected shape holds that value as it came; the log says so once.
+    A field whose value has an unexpected shape keeps that value; `payload.unexpected` is logged
+    once for it.
     """
     unexpected: list[str] = []
     payload = payload_model(event_type).model_validate(dict(body), context=unexpected)
@@ -69,15 +70,15 @@ def parse(event_type: str, body: Mapping[str, Any]) -> Payload:
 def parse_as(
     models: tuple[type[BaseModel], ...], event_type: str, body: Mapping[str, Any]
 ) -> BaseModel:
-    """Read a body as a model that the user chose, or as the one of several that fits best.
+    """Read a body as a model of the user's choice; of several models the one that fits best.
 
     Args:
         models: one, or several for a union.
-        event_type: for the error.
+        event_type: the type of the event, for the error.
         body: the `event` object.
 
     Raises:
-        PayloadInvalid: it does not fit; the sentence names fields, never what was in them.
+        PayloadInvalid: the body does not fit; the message names fields, never their values.
     """
     unexpected: list[str] = []
     try:
@@ -88,7 +89,7 @@ def parse_as(
         for field in unexpected:
             tell_unexpected(event_type, field)
         return payload
-    # Not in the `except` block: a chained error would bring what people wrote into the traceback.
+    # Not in the `except` block: a chained error would show values of the body in the traceback.
     fields = [f"{'.'.join(map(str, each['loc'])) or 'body'}: {each['msg']}" for each in found]
     more = f" and {len(fields) - _MOST_FIELDS} more" if len(fields) > _MOST_FIELDS else ""
     raise PayloadInvalid(
@@ -110,10 +111,10 @@ def names(models: Iterable[type[BaseModel]]) -> str:
 
 @lru_cache(maxsize=1024)
 def tell_unexpected(event_type: str, field: str) -> None:
-    """Warn of a field; once, as the cache remembers each."""
+    """Warn of a field with an unexpected value; once, because the cache remembers it."""
     log.warning(
         "payload.unexpected",
         event_type=event_type,
         field=field,
-        hint="the payload holds the value as it came; report its shape to the project",
+        hint="the payload holds the value as Feishu sent it; report its shape to the project",
     )

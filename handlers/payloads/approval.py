@@ -1,4 +1,4 @@
-"""Bodies of the domain `approval`, where v1 events are the rule."""
+"""Bodies of the domain `approval`; most of its events are v1."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flybridge.handlers.payloads.base import Items, Part, Payload, PayloadV1, Us
 
 
 class ApprovalInstance(PayloadV1):
-    """v1; comes for every change of status."""
+    """v1; an instance changed its status."""
 
     approval_code: str = ""
     instance_code: str = ""
@@ -18,7 +18,7 @@ class ApprovalInstance(PayloadV1):
     """Unix ms. Feishu: an integer when the status is REVERTED, text otherwise; always text here."""
     instance_operate_time: str = ""
     uuid: str = ""
-    """The creator's own id; may repeat, never the event's."""
+    """Set by who created the instance; it may repeat, and is not the id of the event."""
 
 
 class ApprovalTask(PayloadV1):

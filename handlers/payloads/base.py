@@ -1,12 +1,12 @@
-"""The rules by which every payload model reads. No event type is described here.
+"""Base classes of payload models, with the rules by which all of them read a body.
 
-Feishu leaves fields out, sends null or "" for them, changes between 7 and "7", between one value
-and a list of it, and between a person's id and an object with all three. All of that is read alike:
-absent text is "", an absent number None, an absent object an empty one, an absent list an empty
-tuple; fields that the model does not name are kept as they came.
+Feishu leaves fields out or sends null or "" for them; it sends 7 or "7", one value or a list of it,
+one id of a person or an object with all three. The models read these variants alike: an absent text
+is "", an absent number None, an absent object an empty one, an absent list an empty tuple. Fields
+that the model does not name are kept as they are.
 
-A field with a value of an altogether different shape does not cost the event: it keeps the value
-as it came, and `parse` logs `payload.unexpected` once for it.
+A field with a value of any other shape does not fail the event: the field keeps the value, and
+`parse` logs `payload.unexpected` once for it.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class Part(BaseModel):
         extra="allow",
         frozen=True,
         coerce_numbers_to_str=True,
-        # Errors go to logs and dead letters; what people wrote must not.
+        # Errors go to logs and dead letters, where texts that people wrote must not be.
         hide_input_in_errors=True,
-        # What stands under a field describes it in the JSON schema.
+        # The text below a field is its description in the JSON schema.
         use_attribute_docstrings=True,
     )
 
     @model_validator(mode="wrap")
     @classmethod
     def _read(cls, data: Any, handler: ModelWrapValidatorHandler[Any], info: ValidationInfo) -> Any:
-        if data == []:  # an empty object, as some of Feishu's services write it
+        if data == []:  # some of Feishu's services write an empty object so
             data = {}
         if not isinstance(data, dict):
             return handler(data)
@@ -57,7 +57,7 @@ class Part(BaseModel):
         try:
             return handler(given)
         except ValidationError as error:
-            # Nested objects have read themselves: what fails here are fields of this one.
+            # Nested objects handle their own errors: these are errors of fields of this object.
             odd = {str(each["loc"][0]) for each in error.errors(include_url=False)}
         part = handler({name: value for name, value in given.items() if name not in odd})
         for name in odd:
@@ -69,16 +69,16 @@ class Part(BaseModel):
 
 @cache
 def _fields(model: type[Part]) -> Mapping[str, str]:
-    """The names of a model's fields in Python, by their names in JSON."""
+    """JSON name -> Python name of the fields of a model."""
     return {field.alias or name: name for name, field in model.model_fields.items()}
 
 
 class Payload(Part):
-    """The body of an event; of a type without a model: any fields, as attributes."""
+    """The body of an event. Types without a model use it as it is: any fields, as attributes."""
 
 
 class PayloadV1(Payload):
-    """A 1.0 body; it says itself what 2.0 envelopes say in their header."""
+    """The body of a 1.0 event, which holds what a 2.0 envelope has in its header."""
 
     app_id: str = ""
     tenant_key: str = ""
@@ -92,7 +92,7 @@ def _listed(value: Any) -> Any:
 
 
 Items = Annotated[tuple[ItemT, ...], BeforeValidator(_listed)]
-"""A list; null among its items is the same as absent, one value by itself a list of it."""
+"""A list. A single value is read as a list of one; null items are left out."""
 
 
 def _texts(value: Any) -> Any:
@@ -108,7 +108,7 @@ _KINDS_OF_ID = {"ou_": "open_id", "on_": "union_id"}
 
 
 class UserId(Part):
-    """The three ids of a person; `user_id` only comes with the app's permission for it."""
+    """The three ids of a person; `user_id` is there only if the app has the permission for it."""
 
     open_id: str = ""
     union_id: str = ""
@@ -117,7 +117,7 @@ class UserId(Part):
     @model_validator(mode="before")
     @classmethod
     def _from_one_id(cls, data: Any) -> Any:
-        """Feishu: some events name a person by one id, whose first letters tell which."""
+        """Feishu: some events give a single id, whose first letters tell which it is."""
         if not isinstance(data, str):
             return data
         return {_KINDS_OF_ID.get(data[:3], "user_id"): data} if data != "null" else {}

@@ -1,4 +1,4 @@
-"""Bodies of the domain `calendar`. They say that something changed, not what it is now."""
+"""Bodies of the domain `calendar`. They tell that something changed, but not its new value."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from flybridge.handlers.payloads.base import Items, Part, Payload
 
 
 class Operator(Part):
-    """Who acted; unlike elsewhere, the ids are not in an object of their own."""
+    """Who acted. Unlike elsewhere, the ids are not inside an object of their own."""
 
     tenant_key: str = ""
     open_id: str = ""
@@ -47,7 +47,7 @@ class CardAction(Payload):
 
     operator: Operator = Operator()
     token: str = ""
-    """To update the card with, for 30 minutes; a secret."""
+    """Updates the card, for 30 minutes; a secret."""
     action: Action = Action()
     host: str = ""
     """`im_message`, `im_top_notice`, …"""

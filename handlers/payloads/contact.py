@@ -102,7 +102,7 @@ class User(Part):
 
 
 class UserChanged(Payload):
-    """Somebody joined, changed or left; a new phone or e-mail comes as an event of its own."""
+    """Somebody joined, changed or left; a new phone or e-mail is an event of its own."""
 
     object: User = User()
     old_object: User = User()
@@ -166,7 +166,7 @@ class Scope(Part):
 
 
 class ScopeUpdated(Payload):
-    """The app may see more or fewer people than before."""
+    """The people and departments that the app may see changed."""
 
     added: Scope = Scope()
     removed: Scope = Scope()

@@ -50,7 +50,7 @@ class Message(Part):
     lark_agent_context: AgentContext = AgentContext()
 
     def parsed(self) -> Mapping[str, Any]:
-        """`content` decoded; empty when it is no JSON object."""
+        """`content` decoded; empty if it is not a JSON object."""
         try:
             content = decode(self.content)
         except (ValueError, RecursionError):
@@ -59,7 +59,7 @@ class Message(Part):
 
     @property
     def text(self) -> str:
-        """What a text message says, with placeholders for mentions; "" for other kinds."""
+        """The text of a text message, with placeholders for mentions; "" for other kinds."""
         text = self.parsed().get("text")
         return text if isinstance(text, str) and self.message_type == "text" else ""
 
@@ -150,7 +150,7 @@ class RestrictedMode(Part):
 
 
 class ChatSettings(Part):
-    """One side of a change; only what changed is filled."""
+    """The settings before or after a change; only those that changed are filled."""
 
     name: str = ""
     i18n_names: Texts = Field(default_factory=dict)

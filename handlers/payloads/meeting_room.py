@@ -27,7 +27,7 @@ class RoomBookingChanged(PayloadV1):
     event_time: str = ""
     uid: str = ""
     original_time: int | None = None
-    """Of which repetition; 0 for an event that does not repeat."""
+    """Time of the repetition that it is; 0 for an event that does not repeat."""
     start: Moment = Moment()
     end: Moment = Moment()
     meeting_rooms: Items[Room] = ()

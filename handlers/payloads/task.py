@@ -10,7 +10,7 @@ class TaskUpdated(Payload):
 
     task_id: str = ""
     obj_type: int | None = None
-    """What changed of it, as a number of Feishu's list."""
+    """What changed, as a number from Feishu's list."""
 
 
 class UserIds(Part):

@@ -1,1 +1,1 @@
-"""From what a user registers to a checked registration."""
+"""Makes a checked registration of what a user registers."""

@@ -1,6 +1,6 @@
-"""Reads which payload model a handler names in its annotation: `event: Event[MyPayload]`.
+"""Reads the payload model that a handler's annotation names: `event: Event[MyPayload]`.
 
-Whether that payload fits the event types is decided in `payload_fit`.
+`payload_fit` checks that model against the event types.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _UNIONS = (typing.Union, types.UnionType)
 def models_of(handle: Callable[..., Any], where: str, *, position: int = 0) -> Models:
     """The payload models in the annotation of the event, or of the sequence of events.
 
-    None where any payload will do: `Event`, `Event[Any]`, `Event[Payload]`, or no annotation.
+    None if any payload will do: `Event`, `Event[Any]`, `Event[Payload]`, or no annotation.
 
     Args:
         handle: a function, or the `handle` of a class.
         where: `module:line` of the handler, for the error.
-        position: of the event among the parameters; 1 behind `self`.
+        position: index of the event among the parameters; 1 behind `self`.
 
     Raises:
-        RegistrationInvalid: what stands in the brackets is no pydantic model, or has no value at
+        RegistrationInvalid: the name in the brackets is not a pydantic model, or does not exist at
             run time.
     """
     annotation = _annotation(handle, position)
@@ -41,7 +41,7 @@ def models_of(handle: Callable[..., Any], where: str, *, position: int = 0) -> M
     payloads = list(dict.fromkeys(_payloads(_evaluated(annotation, handle, where))))
     if not payloads or Any in payloads:
         return ()
-    # Here: handlers that name no model must not load the models.
+    # Imported here: handlers that name no model do not load the models.
     from flybridge.handlers.payloads import Payload
 
     models = tuple(_checked(each, where) for each in payloads)
@@ -89,7 +89,7 @@ def _payloads(hint: Any) -> Iterable[Any]:
 
 
 def _checked(payload: Any, where: str) -> type[Any]:
-    from pydantic import BaseModel  # here, as above
+    from pydantic import BaseModel  # imported here, as above
 
     if isinstance(payload, type) and issubclass(payload, BaseModel):
         return payload

@@ -1,6 +1,6 @@
-"""Checks the paths of `ordered_by` and `dedup_by` against what is known of the event types.
+"""Checks the paths of `ordered_by` and `dedup_by` against models and samples of the event types.
 
-A misspelt path would never find a value, so that nothing is ordered and nothing skipped.
+A misspelt path would find no value, so that nothing would be ordered and nothing skipped.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from flybridge.handlers.types import KNOWN_TYPES, matches
 log = get_logger(__name__)
 
 NEAR = 0.8
-"""How alike a name must be to one that exists to count as a slip."""
+"""Likeness, from 0 to 1, at which a name counts as a misspelling of one that exists."""
 
 _HEADER = ("event_id", "event_type", "create_time", "token", "app_id", "tenant_key")
 
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """Why a path leads to no value in the events of a type."""
+    """Why a path finds no value in the events of a type."""
 
     event_type: str
     reason: str
     instead: str = ""
-    """A path that does, and is spelt much alike."""
+    """A similar path that finds one; empty if there is none."""
     holds_more: bool = False
-    """What stands there is known: an object, or another thing that is no key."""
+    """Whether something else than a key is known to stand there, such as an object."""
 
 
 def check_path(option: str, path: str, patterns: Iterable[str], where: str) -> None:
-    """Refuse a path that can only be a slip for one of the patterns; warn of one that nobody knows.
+    """Refuse a path that is a mistake for one of the patterns; warn of an unknown one.
 
     Args:
         option: `ordered_by` or `dedup_by`.
-        path: its value, which `paths.location` can read.
-        patterns: that the handler is registered for, aliases resolved.
+        path: value of the option; `paths.location` can read it.
+        patterns: the types and patterns of the registration, aliases resolved.
         where: `module:line` of the handler.
 
     Raises:
-        RegistrationInvalid: with the right path, or what stands in its place.
+        RegistrationInvalid: the message names the right path, or what stands there.
     """
     for pattern in patterns:
         misses = _misses(path, pattern)
@@ -55,7 +55,7 @@ def check_path(option: str, path: str, patterns: Iterable[str], where: str) -> N
             continue
         slips = [each for each in misses if each.instead or each.holds_more]
         miss = (slips or misses)[0]
-        # Who starts at the top says that Feishu does send it.
+        # A path from the top, `envelope.event.…`, is the author's word that Feishu sends it.
         if slips and not path.startswith("envelope.event."):
             raise RegistrationInvalid(
                 f"{where}: {option}={path!r}, but in {miss.event_type} {miss.reason}; "
@@ -68,8 +68,8 @@ def check_path(option: str, path: str, patterns: Iterable[str], where: str) -> N
             event_type=pattern,
             reason=miss.reason,
             where=where,
-            hint="events without a text or whole number there are neither ordered nor skipped; "
-            "see what a type holds with: flybridge events TYPE --schema",
+            hint="events without a text or whole number at this path are neither ordered nor "
+            "skipped; see the fields of a type with: flybridge events TYPE --schema",
             **({"did_you_mean": miss.instead} if miss.instead else {}),
         )
 
@@ -79,11 +79,11 @@ def _advice(path: str, miss: Miss) -> str:
     if not path.startswith("body."):
         return advice
     spelt_out = path.replace("body.", "envelope.event.", 1)
-    return f"{advice} (should Feishu send a text or number there after all, write {spelt_out!r})"
+    return f"{advice} (if Feishu does send a text or number there, write {spelt_out!r})"
 
 
 def _misses(path: str, pattern: str) -> list[Miss]:
-    """Why the path leads nowhere, for each type; none if it does in one, or nothing is known."""
+    """Why the path finds nothing, per type; empty if it does in one type, or nothing is known."""
     keys = location(path) or ()
     types = [pattern] if "*" not in pattern else sorted(KNOWN_TYPES)
     misses = []
@@ -100,14 +100,14 @@ def _misses(path: str, pattern: str) -> list[Miss]:
     return misses
 
 
-# Of a value: None where anything may stand, a mapping for an object, else what it is.
+# What is known of a value: None if nothing is, a mapping for an object, else its kind.
 _Shape = Mapping[str, Any] | str | None
 
 _VALUE, _LIST, _SWITCH = "", "a list", "true or false"
 
 
 def _miss(event_type: str, shape: _Shape, keys: tuple[str, ...]) -> Miss | None:
-    """Follow the keys from the envelope as far as they lead."""
+    """Follow the keys from the envelope; None if they lead to a value, or to something unknown."""
     root = shape
     for number, key in enumerate(keys):
         if shape is None:
@@ -134,7 +134,7 @@ def _miss(event_type: str, shape: _Shape, keys: tuple[str, ...]) -> Miss | None:
 
 
 def _written(keys: tuple[str, ...]) -> str:
-    """The path of these keys, as a handler's author writes it; empty for none."""
+    """The keys as the path that the author of a handler writes; empty if there are none."""
     if not keys:
         return ""
     return ".".join(("body", *keys[1:]) if keys[0] == "event" else ("envelope", *keys))
@@ -142,8 +142,8 @@ def _written(keys: tuple[str, ...]) -> str:
 
 @cache
 def _shape_of(event_type: str) -> _Shape:
-    """Of the envelopes of a type; None if there is neither a model nor a sample of it."""
-    # Here: who names no path loads neither models nor samples.
+    """The shape of the envelopes of a type; None if it has neither a model nor a sample."""
+    # Imported here: registrations without a path load neither models nor samples.
     from flybridge.handlers.payloads import Payload, payload_model
     from flybridge.handlers.samples import sample, sample_types
 
@@ -191,7 +191,7 @@ def _of_annotation(annotation: Any) -> _Shape:
 
 
 def _either(one: _Shape, other: _Shape) -> _Shape:
-    """What may stand where one or the other does."""
+    """The shape of a value that may have either shape."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         shared = {key: _either(one[key], other[key]) for key in one.keys() & other.keys()}
         return {**one, **other, **shared}

@@ -1,4 +1,4 @@
-"""The options of a registration, checked. Where they come from is `source.py`'s business."""
+"""Completes and checks the options of a registration."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 from typing import Any, TypedDict
 
 from flybridge.handlers.base import Handler
-from flybridge.handlers.batch import LARGEST, LONGEST_WAIT, Batch
-from flybridge.handlers.errors import LONGEST_RETRY, RegistrationInvalid
+from flybridge.handlers.batch import MAX_SIZE, MAX_WAIT, Batch
+from flybridge.handlers.errors import MAX_RETRY_WAIT, RegistrationInvalid
 from flybridge.handlers.registering.paths import location
 
 _NAME = re.compile(r"\S{1,200}")
@@ -19,7 +19,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
 
 
 class Options(TypedDict, total=False):
-    """What may follow the patterns in `@handles(…)` and `Registry.register(…)`."""
+    """Keyword arguments of `@handles(…)` and `register(…)`; `Handler` says what they mean."""
 
     name: str
     """Unique and the same in every process; default `module:QualName`."""
@@ -37,7 +37,7 @@ class Options(TypedDict, total=False):
 
 
 def per_second(rate_limit: str | float) -> float:
-    """Events a second that a rate limit allows; 0 for what is no rate limit."""
+    """Events per second that a rate limit allows; 0 if it is not a valid one."""
     if isinstance(rate_limit, str):
         match = _RATE.fullmatch(rate_limit)
         return float(match["number"]) / _SECONDS[match["unit"]] if match else 0.0
@@ -45,7 +45,7 @@ def per_second(rate_limit: str | float) -> float:
 
 
 def complete(given: Options, owner: type[Handler], where: str) -> dict[str, Any]:
-    """Fill options that are not given from the class attributes of `owner`, and check all.
+    """Take options that are not given from the class attributes of `owner`, and check them all.
 
     Raises:
         RegistrationInvalid: an option is unknown or has an impossible value.
@@ -67,14 +67,14 @@ def complete(given: Options, owner: type[Handler], where: str) -> dict[str, Any]
 
 
 def _refuse_slips(owner: type[Handler], where: str) -> None:
-    """A misspelt class attribute would be an option that silently does nothing."""
+    """Refuse a misspelt class attribute, which would be ignored silently."""
     for attribute, value in vars(owner).items():
         if attribute in Options.__annotations__ or not isinstance(value, int | float | str):
             continue
         near = difflib.get_close_matches(attribute, Options.__annotations__, n=1, cutoff=0.85)
         if near:
             raise RegistrationInvalid(
-                f"{where}: {owner.__name__}.{attribute} is no option; did you mean {near[0]!r}?"
+                f"{where}: {owner.__name__}.{attribute} is not an option; did you mean {near[0]!r}?"
             )
 
 
@@ -98,13 +98,13 @@ def _problems(options: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _problems_of_waits(options: dict[str, Any]) -> list[tuple[str, str]]:
     problems = [
-        (option, f"give seconds, from 0 to {LONGEST_RETRY:.0f}, a week")
+        (option, f"give seconds, from 0 to {MAX_RETRY_WAIT:.0f}, a week")
         for option in ("backoff", "backoff_max")
-        if not _is_seconds(options[option]) or options[option] > LONGEST_RETRY
+        if not _is_seconds(options[option]) or options[option] > MAX_RETRY_WAIT
     ]
     if not problems and options["backoff"] > options["backoff_max"]:
         longest = f"backoff_max={options['backoff_max']:g}"
-        problems.append(("backoff", f"it exceeds {longest}; raise that, or lower this"))
+        problems.append(("backoff", f"it exceeds {longest}; raise backoff_max, or lower backoff"))
     return problems
 
 
@@ -114,7 +114,7 @@ def _problems_of_limits(options: dict[str, Any]) -> list[tuple[str, str]]:
     if age is not None and not (_is_seconds(age) and age > 0):
         problems.append(("max_age", "give None or seconds, more than 0"))
     if rate is not None and not per_second(rate):
-        problems.append(("rate_limit", 'give None, "10/s", "100/m", "5/h" or a number a second'))
+        problems.append(("rate_limit", 'give None, "10/s", "100/m", "5/h" or a number per second'))
     if concurrency is not None and not _is_count(concurrency):
         problems.append(("concurrency", "give None or a whole number, 1 or more"))
     return problems
@@ -136,12 +136,12 @@ def _problems_of_batch(batch: object) -> list[tuple[str, str]]:
     if batch is None:
         return []
     if not isinstance(batch, Batch):
-        return [("batch", "give None or Batch(size=100, wait=0.05), from handlers")]
+        return [("batch", "give None or Batch(size=100, wait=0.05), from flybridge")]
     problems = []
-    if not _is_count(batch.size) or not 2 <= batch.size <= LARGEST:
-        problems.append(("batch", f"give a size from 2 to {LARGEST}"))
-    if not _is_seconds(batch.wait) or batch.wait > LONGEST_WAIT:
-        problems.append(("batch", f"give a wait in seconds, from 0 to {LONGEST_WAIT:g}"))
+    if not _is_count(batch.size) or not 2 <= batch.size <= MAX_SIZE:
+        problems.append(("batch", f"give a size from 2 to {MAX_SIZE}"))
+    if not _is_seconds(batch.wait) or batch.wait > MAX_WAIT:
+        problems.append(("batch", f"give a wait in seconds, from 0 to {MAX_WAIT:g}"))
     return problems
 
 

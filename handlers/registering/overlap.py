@@ -1,7 +1,4 @@
-"""Finds event types that two handlers share, where each type may have but one. Pure.
-
-What a single pattern covers is in `handlers/types.py`.
-"""
+"""Finds event types that two handlers share, for services that allow one handler per type."""
 
 from __future__ import annotations
 
@@ -13,10 +10,10 @@ from flybridge.handlers.types import ALIASES, STATUS_OF_ALIAS, canonical
 
 
 def shared_types(written: Mapping[str, Iterable[str]]) -> list[str]:
-    """A sentence for each two handlers that would run for the same event.
+    """A sentence for each pair of handlers that would run for the same event.
 
     Args:
-        written: handler -> its types and patterns as its author wrote them, aliases and all.
+        written: handler -> types and patterns as its author wrote them, aliases included.
     """
     return [
         f"{one} and {other} are both for {shared}; use_multi_handler() lets them share."
@@ -26,7 +23,7 @@ def shared_types(written: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether there is a type that both patterns cover; `*` stands for any characters."""
+    """Whether both patterns cover a type in common; `*` stands for any characters."""
 
     @cache
     def meet(left: str, right: str) -> bool:
@@ -42,7 +39,7 @@ def overlap(one: str, other: str) -> bool:
 
 
 def _shared(some: Iterable[str], others: Iterable[str]) -> str:
-    """What they share, by its narrower name, and how the authors called it; '' for nothing."""
+    """The narrower of two patterns that overlap, with the aliases written; empty if none do."""
     for one, other in product(some, others):
         if overlap(canonical(one), canonical(other)) and not _apart(one, other):
             aliases = [name for name in dict.fromkeys((one, other)) if name in ALIASES]
@@ -51,6 +48,6 @@ def _shared(some: Iterable[str], others: Iterable[str]) -> str:
 
 
 def _apart(one: str, other: str) -> bool:
-    """Whether they mean different statuses of one type: no event is for both."""
+    """Whether they are aliases for different statuses of one type, so that no event fits both."""
     meant = {STATUS_OF_ALIAS.get(one), STATUS_OF_ALIAS.get(other)}
     return len(meant) == 2 and None not in meant

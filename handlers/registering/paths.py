@@ -1,4 +1,4 @@
-"""Where in an envelope a value stands: `body.message.chat_id`. It reads; it decodes nothing."""
+"""Paths to a value in an envelope, such as `body.message.chat_id`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _PATH = re.compile(r"(?P<root>body|envelope)(?P<rest>(?:\.[A-Za-z0-9_-]{1,64}){1
 
 
 def location(path: str) -> tuple[str, ...] | None:
-    """The keys that lead from the envelope to the value; None if it is no path.
+    """The keys that lead from the envelope to the value; None if this is not a path.
 
-    `body.` starts in the event's object, which envelopes call `event`; `envelope.` at the top.
+    `body.` starts in the `event` object of the envelope, `envelope.` at its top.
     """
     match = _PATH.fullmatch(path)
     if match is None:
@@ -22,7 +22,7 @@ def location(path: str) -> tuple[str, ...] | None:
 
 
 def value_at(envelope: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
-    """The text or whole number there, as text; None when there is neither."""
+    """The text or whole number at the keys, as text; None if there is neither."""
     found: Any = envelope
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None

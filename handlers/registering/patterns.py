@@ -1,7 +1,4 @@
-"""Event types as authors write them: checked, aliases resolved. It does not match events.
-
-`types.py` knows the names and what a pattern covers.
-"""
+"""Checks the event types that authors write, resolves aliases, and warns of misspellings."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ _PATTERN = re.compile(r"[A-Za-z0-9_.*]{1,128}")
 
 
 def check(patterns: tuple[str, ...], where: str) -> None:
-    """Refuse what can never be an event type.
+    """Refuse patterns that no event type can match.
 
     Raises:
-        RegistrationInvalid: there is no pattern, or one with other characters.
+        RegistrationInvalid: there is no pattern, or one has a character that no event type has.
     """
     if not patterns:
         raise RegistrationInvalid(
@@ -34,21 +31,21 @@ def check(patterns: tuple[str, ...], where: str) -> None:
     for pattern in patterns:
         if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
             raise RegistrationInvalid(
-                f"{where}: {pattern!r} is no event type; use letters, digits, `_`, `.` and `*`"
+                f"{where}: {pattern!r} is not an event type; use letters, digits, `_`, `.` and `*`"
             )
 
 
 def resolve(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Replace aliases by what Feishu sends; each name once, order kept."""
+    """Replace aliases by the names that Feishu sends; each name once, in the order given."""
     return tuple(dict.fromkeys(canonical(pattern) for pattern in patterns))
 
 
 def narrow(run: Run, patterns: tuple[str, ...]) -> Run:
-    """`run`, skipping events whose status none of the patterns means.
+    """A handler that skips events whose status none of the patterns means.
 
-    `approval.approval.approved_v1` stands for the real `approval_instance`, which comes for every
-    status: without this, a handler of approvals would run for rejections. A gateway that sends the
-    alias itself means its status.
+    `approval.approval.approved_v1` is an alias of `approval_instance`, which Feishu sends for every
+    status: without this, a handler of approvals would run for rejections, too. An event whose type
+    is the alias itself, as a gateway may send it, has that status.
     """
     aliases = [pattern for pattern in patterns if pattern in STATUS_OF_ALIAS]
     others = [pattern for pattern in patterns if pattern not in STATUS_OF_ALIAS]
@@ -71,7 +68,7 @@ def _status(event: Event) -> object:
 
 
 def warn_of_aliases(patterns: tuple[str, ...]) -> None:
-    """Log the aliases among them: each once per process, however many handlers use it."""
+    """Log the aliases among the patterns, each once per process."""
     for pattern in patterns:
         if pattern in ALIASES:
             _warn_of_alias(pattern)
@@ -85,7 +82,7 @@ def _warn_of_alias(alias: str) -> None:
 
 
 def warn_of_misspelling(patterns: tuple[str, ...], where: str) -> None:
-    """Log types that Feishu is not known to send, and patterns that match none it sends."""
+    """Log types that Feishu is not known to send, and patterns that match no known type."""
     for pattern in patterns:
         if any(matches(pattern, known) for known in KNOWN_TYPES):
             continue
@@ -94,7 +91,7 @@ def warn_of_misspelling(patterns: tuple[str, ...], where: str) -> None:
             "event_type.unknown",
             given=pattern,
             where=where,
-            hint="Feishu is not known to send events of such a type, so the handler may never run; "
-            "flybridge events lists the types",
+            hint="Feishu is not known to send events of this type, so the handler may never run; "
+            "`flybridge events` lists the types",
             **({"did_you_mean": near[0]} if near else {}),
         )

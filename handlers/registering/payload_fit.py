@@ -1,7 +1,7 @@
-"""Gives a handler the payload that its annotation names, and refuses one that its events lack.
+"""Gives a handler the payload that its annotation names, if its events can have that payload.
 
-A handler of `Event[MessageReceived]` gets the payload that every handler of the event gets. For a
-model of the user's own the body is read once more, into a copy of the event.
+With `Event[MessageReceived]` a handler gets the payload that all handlers of the event share. For a
+model of the user's own the body is read again, into a copy of the event.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def check_payload(models: Models, patterns: Iterable[str], where: str) -> None:
     """Refuse models that contradict what is known of the event types.
 
     Args:
-        models: that the handler's annotation names; none fits everything.
-        patterns: that the handler is registered for, aliases resolved.
+        models: named by the handler's annotation; if there are none, every type is accepted.
+        patterns: the types and patterns of the registration, aliases resolved.
         where: `module:line` of the handler.
 
     Raises:
@@ -41,10 +41,9 @@ def check_payload(models: Models, patterns: Iterable[str], where: str) -> None:
 
 
 def giving_payload(run: Run, models: Models, patterns: Iterable[str]) -> Run:
-    """`run`, called with the payload of these models.
+    """A handler that gets a payload of one of these models.
 
-    It is `run` itself where the payload of the event's type is one of them already, so that it
-    costs nothing.
+    It is `run` itself, without extra cost, if the payloads of all its event types are such already.
     """
     if not models or all("*" not in each and _is_shared(models, each) for each in patterns):
         return run
@@ -52,7 +51,7 @@ def giving_payload(run: Run, models: Models, patterns: Iterable[str]) -> Run:
 
 
 def reading(run: Run, models: Models) -> Run:
-    """`run`, with a decision for each event, or each event of a batch, whether to read it anew."""
+    """A handler that gets each event, or each event of a batch, with a payload of these models."""
 
     def run_reading(given: Any, context: Any) -> Any:
         if isinstance(given, Event):
@@ -70,13 +69,13 @@ def _read(event: Event, models: Models) -> Event:
     return with_payload(event, parse_as(models, event.type, event.body))
 
 
-@lru_cache(maxsize=1024)  # a sender can make up types without end
+@lru_cache(maxsize=1024)  # a sender can invent any number of types
 def _is_shared(models: Models, event_type: str) -> bool:
-    """Whether the payload that all handlers of the type get is what this one names.
+    """Whether the payload that all handlers of the type share is one of these models.
 
     Raises:
-        RegistrationInvalid: as `check_payload`, which is not asked about a factory that does not
-            say what it makes.
+        RegistrationInvalid: as `check_payload`, which could not check what a factory without a
+            return annotation makes.
     """
     from flybridge.handlers.payloads import payload_model
 
@@ -87,10 +86,10 @@ def _is_shared(models: Models, event_type: str) -> bool:
 
 
 def _run_batch(run: Run, events: Sequence[Event], context: BatchContext, models: Models) -> Any:
-    """An event whose body does not fit is a failure of its own; the handler gets the others."""
+    """Call a batch handler with the events whose bodies fit; each other event fails alone."""
     read = [_read_or_error(event, models) for event in events]
     fitting = [each for each in read if isinstance(each, Event)]
-    run_batch: Any = run  # a batch handler takes other arguments than most
+    run_batch: Any = run  # a batch handler takes other arguments
     if len(fitting) == len(read):
         return run_batch(fitting, context)
     if not fitting:
@@ -120,7 +119,7 @@ async def _merged_later(
 
 
 def _merged(returned: Any, read: Sequence[Event | PayloadInvalid], handler: str) -> list[Any]:
-    """The results of all events, of which the handler got those that fit."""
+    """Put the handler's results and the events that it did not get into the order of the batch."""
     count = sum(isinstance(each, Event) for each in read)
     results = iter(batch_results(returned, count, handler))
     return [next(results) if isinstance(each, Event) else each for each in read]
@@ -133,7 +132,7 @@ def _refuse_contradiction(models: Models, event_type: str, who: str) -> None:
     if issubclass(model, models) or not all(_contradicts(each, event_type) for each in models):
         return
     if model is Payload:
-        has, cure = "no model of the project's", "Event, or Event[…] with a model of your own"
+        has, cure = "no model in flybridge", "Event, or Event[…] with a model of your own"
     else:
         has, cure = f"the payload {model.__name__}", f"Event[{model.__name__}]"
     types = _types_of(models)
@@ -144,10 +143,10 @@ def _refuse_contradiction(models: Models, event_type: str, who: str) -> None:
 
 
 def _contradicts(model: type[Any], event_type: str) -> bool:
-    """Whether a model is, or extends, one that the project has for other event types.
+    """Whether a model is, or extends, the model that Flybridge has for other event types.
 
-    A model of the user's own says nothing about event types; and of types that Feishu is not known
-    to send nothing is known that it could contradict.
+    A model of the user's own fits every type. Types that Feishu is not known to send accept every
+    model.
     """
     from flybridge.handlers.payloads import Payload, payload_model
 
@@ -159,7 +158,7 @@ def _contradicts(model: type[Any], event_type: str) -> bool:
 
 
 def _is_ours(model: type[Any]) -> bool:
-    """Whether it describes certain bodies, unlike the bases of all models."""
+    """Whether it is a model of Flybridge for certain bodies, and not a base of all models."""
     from flybridge.handlers.payloads import Payload, base
 
     package = base.__name__.rpartition(".")[0]

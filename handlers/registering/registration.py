@@ -1,4 +1,4 @@
-"""A handler with its options, as it is registered and as it runs. It is no table of them."""
+"""A registered handler: what runs, and its options."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from flybridge.handlers.types import STATUS_OF_ALIAS
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A handler with its options: what runs."""
+    """A handler with its options, as workers run it."""
 
     name: str
-    """Unique, and the same in every process: success is recorded under it."""
+    """Unique, and the same in every process: a success is recorded under this name."""
     patterns: tuple[str, ...]
-    """Exact types and patterns, aliases resolved."""
+    """Event types and patterns, aliases resolved."""
     queue: str | None
     max_attempts: int
     timeout: float
@@ -37,29 +37,30 @@ class Registration:
     ordered_by: str | None
     dedup_by: str | None
     run: Run
-    """Returns an awaitable for async handlers; may do so even where `is_async` is False."""
+    """Returns an awaitable for async handlers; it may do so even if `is_async` is False."""
     is_async: bool
     where: str
     """`module:line`."""
     stands_for_none: bool = False
-    """Says that nobody handles the event: it is left to other workers, or a dead letter."""
+    """Whether it means that no handler is here: the event is left to other workers, or becomes a
+    dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the registry keeps of a registration."""
+    """A registration as the registry keeps it: what the user gave, and what came of it."""
 
     source: Source
     patterns: tuple[str, ...]
-    """As given, aliases and all."""
+    """As the user gave them, aliases included."""
     options: Options
     registration: Registration
     """Without middleware."""
     origin: str = ""
-    """The module by whose loading it came, if it came so."""
+    """The module whose import registered it; empty if none did."""
 
     def within(self, layers: Sequence[Layer]) -> Registration:
-        """The registration with middleware around it; itself when there is none."""
+        """The registration with middleware around the handler."""
         if not layers:
             return self.registration
         run = giving_payload(self.source.run, self.source.models, self.registration.patterns)
@@ -67,16 +68,16 @@ class Entry:
         return replace(self.registration, run=narrow(run, self.patterns), is_async=is_async)
 
     def standing_for_none(self, *, stands: bool) -> Entry:
-        """The same, with or without `Registration.stands_for_none`."""
+        """A copy with this value of `Registration.stands_for_none`."""
         return replace(self, registration=replace(self.registration, stands_for_none=stands))
 
     def fresh(self) -> Entry:
-        """The same handler, with its instance not made yet."""
+        """The same handler, whose instance is not made yet."""
         source = source_of(self.source.given)
         return entry_of(source, self.patterns, self.options, self.origin)
 
     def is_of(self, module: str) -> bool:
-        """Whether its code is in the module or package, or came when that was loaded."""
+        """Whether its code is in the module or package, or the import of that registered it."""
         home = self.source.name.partition(":")[0]
         return self.origin == module or home == module or home.startswith(f"{module}.")
 
@@ -84,10 +85,11 @@ class Entry:
 def entry_of(
     source: Source, patterns: tuple[str, ...], options: Options, origin: str = ""
 ) -> Entry:
-    """Complete and check the options of a handler.
+    """Complete and check a registration.
 
     Raises:
-        RegistrationInvalid: one is unknown or impossible.
+        RegistrationInvalid: an option is unknown or impossible, or the payload that the handler
+            names is not that of its events.
     """
     resolved = resolve(patterns)
     check_payload(source.models, resolved, source.where)
@@ -107,11 +109,11 @@ def entry_of(
             check_path(option, path, registration.patterns, source.where)
     narrowed = [pattern for pattern in patterns if pattern in STATUS_OF_ALIAS]
     if narrowed and (registration.batch or registration.dedup_by):
-        # Events of another status would be in its batches, and use its business keys up.
+        # Events of another status would fill its batches and use up its business keys.
         what = "a batch handler" if registration.batch else "a handler with dedup_by"
         raise RegistrationInvalid(
-            f"{source.where}: {what} cannot be registered for {narrowed[0]}, which means "
-            f"some events of {resolve((narrowed[0],))[0]} only; register it for that, and look at "
-            "body['status']"
+            f"{source.where}: {what} cannot be registered for {narrowed[0]}, which stands "
+            f"for some events of {resolve((narrowed[0],))[0]} only; register it for that type, and "
+            "check body['status'] in the handler"
         )
     return Entry(source, patterns, options, registration, origin)

@@ -1,7 +1,7 @@
-"""What a user registers — class, instance, factory or function — made into one callable.
+"""Makes one callable of what a user registers: a class, an instance, a factory or a function.
 
-It neither stores registrations nor matches types. A class or factory is called at the first event
-in a process, not before: after the fork, so that it may open connections.
+A class or factory is called at the first event in a process, not before: that is after the fork, so
+that it may open connections.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ MadeT = TypeVar("MadeT")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A handler, whatever it was given as."""
+    """A handler in one form, whatever it was given as."""
 
     given: object
     name: str
     """`module:QualName`."""
     where: str
-    """`module:line`, for people."""
+    """`module:line`, for messages."""
     owner: type[Handler]
-    """Whose class attributes are the options."""
+    """The class whose attributes are the options."""
     run: Run
     is_async: bool
-    """Known to be `async def`; of a factory's handler only if the factory's return type says so."""
+    """Whether it is known to be `async def`; for a factory its return annotation decides."""
     models: Models
-    """Of the payload, as the annotation of the event names them; none where it names none."""
+    """The payload models that the annotation of the event names."""
 
     @property
     def is_untold(self) -> bool:
-        """Whether it is a factory that does not say what it makes."""
+        """Whether it is a factory without a return annotation that names a handler."""
         return isinstance(self.run, Lazy) and self.owner is Handler
 
     def handler(self) -> object:
-        """The user's own object that handles events: an instance, made now if need be, or function.
+        """The instance, made now if there is none yet, or the function that handles events.
 
         Raises:
-            RegistrationInvalid: a factory returned something else.
-            Exception: what the factory or the class raised.
+            RegistrationInvalid: a factory returned something else than a handler.
+            Exception: the factory or the class raised it.
         """
         return self.run.handler() if isinstance(self.run, Lazy) else self.given
 
 
 def source_of(given: object) -> Source:
-    """Find out what `given` is.
+    """Find out what the user gave, and make a source of it.
 
     Raises:
-        RegistrationInvalid: it is no handler, or one that could never run.
+        RegistrationInvalid: it is not a handler, or one that could never run.
     """
     if isinstance(given, type):
         return _of_class(given)
@@ -124,7 +124,7 @@ class PerProcess(Generic[MadeT]):
         self._made: tuple[int, MadeT] | None = None
 
     def get(self) -> MadeT:
-        """What was built in this process."""
+        """The object of this process, built now if there is none yet."""
         pid = os.getpid()
         made = self._made
         return made[1] if made is not None and made[0] == pid else self._make(pid)
@@ -137,11 +137,11 @@ class PerProcess(Generic[MadeT]):
 
 
 class Lazy:
-    """Builds a handler at the first event, and passes events to it.
+    """Builds the handler at the first event, and passes events to it.
 
     Args:
         build: the class or factory.
-        known: the class of which the annotations were read at registration.
+        known: the class whose annotations were read at registration.
     """
 
     def __init__(self, build: Callable[[], Any], known: type[Handler]) -> None:
@@ -153,11 +153,11 @@ class Lazy:
         return self._made.get().run(event, context)
 
     def handler(self) -> Handler:
-        """The handler of this process, built now if it is not there yet.
+        """The handler of this process, built now if there is none yet.
 
         Raises:
-            RegistrationInvalid: a factory returned something else.
-            Exception: what the factory or the class raised.
+            RegistrationInvalid: a factory returned something else than a handler.
+            Exception: the factory or the class raised it.
         """
         return self._made.get().handler
 
@@ -182,7 +182,7 @@ class _Made(NamedTuple):
 
 
 def _checked(cls: type[Handler]) -> Callable[..., Any]:
-    """The `handle` of a class, once it is certain that it can run."""
+    """The `handle` of a class, checked."""
     if cls.handle is Handler.handle:
         raise RegistrationInvalid(
             f"{cls.__module__}:{cls.__qualname__} has no `handle`; "
@@ -193,10 +193,10 @@ def _checked(cls: type[Handler]) -> Callable[..., Any]:
 
 
 def check_callable(function: Callable[..., Any], arguments: tuple[None, ...], shape: str) -> None:
-    """Refuse what could never run with these arguments.
+    """Refuse a function that could never run with these arguments.
 
     Raises:
-        RegistrationInvalid: it does not take them, or is a generator.
+        RegistrationInvalid: it does not accept them, or is a generator.
     """
     if not accepts(function, *arguments):
         raise RegistrationInvalid(
@@ -216,7 +216,7 @@ def _is_factory(given: Callable[..., Any]) -> bool:
 
 
 def accepts(function: Callable[..., Any], *arguments: object) -> bool:
-    """Whether it can be called with these."""
+    """Whether the function can be called with these arguments."""
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:
@@ -227,14 +227,14 @@ def accepts(function: Callable[..., Any], *arguments: object) -> bool:
 
 
 def _made_by(factory: Callable[[], Any]) -> type[Handler]:
-    """The class a factory returns, as far as its annotation tells; else Handler."""
+    """The class that a factory's return annotation names; Handler if it names none."""
     made: object = None
     if isinstance(factory, functools.partial):
         made = factory.func
     else:
         try:
             made = typing.get_type_hints(factory).get("return")
-        except (NameError, TypeError, AttributeError):  # hints of names that exist only for mypy
+        except (NameError, TypeError, AttributeError):  # names that exist only for type checkers
             return Handler
     return made if isinstance(made, type) and issubclass(made, Handler) else Handler
 
@@ -244,7 +244,7 @@ def _named(given: Any) -> Any:
 
 
 def place_of(code: Any) -> str:
-    """`module:line`, for people."""
+    """`module:line`, for messages."""
     code = inspect.unwrap(_named(code))
     line = getattr(getattr(code, "__code__", None), "co_firstlineno", None)
     module = getattr(code, "__module__", "?")
@@ -254,6 +254,6 @@ def place_of(code: Any) -> str:
 def _not_a_handler(given: object) -> RegistrationInvalid:
     what = given.__qualname__ if isinstance(given, type) else repr(given)[:80]
     return RegistrationInvalid(
-        f"{what} is no handler; give a Handler subclass or instance, a function(event, context), "
+        f"{what} is not a handler; give a Handler subclass or instance, a function(event, context) "
         "or a function without parameters that returns a Handler"
     )

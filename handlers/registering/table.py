@@ -1,4 +1,4 @@
-"""All that a registry knows at one moment. Immutable: each change makes another table."""
+"""The content of a registry at one moment. Immutable: each change makes a new table."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from flybridge.handlers.registering.registration import Entry, entry_of
 from flybridge.handlers.types import matches
 
 MAX_REMOVED = 1024
-"""Unregistered handlers that are remembered: a program may register and unregister all day."""
+"""Unregistered handlers that are remembered, the latest ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The handlers in order, the default, the middleware; and what was taken away."""
+    """The handlers in order, the default, the middleware, and what was unregistered."""
 
     builtin: Entry
-    """The default that was there first."""
+    """The first default, which only logs."""
     default: Entry
     entries: Mapping[str, Entry] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
@@ -35,14 +35,14 @@ class Table:
         )
 
     def written(self) -> dict[str, tuple[str, ...]]:
-        """Name -> the types and patterns that the handler was given, aliases and all."""
+        """Name -> types and patterns as the user gave them, aliases included."""
         return {name: entry.patterns for name, entry in self.entries.items()}
 
     def joined(self, new: Entry) -> Entry:
-        """`new`, together with what the same handler was registered for before.
+        """The entry, with the types that the same handler is registered for already.
 
         Raises:
-            RegistrationInvalid: the name is another's, or the same was said twice.
+            RegistrationInvalid: another handler has the name, or the handler has the type already.
         """
         name = new.registration.name
         old = self.entries.get(name)
@@ -51,7 +51,7 @@ class Table:
         if old.source.given is not new.source.given:
             raise RegistrationInvalid(
                 f"{new.source.where}: {name!r} is the name of the handler at {old.source.where}; "
-                "pass name=…, or unregister the other first"
+                "pass another name=…, or unregister that handler first"
             )
         twice = set(old.patterns) & set(new.patterns)
         if twice:
@@ -67,26 +67,26 @@ class Table:
         return entry_of(old.source, old.patterns + new.patterns, old.options, old.origin)
 
     def with_entry(self, entry: Entry) -> Table:
-        """It takes the place of its namesake, or comes last."""
+        """A table with this entry: in the place of the one with the same name, or last."""
         entries = {**self.entries, entry.registration.name: entry}
         return replace(self, entries=entries, removed=_without(entry, self.removed))
 
     def with_default(self, entry: Entry) -> Table:
-        """It is the default."""
+        """A table with this default."""
         removed = _without(entry, self.removed_defaults)
         return replace(self, default=entry, removed_defaults=removed)
 
     def with_counting_builtin(self) -> Table:
-        """The first default is a handler like any other."""
+        """A table whose first default counts as a handler."""
         builtin = self.builtin.standing_for_none(stands=False)
         default = builtin if self.default is self.builtin else self.default
         return replace(self, builtin=builtin, default=default)
 
     def without(self, name: str) -> Table:
-        """Neither a handler nor the default has the name; the first default cannot go.
+        """A table without the handler and the default of that name; the first default stays.
 
         Raises:
-            RegistrationInvalid: nobody had it.
+            RegistrationInvalid: no handler has the name.
         """
         entry, default = self.entries.get(name), self.default
         is_default = default.registration.name == name and default is not self.builtin
@@ -102,10 +102,10 @@ class Table:
         return table
 
     def restored(self, module: str) -> tuple[Table, tuple[Entry, ...]]:
-        """What was taken away of a module is back, behind all others; and what that is.
+        """A table with the unregistered entries of a module behind all others; and these entries.
 
         Raises:
-            RegistrationInvalid: a name has become another module's.
+            RegistrationInvalid: another module's handler has one of the names now.
         """
         back = []
         for each in self.removed:
@@ -121,7 +121,7 @@ class Table:
         return table, (*back, *defaults)
 
     def undone(self, before: Table) -> Table:
-        """As it was before; what has come since counts as taken away."""
+        """The earlier table, with all that was added since among the unregistered entries."""
         removed, removed_defaults = self.removed, self.removed_defaults
         for entry in self.entries.values():
             removed = _with(entry, removed)
@@ -145,7 +145,7 @@ def _with(entry: Entry, removed: Iterable[Entry]) -> tuple[Entry, ...]:
 
 
 def _without(entry: Entry, entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Without what the same code was registered as, by that name."""
+    """All entries but those of the same name and code."""
     name, code = entry.registration.name, entry.source.name
     return tuple(
         each for each in entries if (each.registration.name, each.source.name) != (name, code)

@@ -1,6 +1,6 @@
-"""One made-up envelope for every event type of the protocol sheet, as files beside this one.
+"""Sample envelopes of event types, one JSON file each, with invented values.
 
-They show the shape of an event, not its every value: optional fields may be missing in real ones.
+A sample shows the shape of an event. Real events may lack optional fields.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def sample(
     app_id: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The sample envelope of a type under a fresh event id, created now.
+    """The sample envelope of a type, with a new event id and the current time.
 
     Args:
-        event_type: or an alias; one that means a single status gets the sample in that status.
-        event_id: of the envelope; None: a random one.
-        app_id: of the app that gets it; None: as in the file.
+        event_type: a type or an alias; an alias for one status gives the sample in that status.
+        event_id: id for the envelope; None: a random one.
+        app_id: app id for the envelope; None: the one in the file.
         overrides: values by dotted path into the `event` object, e.g. `message.content`; a number
-            in a path is an index of a list. Plain words for the content of a text message are
+            in a path is an index in a list. Plain words as the content of a text message are
             wrapped as `{"text": …}`.
 
     Raises:
-        ValueError: there is no sample of that type, or no such path; the sentence names near ones.
+        ValueError: there is no sample of that type, or no such path; the message names near ones.
     """
     envelope = _read(canonical(event_type))
     if event_type in STATUS_OF_ALIAS:
@@ -68,7 +68,7 @@ def _read(event_type: str) -> dict[str, Any]:
 
 
 def _stamp(envelope: dict[str, Any], event_id: str, now: float) -> None:
-    """Feishu: v2 counts ms (callbacks µs) in the header, v1 decimal seconds in `ts`."""
+    """Set id and time. Feishu: 2.0 has ms in the header, callbacks µs; 1.0 has seconds in `ts`."""
     header = envelope.get("header")
     if header is None:
         envelope["uuid"], envelope["ts"] = event_id, f"{now:.7f}"
@@ -97,7 +97,7 @@ def _key(target: Any, name: str) -> str | int:
 
 
 def _text_content(value: Any) -> Any:
-    """Feishu: the content of a text message is a JSON object, as text."""
+    """Feishu: the content of a text message is a JSON object, written as text."""
     try:
         if isinstance(json.loads(value), dict):
             return value

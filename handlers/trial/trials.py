@@ -1,7 +1,4 @@
-"""Attempts in a test: what a handler is called with, and the call, within its time limit.
-
-What follows from how it ended is in `verdicts`.
-"""
+"""Calls a handler in a test, within its time limit; `verdicts` says what follows."""
 
 from __future__ import annotations
 
@@ -48,7 +45,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class BatchTrial:
-    """One call with several events, and what is known of those that are not in it."""
+    """One call with several events, and the results of those that the handler does not get."""
 
     given: Sequence[Trial | Result]
 
@@ -73,7 +70,7 @@ class BatchTrial:
             time.monotonic() + registration.timeout,
             registration.name,
         )
-        run: Any = registration.run  # a batch handler takes other arguments than most
+        run: Any = registration.run  # a batch handler takes other arguments
         return run([trial.event for trial in trials], context)
 
     def judged(self, settled: Settled) -> list[Result]:
@@ -85,10 +82,10 @@ class BatchTrial:
 
 
 def call(handle: Callable[[], Any], timeout: float) -> Settled:
-    """Call a handler, and wait for what it returns if that is awaitable; `timeout` in seconds.
+    """Call a handler and await what it returns if that is awaitable; `timeout` in seconds.
 
     Raises:
-        RuntimeError: it is async, and this thread has a running loop already.
+        RuntimeError: it is async, and a loop runs in this thread already.
     """
     try:
         with _alarm(timeout):
@@ -97,14 +94,14 @@ def call(handle: Callable[[], Any], timeout: float) -> Settled:
             value = _drive(value, timeout)
     except _NestedLoop:
         raise
-    # BaseException would swallow pytest.fail() and ^C; a worker takes a handler's exit as failure.
+    # Not BaseException, for pytest.fail() and ^C. A handler that exits has failed, as in a worker.
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         return None, error
     return value, None
 
 
 async def call_async(handle: Callable[[], Any], timeout: float, *, in_thread: bool) -> Settled:
-    """The same on the running loop; a `def` handler may have a thread, as in an asyncio worker."""
+    """The same on the running loop; a `def` handler may run in a thread, as in asyncio workers."""
     try:
         value, error = await asyncio.to_thread(_catch, handle) if in_thread else _catch(handle)
         if error is not None:
@@ -122,7 +119,7 @@ async def call_async(handle: Callable[[], Any], timeout: float, *, in_thread: bo
 
 
 class _NestedLoop(RuntimeError):
-    """Of the caller, not of the handler."""
+    """A mistake of the caller, not a failure of the handler."""
 
 
 def _drive(awaitable: Awaitable[Any], timeout: float) -> Any:
@@ -145,7 +142,7 @@ async def _within(awaitable: Awaitable[Any], timeout: float) -> Any:
 
 
 def _catch(handle: Callable[[], Any]) -> Settled:
-    """As values, because a future that is given a StopIteration never ends."""
+    """What a call returned or raised. As values: a StopIteration would never end a future."""
     try:
         return handle(), None
     except (Exception, SystemExit) as error:
@@ -156,10 +153,12 @@ def _catch(handle: Callable[[], Any]) -> Settled:
 def _alarm(timeout: float) -> Iterator[None]:
     """Interrupts a `def` handler, as the soft time limit of a prefork worker does.
 
-    In other threads than the main one nothing can, here as in a worker.
+    It works in the main thread only, as in a worker.
     """
     earlier = _left_of_timer()
-    if earlier is None or 0 < earlier < timeout:  # somebody else's alarm comes first: let it
+    if (
+        earlier is None or 0 < earlier < timeout
+    ):  # an alarm of somebody else's rings first: leave it
         yield
         return
 
@@ -179,7 +178,7 @@ def _alarm(timeout: float) -> Iterator[None]:
 
 
 def _left_of_timer() -> float | None:
-    """Seconds until the process' alarm, 0 if it has none; None where there can be none."""
+    """Seconds until the alarm of the process, 0 if none is set; None if none can be set."""
     if threading.current_thread() is not threading.main_thread():
         return None
     return signal.getitimer(signal.ITIMER_REAL)[0] if hasattr(signal, "getitimer") else None

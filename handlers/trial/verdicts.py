@@ -1,4 +1,4 @@
-"""How an attempt in a test ended, and what a worker would make of it, by the rules of `policy`."""
+"""The result of an attempt in a test: how it ended, and what a worker would do next."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Result:
     """How one attempt at one event ended."""
 
     value: Any = None
-    """What `handle` returned; workers ignore it."""
+    """What `handle` returned. Workers ignore it."""
     error: BaseException | None = None
-    """What it raised, or why it did not run; None after success."""
+    """What it raised, or why it did not run; None after a success."""
     retry_after: float | None = None
-    """Seconds until the next attempt; None when there is none. Where the handler named none it is
-    the longest wait: workers take from half of it to all of it, at random."""
+    """Seconds until the next attempt; None if there is none. A wait of the handler's backoff is the
+    longest one: workers wait at random between half of it and all of it."""
     given_up: Literal["", "attempts", "age", "rejected", "decode"] = ""
-    """The reason that the dead letter would have; empty when there would be none."""
+    """The reason of the dead letter; empty if there would be none."""
 
     @property
     def succeeded(self) -> bool:
@@ -35,18 +35,18 @@ class Result:
 
     @property
     def rejected(self) -> bool:
-        """Whether it was given up for good: by `Reject`, or a body of another shape."""
+        """Whether the event was given up at once: by `Reject`, or because its body does not fit."""
         return self.given_up == "rejected"
 
     def raise_for_failure(self) -> Self:
-        """Raise `error` if there is one, with the traceback of where it came from."""
+        """Raise `error` if there is one, with its traceback."""
         if self.error is not None:
             raise self.error
         return self
 
 
 def judge(settled: Settled, registration: Registration, event: Event, attempt: int) -> Result:
-    """What a worker would make of a call that ended."""
+    """What a worker would do after a call that ended so."""
     value, error = settled
     if error is None:
         return Result(value=value)
@@ -55,7 +55,7 @@ def judge(settled: Settled, registration: Registration, event: Event, attempt: i
 
 
 def split(settled: Settled, count: int, handler: str) -> list[Settled]:
-    """How each event of a batch ended, by what its handler returned or raised for all."""
+    """How each event of a batch ended, from what the handler returned or raised."""
     value, error = settled
     if error is not None:
         return [(None, error)] * count
@@ -64,7 +64,7 @@ def split(settled: Settled, count: int, handler: str) -> list[Settled]:
 
 
 def too_old(registration: Registration, event: Event) -> Result | None:
-    """The result of an event that comes too late for its handler; None while it is young."""
+    """The result of an event that is older than `max_age`; None if it is not."""
     age = _age(event)
     if not policy.is_too_old(registration, age):
         return None
@@ -72,6 +72,6 @@ def too_old(registration: Registration, event: Event) -> Result | None:
 
 
 def _age(event: Event) -> float:
-    """Seconds since the event was created; 0 when nobody knows."""
+    """Seconds since the event was created; 0 if that is not known."""
     created = event.created_at
     return max(0.0, (datetime.now(UTC) - created).total_seconds()) if created else 0.0

@@ -270,8 +270,8 @@ def test_a_service_has_a_registry_of_its_own() -> None:
     ("arguments", "options", "told"),
     [
         ((Audit,), {}, "no event types"),
-        ((3, MESSAGE), {}, "is no handler"),
-        ((Greet, "a b"), {}, "is no event type"),
+        ((3, MESSAGE), {}, "is not a handler"),
+        ((Greet, "a b"), {}, "is not an event type"),
         ((Greet,), {"timout": 3}, "did you mean 'timeout'"),
         ((Greet,), {"timeout": -1}, "more than 0"),
     ],

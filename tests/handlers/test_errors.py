@@ -7,7 +7,7 @@ import pytest
 
 from flybridge.handlers import Reject, Retry
 from flybridge.handlers.errors import (
-    LONGEST_RETRY,
+    MAX_RETRY_WAIT,
     EventInvalid,
     HandlerError,
     PluginBroken,
@@ -15,7 +15,7 @@ from flybridge.handlers.errors import (
 )
 
 
-@pytest.mark.parametrize("after", [-1, float("nan"), float("inf"), LONGEST_RETRY + 1, True, "5"])
+@pytest.mark.parametrize("after", [-1, float("nan"), float("inf"), MAX_RETRY_WAIT + 1, True, "5"])
 def test_retry_after_an_impossible_time_is_refused(after: Any) -> None:
     with pytest.raises(ValueError, match="give seconds"):
         Retry(after)
@@ -41,6 +41,6 @@ def test_errors_cross_process_borders_with_their_data(error: HandlerError) -> No
 
 
 def test_a_week_is_the_longest_wait_for_a_retry() -> None:
-    assert Retry(LONGEST_RETRY).after == 7 * 86_400
+    assert Retry(MAX_RETRY_WAIT).after == 7 * 86_400
     with pytest.raises(ValueError, match="from 0 to 604800"):
-        Retry(LONGEST_RETRY + 1)
+        Retry(MAX_RETRY_WAIT + 1)

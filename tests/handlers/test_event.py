@@ -65,7 +65,7 @@ def test_a_v1_envelope_without_uuid_or_type_is_refused(v1: Maker) -> None:
         ({"schema": "2.0", "header": {}, "event": []}, "`event`"),
         ({"encrypt": "base64"}, "decrypt"),
         ({"type": "url_verification", "challenge": "c"}, "url_verification"),
-        ({}, "no event"),
+        ({}, "not an event"),
         ([], "list"),
         ("text", "str"),
         (None, "NoneType"),

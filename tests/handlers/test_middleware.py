@@ -413,9 +413,9 @@ class Yields(Middleware):
         (OnError, "did you mean 'error'"),
         (Short, r"does not accept \(self, event, context, result\)"),
         (Yields, "`yield` would never run"),
-        (42, "int is no middleware"),
-        (dict, "dict is no middleware"),
-        (by_def(fails(ValueError())), "function is no middleware"),
+        (42, "int is not a middleware"),
+        (dict, "dict is not a middleware"),
+        (by_def(fails(ValueError())), "function is not a middleware"),
     ],
 )
 def test_what_would_do_nothing_is_refused_with_a_sentence(table, given, said) -> None:

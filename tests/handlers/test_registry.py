@@ -157,7 +157,7 @@ def test_one_handler_registered_with_two_sets_of_options_is_a_mistake(table: Reg
 
 def test_two_handlers_of_one_name_are_a_mistake_unless_named_apart(table: Registry) -> None:
     table.register(Greet(), "im.message.receive_v1")
-    with pytest.raises(RegistrationInvalid, match="pass name=…, or unregister"):
+    with pytest.raises(RegistrationInvalid, match="pass another name=…, or unregister"):
         table.register(Greet(), "im.message.receive_v1")
     table.register(Greet(), "im.message.receive_v1", name="second")
     assert [each.name for each in table.list()] == [f"{__name__}:Greet", "second"]
@@ -169,7 +169,7 @@ def test_reloaded_code_must_be_unregistered_first(table: Registry) -> None:
     exec(source, first)  # noqa: S102
     exec(source, second)  # noqa: S102
     table.register(first["Reloaded"], "a")
-    with pytest.raises(RegistrationInvalid, match="unregister the other first"):
+    with pytest.raises(RegistrationInvalid, match="unregister that handler first"):
         table.register(second["Reloaded"], "a")
     table.unregister("module:Reloaded")
     table.register(second["Reloaded"], "a")
@@ -271,7 +271,7 @@ def test_what_has_a_new_namesake_is_not_restored(table: Registry) -> None:
         table.register(mirror, "im.*", name="mine")
     table.unregister("mine")
     table.register(audit, "im.*", name="mine")
-    with pytest.raises(RegistrationInvalid, match="unregister the other first"):
+    with pytest.raises(RegistrationInvalid, match="unregister that handler first"):
         table.restore("myapp.feishu")
     table.unregister("mine")
     assert [each.name for each in table.restore("myapp.feishu")] == ["mine"]
@@ -336,7 +336,7 @@ def test_only_so_many_unregistered_handlers_are_remembered(
 def test_what_would_count_all_events_takes_no_alias_that_means_some_only(
     table: Registry, options: Any
 ) -> None:
-    with pytest.raises(RegistrationInvalid, match="look at body"):
+    with pytest.raises(RegistrationInvalid, match="check body"):
         table.register(audit, "approval.approval.approved_v1", **options)
 
 

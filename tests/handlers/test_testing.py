@@ -326,5 +326,5 @@ def test_mistakes_of_a_test_are_sentences(arguments: tuple[Any, ...], sentence: 
 
 
 def test_a_class_that_is_no_handler_is_refused_as_at_registration() -> None:
-    with pytest.raises(RegistrationInvalid, match="is no handler"):
+    with pytest.raises(RegistrationInvalid, match="is not a handler"):
         run(dict, MESSAGE)

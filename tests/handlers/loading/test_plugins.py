@@ -144,7 +144,7 @@ def test_what_is_no_module_name_is_refused(name: str) -> None:
 
 
 def test_a_file_is_told_to_be_named_as_a_module() -> None:
-    with pytest.raises(PluginBroken, match="a file's name; give the module: my_handlers"):
+    with pytest.raises(PluginBroken, match="the name of a file; give that of the module: my_h"):
         load(["my_handlers.py"], entry_points=False)
 
 

@@ -15,7 +15,7 @@ Maker = Callable[..., dict[str, Any]]
 
 @pytest.mark.parametrize("pattern", ["", "im message", "im.message.?", "im.[a]", "消息", "a\n", 7])
 def test_other_characters_are_refused(pattern: Any) -> None:
-    with pytest.raises(RegistrationInvalid, match=r"here: .* is no event type"):
+    with pytest.raises(RegistrationInvalid, match=r"here: .* is not an event type"):
         check(("im.*", pattern), "here")
 
 

@@ -100,7 +100,7 @@ def test_a_payload_that_the_events_can_have_is_taken(model: Any, patterns: tuple
         (
             MessageReceived,
             "vc.room.created_v1",
-            "vc.room.created_v1 has no model of the project's; annotate Event, or Event[…] with",
+            "vc.room.created_v1 has no model in flybridge; annotate Event, or Event[…] with",
         ),
         (ChatMembersChanged, "im.chat.disbanded_v1", "has the payload ChatChanged"),
         (Extended, READ, "has the payload MessageRead; annotate Event[MessageRead]"),

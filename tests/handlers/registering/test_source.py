@@ -210,10 +210,10 @@ async def make_later() -> Handler:
         (NeedsArguments, "register a factory"),
         (make_later, "plain def"),
         (lambda event: None, r"does not accept \(event, context\)"),
-        (int, "int is no handler"),
-        (7, "7 is no handler"),
-        ("im.message.receive_v1", "is no handler"),
-        (None, "None is no handler"),
+        (int, "int is not a handler"),
+        (7, "7 is not a handler"),
+        ("im.message.receive_v1", "is not a handler"),
+        (None, "None is not a handler"),
     ],
 )
 def test_what_could_never_run_is_refused_with_a_sentence(given: object, said: str) -> None:
