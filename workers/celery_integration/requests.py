@@ -225,8 +225,10 @@ class EventRequest(Request):
 
     def reject(self, requeue: bool = False) -> None:  # Celery's signature
         """Celery saw the attempt fail without an outcome."""
-        if self._dying:
-            return
+        if not self._dying:
+            self._end_without_outcome()
+
+    def _end_without_outcome(self) -> None:
         if self._revoked:
             revoked = Outcome(failed=(Failure("", "revoked", "revoked by an operator"),))
             self._end([revoked] * len(self.runs))
@@ -248,7 +250,8 @@ class EventRequest(Request):
         elif not self._awaited:
             # Celery tells of a hard time limit twice.
             self._awaited = True
-            _when_dead(self.worker_pid, self.reject)
+            # Not `reject`: that does nothing while Celery tells the second time.
+            _when_dead(self.worker_pid, self._end_without_outcome)
 
     def _end(self, outcomes: Sequence[Outcome], longest: float = CRASHED) -> None:
         finish, self._finish = self._finish, None

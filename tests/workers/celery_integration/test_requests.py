@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +18,11 @@ from billiard.exceptions import WorkerLostError
 from celery import Celery
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded
 from celery.worker import state
+from celery.worker.request import Request
 from kombu.utils.limits import TokenBucket
 
 from flybridge.bridge.store.streams import Entry
+from flybridge.workers.celery_integration import requests
 from flybridge.workers.celery_integration.changes import NONE_MADE
 from flybridge.workers.celery_integration.requests import EventRequest, EventTask, Strategy
 from flybridge.workers.claim.claims import Pending, Run
@@ -183,6 +185,19 @@ def test_an_attempt_whose_child_is_to_be_killed_ends_when_that_is_dead(stage, fi
     (((outcome,), _),) = stage.told
     assert outcome.failed[0].error == "TimeLimitExceeded: no outcome within 40 s"
     child.communicate()
+
+
+def test_an_attempt_whose_child_is_found_dead_while_celery_tells_again_ends(stage, monkeypatch):
+    found_dead: list[Callable[[], None]] = []
+    monkeypatch.setattr(requests, "_when_dead", lambda pid, answer: found_dead.append(answer))
+    monkeypatch.setattr(Request, "on_timeout", lambda *_: found_dead[0]())
+    request = stage.take_on(3)
+    request.on_accepted(1, time.monotonic())
+    request.on_failure(failure(TimeLimitExceeded(40)))
+    assert stage.told == []
+    request.on_timeout(soft=False, timeout=40)
+    (((outcome,), _),) = stage.told
+    assert outcome.failed[0].reason == "crash_loop"
 
 
 def test_the_last_words_of_a_child_are_what_its_request_came_to(stage):
