@@ -143,8 +143,8 @@ def tell_missing(stream: str, ids: Sequence[bytes]) -> None:
     if not ids:
         return
     log.error("entry.missing", stream=stream, entry=ids[0].decode(), count=len(ids),
-              hint="trimmed, deleted or acknowledged by hand before it was settled; "
-              "leave trimming to the bridge")  # fmt: skip
+              hint="trimmed, deleted or acknowledged by hand before it was settled, or lost when "
+              "Redis failed over; leave trimming to the bridge")  # fmt: skip
 
 
 def rotated(streams: Sequence[str], turns: int) -> Sequence[str]:

@@ -56,7 +56,7 @@ class Taken:
     read: int
     """New entries, whether first or not; -1 when too many are pending already."""
     gone: list[bytes]
-    """Ids of entries that are no longer in the stream."""
+    """Ids of entries that were deleted, or acknowledged by hand, before they were settled."""
     firsts: list[First]
 
 

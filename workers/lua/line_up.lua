@@ -7,9 +7,9 @@
 -- ARGV[6] new entries at most, 0 to take those of the ids  [7] pending entries beyond which nothing new is read
 -- ARGV[8] bytes of an envelope that is searched for its key  [9...] ids
 -- A line is a zset of "padded entry id|stream", which sort as their stream does; score 0: has begun, 1: waits.
--- Returns {new entries read, -1 if too many are pending; the last id delivered to the group; ids of entries that are
--- no longer in the stream; lines in which another one is first; {line or '', id, fields} of those that may run;
--- bytes of the largest envelope}
+-- Returns {new entries read, -1 if too many are pending; the last id delivered to the group; ids of entries that were
+-- deleted or acknowledged by hand; lines in which another one is first; {line or '', id, fields} of those that may
+-- run; bytes of the largest envelope}
 local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
 local paths, most, room = cjson.decode(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local searched, largest = tonumber(ARGV[8]), 0
@@ -67,9 +67,12 @@ if room == 0 then
     found[entry[1]] = true
   end
   for _, id in ipairs(ids) do
+    -- Whoever has settled it since it was asked for has left it in the stream, and removed its retry.
     if not found[id] then
-      gone[#gone + 1] = id
-      redis.pcall('ZREM', KEYS[2], id)
+      local retries = redis.pcall('ZREM', KEYS[2], id)
+      if retries == 1 or #redis.call('XRANGE', stream, id, id) == 0 then
+        gone[#gone + 1] = id
+      end
     end
   end
 else

@@ -29,6 +29,7 @@ from flybridge.workers.operate.groups import Groups
 from flybridge.workers.operate.replay import Replayer
 from flybridge.workers.operate.stored import scan
 from flybridge.workers.routes.ordering import Ordering
+from tests.workers.follower import missing
 
 IM = "im.message.receive_v1"
 BY_CHAT = "body.message.chat_id"
@@ -405,6 +406,23 @@ def test_a_worker_that_dies_between_settling_and_telling_costs_a_lease(a, b, str
     monkeypatch.undo()
     a.die()
     assert b.take_over() + b.due() == ["x-1"]
+
+
+def test_what_is_settled_between_two_looks_is_not_missing(a, streams, redis, keys, monkeypatch):
+    _, deleted = streams.push("x", "y")
+    a.read()
+
+    def meanwhile(redis: Redis, calls: Any) -> Any:
+        answers = run_all(redis, calls)
+        monkeypatch.undo()
+        assert a.end() == "x-0"
+        redis.xdel(keys.stream(IM), deleted)
+        return answers
+
+    monkeypatch.setattr("flybridge.workers.intake.pending_list.run_all", meanwhile)
+    with capture_logs() as logs:
+        assert a.own() == []
+    assert missing(logs) == [deleted]
 
 
 @pytest.mark.parametrize("how", ["acknowledged", "deleted", "both"])
