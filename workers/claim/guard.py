@@ -21,8 +21,9 @@ from redis.exceptions import RedisError
 from flybridge.bridge.store.lifetimes import UNSETTLED, mark_ttl
 from flybridge.bridge.store.scripts import Call, load, run_all
 from flybridge.bridge.store.spoilt_keys import SpoiltKeys
-from flybridge.bridge.store.streams import Entry, Keys
+from flybridge.bridge.store.streams import Keys
 from flybridge.bridge.telemetry.redaction import redact
+from flybridge.handlers.registry import Registry
 from flybridge.workers.claim import tries
 from flybridge.workers.claim.bulk import Bulk
 from flybridge.workers.claim.claims import Busy, Claim, Duplicate, Pending, Queued, Run, Settlement
@@ -30,7 +31,7 @@ from flybridge.workers.claim.outcomes import MAX_ERROR, UNHANDLED, Outcome
 from flybridge.workers.claim.redis_clock import RedisClock
 from flybridge.workers.claim.stalls import Stalls
 from flybridge.workers.claim.tries import Try
-from flybridge.workers.routes.business_keys import BusinessKey
+from flybridge.workers.routes.business_keys import BusinessKey, BusinessKeys
 from flybridge.workers.routes.ordering import advancing, line_member
 
 NO_MARKS: Mapping[str, str] = {}
@@ -70,7 +71,7 @@ class Guard:
         *,
         retention: float = 86_400.0,
         redact: Callable[[str], str] = redact,
-        business: Callable[[Entry], Sequence[BusinessKey]] = lambda _: (),
+        business: BusinessKeys | None = None,
         spoilt: SpoiltKeys | None = None,
         unhandled_limit: int = 1_000,
         clock: RedisClock | None = None,
@@ -82,7 +83,7 @@ class Guard:
         self._lease_ms = int(event_lease * 1000)
         self._mark_ttl = mark_ttl(retention)
         self._redact = redact
-        self._business = business
+        self._business = business or BusinessKeys(Registry(), keys, group)
         self._spoilt = spoilt or SpoiltKeys(redis)
         self._unhandled_limit = unhandled_limit
         self._stalls = stalls or Stalls(redis, keys, group)
@@ -107,7 +108,7 @@ class Guard:
         """
         self._clock.know()
         tokens = [self._token_for(item) for item in pending]
-        business = [self._business(item.entry) for item in pending]
+        business = [self._business.of(item.entry) for item in pending]
         plain = [n for n, item in enumerate(pending) if not (item.line or business[n])]
         try:
             fresh = self._claim_fresh(pending, tokens, plain)
@@ -220,7 +221,7 @@ class Guard:
 
     def _claimed(self, item: Pending, token: str, answer: Any) -> Claim:
         if isinstance(answer, Exception):
-            keys = self._claim_call(item, token, self._business(item.entry)).keys
+            keys = self._claim_call(item, token, self._business.of(item.entry)).keys
             types = ("hash", "string", "hash", "zset", *(("zset",) if item.line else ()))
             expected = dict(
                 zip(keys, (*types, *itertools.repeat("string", len(keys))), strict=False)

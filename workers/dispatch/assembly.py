@@ -132,44 +132,38 @@ def assemble(
 ) -> Assembly:
     """Put one worker together; nothing is started."""
     redaction.keep_secret(settings.secrets)
-    keys = Keys(settings.app_id)
+    keys, group, lease = Keys(settings.app_id), settings.group, settings.event_lease
     client = sync_client(settings.redis_url, app_id=settings.app_id)
     # A read whose answer was lost must not be repeated unseen: the first one took entries.
     once = sync_client(settings.redis_url, app_id=settings.app_id, retries=0)
     spoilt = SpoiltKeys(client)
-    ordering = Ordering(registry)
-    consumer = Consumer(once, keys, settings.group, name, ordering.of, spoilt, ordering.missed)
-    beginning = Beginning(client, keys, settings.group, settings.start_from, started)
-    reader = StreamReader(consumer, settings.event_lease, settings.retention, beginning)
-    clock = RedisClock(
-        client, keys, settings.group, StreamMending(consumer, settings.event_lease), spoilt
-    )
+    consumer = Consumer(once, keys, group, name, Ordering(registry), spoilt)
+    beginning = Beginning(client, keys, group, settings.start_from, started)
+    reader = StreamReader(consumer, lease, settings.retention, beginning)
+    clock = RedisClock(client, keys, group, StreamMending(consumer, lease), spoilt)
     guard = Guard(
         client,
         keys,
-        settings.group,
-        settings.event_lease,
+        group,
+        lease,
         name,
         retention=settings.retention,
-        business=BusinessKeys(registry, keys, settings.group).of,
+        business=BusinessKeys(registry, keys, group),
         spoilt=spoilt,
         unhandled_limit=settings.unhandled_limit,
         clock=clock,
         stalls=consumer.stalls,
     )
-    spans = IntakeSpans(tracing.span_exporter(), tracing.resource(tracing.WORKER), settings.group)
+    spans = IntakeSpans(tracing.span_exporter(), tracing.resource(tracing.WORKER), group)
 
     def disconnect() -> None:
         for each in (client, once):
             each.connection_pool.disconnect(inuse_connections=False)
 
-    unhandled = Unhandled(registry, reader.presence, settings.group, settings.unhandled_after)
-    watch = GroupWatch(settings.group)
-    bridges = Bridges(once, keys, str(parse(settings.redis_url)))
-    selection = Selection(
-        reader, keys, settings.group, registry, routing, share, unhandled, watch, bridges
-    )
-    lease, complete = settings.event_lease, Event()
+    unhandled = Unhandled(registry, reader.presence, group, settings.unhandled_after)
+    watch, bridges = GroupWatch(group), Bridges(once, keys, str(parse(settings.redis_url)))
+    selection = Selection(reader, keys, group, registry, routing, share, unhandled, watch, bridges)
+    complete = Event()
     pending = PendingList(consumer, lease)
     waiting = waiting_for(routing, pool)
     held = Held(waiting)
@@ -180,7 +174,7 @@ def assemble(
     intake = Intake(
         selection.streams, reader, pending, claimer, waiting, held, keeper, settler, outages, died
     )
-    isolate = partial(quarantine.isolate, client, keys, settings.group)
+    isolate = partial(quarantine.isolate, client, keys, group)
     isolation = quarantine.Isolation(isolate, pool.wake)
     dispatcher = Dispatcher(routing, pool, waiting, held, settler, spans.context, isolation)
     return Assembly(

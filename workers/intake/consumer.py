@@ -4,7 +4,7 @@ cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from redis import Redis
@@ -13,10 +13,12 @@ from flybridge.bridge.store.scripts import Call, load, run_all
 from flybridge.bridge.store.spoilt_keys import SpoiltKeys
 from flybridge.bridge.store.streams import Entry, Keys
 from flybridge.handlers.loggers import get_logger
+from flybridge.handlers.registry import Registry
 from flybridge.workers.claim.claims import Pending
 from flybridge.workers.claim.stalls import Stalls
-from flybridge.workers.intake.ordered_reader import First, Lines
+from flybridge.workers.intake.ordered_reader import First, OrderedReader
 from flybridge.workers.intake.read_size import ReadSizes
+from flybridge.workers.routes.ordering import Ordering
 from flybridge.workers.run.failures import describe
 
 log = get_logger(__name__)
@@ -28,6 +30,8 @@ Caps = Mapping[str, int]
 """Stream -> how many of its entries to take at most, 0 for none; others as there is room."""
 
 NO_CAPS: Caps = {}
+
+NO_ORDER = Ordering(Registry())
 
 NO_LINES: Mapping[bytes, str] = {}
 
@@ -48,9 +52,7 @@ class Consumer:
     Args:
         redis: a client with RESP2 and a socket timeout above the longest wait for an entry.
         name: unique per boot, so that two workers never share pending entries.
-        order_of: gives what a stream is ordered by, empty if by nothing; see
-            `flybridge.workers.routes.ordering`.
-        missed: called with the type of an event that lacks the key it should be ordered by.
+        ordering: tells what each stream is ordered by.
     """
 
     def __init__(
@@ -59,19 +61,18 @@ class Consumer:
         keys: Keys,
         group: str,
         name: str,
-        order_of: Callable[[str], str] = lambda _: "",
+        ordering: Ordering = NO_ORDER,
         spoilt: SpoiltKeys | None = None,
-        missed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.redis = redis
-        self._missed = missed
+        self._ordering = ordering
         self.spoilt = spoilt or SpoiltKeys(redis)
         self.sizes = ReadSizes()
         self.keys = keys
         self.group = group
         self.name = name
         self.stalls = Stalls(redis, keys, group)
-        self.lines = Lines(redis, keys, group, name, order_of, self.sizes, self.stalls)
+        self.lines = OrderedReader(redis, keys, group, name, ordering, self.sizes, self.stalls)
         self.followed = Followed((), {})
         """Replaced as a whole: take it once to have streams and orders that fit together."""
 
@@ -111,7 +112,7 @@ class Consumer:
         lines = {each.entry_id: each.line for each in firsts}
         found = self.pending(stream, [(each.entry_id, each.fields) for each in firsts], lines)
         for event_type in {item.entry.event_type for item in found if not item.line}:
-            self._missed(event_type)
+            self._ordering.missed(event_type)
         spoilt = lines.keys() - {item.entry_id.encode() for item in found}
         self.lines.advance(lines[entry_id] for entry_id in spoilt)
         return found

@@ -7,7 +7,7 @@ XREAD that takes nothing. The scripts say why the order holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from flybridge.bridge.store.streams import Keys
 from flybridge.handlers.loggers import get_logger
 from flybridge.workers.claim.stalls import Stalls
 from flybridge.workers.intake.read_size import ReadSizes
-from flybridge.workers.routes.ordering import advancing
+from flybridge.workers.routes.ordering import Ordering, advancing
 
 READ_AHEAD = 5_000
 """Pending entries of an ordered stream, of all workers, beyond which nothing new of it is read."""
@@ -60,12 +60,11 @@ class Taken:
     firsts: list[First]
 
 
-class Lines:
+class OrderedReader:
     """Reads the ordered streams as one consumer of a group.
 
     Args:
         redis: a client whose commands are not repeated unseen.
-        order_of: gives what a stream is ordered by, see `flybridge.workers.routes.ordering`.
         stalls: is told of lines in which entries wait.
     """
 
@@ -75,7 +74,7 @@ class Lines:
         keys: Keys,
         group: str,
         consumer: str,
-        order_of: Callable[[str], str],
+        ordering: Ordering,
         sizes: ReadSizes,
         stalls: Stalls,
     ) -> None:
@@ -85,7 +84,7 @@ class Lines:
         self._keys = keys
         self._group = group
         self._consumer = consumer
-        self._order_of = order_of
+        self._ordering = ordering
         self._stalls = stalls
         self._prefix = keys.order(group)
         self._retries = keys.retries(group)
@@ -94,7 +93,7 @@ class Lines:
 
     def follow(self, streams: Iterable[str]) -> dict[str, str]:
         """The ordered ones among the streams that are read from now on, and by what each is."""
-        orders = {stream: order for stream in streams if (order := self._order_of(stream))}
+        orders = {stream: order for stream in streams if (order := self._ordering.of(stream))}
         # Nothing is removed, for another thread may be reading what is followed no longer.
         self._order |= orders
         return orders

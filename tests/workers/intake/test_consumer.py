@@ -9,7 +9,9 @@ from structlog.testing import capture_logs
 
 from flybridge.bridge.local.valkey import EmbeddedRedis
 from flybridge.bridge.store.scripts import Call, load, run_all
+from flybridge.handlers.registry import Registry
 from flybridge.workers.intake.consumer import Consumer
+from flybridge.workers.routes.ordering import Ordering
 from tests.workers.follower import IM, ids, long_ago
 
 
@@ -25,11 +27,12 @@ def test_a_stream_is_shown_to_other_threads_when_its_order_is_known(redis, keys)
     """Else another thread could take its pending entries for some without order."""
     seen: list[tuple[str, ...]] = []
 
-    def order_of(stream: str) -> str:
-        seen.append(consumer.streams)
-        return "body.chat"
+    class Watched(Ordering):
+        def of(self, stream: str) -> str:
+            seen.append(consumer.streams)
+            return "body.chat"
 
-    consumer = Consumer(redis, keys, "workers", "c1", order_of)
+    consumer = Consumer(redis, keys, "workers", "c1", Watched(Registry()))
     consumer.follow(("s",))
     assert seen == [()]
     assert consumer.streams == ("s",)

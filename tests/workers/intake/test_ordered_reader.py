@@ -88,7 +88,7 @@ class Worker:
 
     def __init__(self, redis: Redis, keys: Keys, name: str, order: Ordering = ORDER) -> None:
         self.redis, self.keys, self.name = redis, keys, name
-        consumer = Consumer(redis, keys, "workers", name, order.of, missed=order.missed)
+        consumer = Consumer(redis, keys, "workers", name, order)
         self.reader = StreamReader(consumer, LEASE)
         self.stalls = consumer.stalls
         self.pending = PendingList(consumer, LEASE)

@@ -50,7 +50,7 @@ class World:
         self.redis, self.keys, self.registry = redis, keys, registry(**more)
         business = BusinessKeys(self.registry, keys, "workers")
         self.a, self.b = (
-            Guard(redis, keys, "workers", 30, name, business=business.of) for name in "ab"
+            Guard(redis, keys, "workers", 30, name, business=business) for name in "ab"
         )
         redis.xgroup_create(keys.stream(IM), "workers", id="0", mkstream=True)
 
