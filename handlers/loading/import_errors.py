@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import sys
 import traceback
+from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
+from pathlib import Path
 
 from flybridge.handlers.errors import RegistrationInvalid
 from flybridge.handlers.tracebacks import raised_in, users_line
@@ -17,7 +20,7 @@ MAX_CAUSE = 1024
 """Characters of an error's text that are kept."""
 
 _OLD_NAMES = ("bridge", "workers", "handlers")
-"""Top-level packages of Flybridge 0.1; now they are below `flybridge`."""
+"""Packages that stood by themselves before they came below `flybridge`."""
 
 _CODE_LINE = re.compile(r"[\w.]+:\d+: ")
 """The start of most messages of `RegistrationInvalid`."""
@@ -43,9 +46,23 @@ def reason(module: str, error: BaseException) -> str:
     return f"{_cause(error)}; {_cure(error)}"
 
 
-def taken(package: str) -> str:
-    """The sentence for a user's package that has the name of Flybridge's."""
-    return f"{package!r} is a name of Flybridge's, whose package is found first; rename yours"
+def not_ours(module: str) -> str:
+    """The sentence for a module below `flybridge` that Flybridge does not have."""
+    ours = Path(sys.modules[OURS].__file__ or "").parent
+    for place in _places(OURS):
+        # A checkout in a folder `flybridge` holds ours, and shadows nothing.
+        if not (place.is_relative_to(ours.resolve()) or ours.resolve().is_relative_to(place)):
+            return f"{OURS!r} is Flybridge's own package, {ours}, not yours, {place}; rename yours"
+    return f"Flybridge ({ours}) has no handlers in {module!r}; give your own module"
+
+
+def _places(package: str) -> Iterator[Path]:
+    """Where the entries of `sys.path` have a package, or a module, of this name."""
+    for entry in sys.path:
+        spec = PathFinder.find_spec(package, [entry or "."])
+        if spec is not None:
+            places = [spec.origin] if spec.origin else spec.submodule_search_locations or ()
+            yield from (Path(place).resolve() for place in places)
 
 
 def _not_found(module: str, error: BaseException) -> bool:
@@ -58,14 +75,14 @@ def _not_found(module: str, error: BaseException) -> bool:
 def _missing(module: str, error: ModuleNotFoundError) -> str:
     missing = error.name or ""
     package, _, inside = missing.partition(".")
-    if package in _OLD_NAMES and package not in sys.modules:
-        name = module if _not_found(module, error) else missing
+    name = module if _not_found(module, error) else missing
+    if package in _OLD_NAMES and (package not in sys.modules or _exists(f"{OURS}.{name}")):
         return (
-            f"there is no {missing!r}; Flybridge's modules are below 'flybridge': flybridge.{name}"
+            f"there is no {missing!r}; Flybridge's modules are below {OURS!r}: write {OURS}.{name}"
         )
     if _not_found(module, error):
         if package == OURS:
-            return taken(package)
+            return not_ours(module)
         return (
             f"no module {missing!r} on the path; run from the folder that holds it, "
             "install it, or correct the name"
@@ -90,6 +107,13 @@ def _cure(error: BaseException) -> str:
     if isinstance(error, ImportError | AttributeError) and "partially initialized" in str(error):
         return "two modules import each other; move what both need into a third"
     return "correct it and try again"
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def _file(module: str) -> str:

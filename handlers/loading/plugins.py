@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint
 from importlib.metadata import entry_points as installed_entry_points
 
 from flybridge.handlers.errors import PluginBroken
-from flybridge.handlers.loading.import_errors import OURS, place, reason, taken
+from flybridge.handlers.loading.import_errors import OURS, not_ours, place, reason
 from flybridge.handlers.loggers import get_logger
 from flybridge.handlers.registry import Registration, registry
 
@@ -44,7 +44,7 @@ def load(modules: Iterable[str], *, entry_points: bool = True) -> None:
                 module, f"the name of a file; give that of the module: {module[:-3]}"
             )
         if module == OURS:
-            raise PluginBroken(module, taken(module))
+            raise PluginBroken(module, not_ours(module))
         _load(module, partial(importlib.import_module, module))
     for entry_point in installed_entry_points(group=GROUP) if entry_points else ():
         _load(_module_of(entry_point), entry_point.load)

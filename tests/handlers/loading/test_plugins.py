@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+import flybridge
 from flybridge.handlers.errors import PluginBroken
 from flybridge.handlers.loading import plugins
 from flybridge.handlers.loading.import_errors import reason
@@ -148,10 +150,26 @@ def test_a_file_is_told_to_be_named_as_a_module() -> None:
         load(["my_handlers.py"], entry_points=False)
 
 
-@pytest.mark.parametrize("name", ["flybridge.greet", "flybridge.handlers.mine"])
-def test_a_module_named_as_one_of_ours_is_to_be_renamed(name: str) -> None:
-    with pytest.raises(PluginBroken, match="is a name of Flybridge's, whose package"):
+@pytest.mark.parametrize("name", ["flybridge", "flybridge.greet", "flybridge.handlers.mine"])
+def test_a_module_that_flybridge_does_not_have_is_no_handlers_module(name: str) -> None:
+    with pytest.raises(PluginBroken, match=f"has no handlers in '{name}'; give your own module"):
         load([name], entry_points=False)
+
+
+@pytest.mark.parametrize("name", ["flybridge", "flybridge.greet"])
+@pytest.mark.parametrize("file", ["flybridge.py", "flybridge/__init__.py", "flybridge/greet.py"])
+def test_a_module_with_the_name_of_ours_is_refused_with_both_paths(
+    folder: Path, name: str, file: str
+) -> None:
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text(HANDLER)
+
+    with pytest.raises(PluginBroken, match="rename yours") as broken:
+        load([name], entry_points=False)
+
+    ours, yours = re.findall(r"(/\S+)[,;]", str(broken.value))
+    assert ours == str(Path(flybridge.__file__).parent)
+    assert yours.startswith(f"{folder}/flybridge")
 
 
 def test_a_module_may_have_the_name_of_a_package_below_flybridge(folder: Path) -> None:
@@ -168,7 +186,20 @@ def test_a_module_may_have_the_name_of_a_package_below_flybridge(folder: Path) -
 )
 def test_an_old_import_name_is_answered_with_the_new_one(module: str, missing: str) -> None:
     error = ModuleNotFoundError(name="handlers" if module == missing else missing)
-    assert reason(module, error).endswith(f"are below 'flybridge': flybridge.{missing}")
+    assert reason(module, error).endswith(f"are below 'flybridge': write flybridge.{missing}")
+
+
+def test_an_old_name_is_answered_with_the_new_one_beside_a_package_of_that_name(
+    folder: Path,
+) -> None:
+    (folder / "handlers").mkdir()
+    (folder / "handlers" / "__init__.py").touch()
+
+    with pytest.raises(PluginBroken, match=r"write flybridge\.handlers\.builtin$"):
+        load(["handlers.builtin"], entry_points=False)
+    with pytest.raises(PluginBroken, match=r"no module 'handlers\.mine' on"):
+        load(["handlers.mine"], entry_points=False)
+    del sys.modules["handlers"]
 
 
 def test_the_examples_are_ours_and_may_be_loaded() -> None:
