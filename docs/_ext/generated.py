@@ -66,13 +66,13 @@ def _settings(chosen: Sequence[Setting]) -> Iterator[str]:
 
 
 def _metrics() -> Iterator[str]:
-    yield from ("| metric | type | labels | what it tells |", "|---|---|---|---|")
+    yield from ("| metric | what it tells |", "|---|---|")
     for family in StatusCollector().describe():
         name = family.name + ("_total" if family.type == "counter" else "")
-        labels = ", ".join(f"`{label}`" for label in ("app", LABELS.get(name, "")) if label)
-        of_whom = " Of the leader only." if name in LEADERS else ""
-        told = _cell(family.documentation)
-        yield f"| `{name}` | {family.type} | {labels} | {told}{of_whom} |"
+        label = f", by `{LABELS[name]}`" if LABELS.get(name) else ""
+        of_whom = ", of the leader only" if name in LEADERS else ""
+        told = f"{_cell(family.documentation)} *{family.type.capitalize()}{label}{of_whom}.*"
+        yield f"| `{name}` | {told} |"
 
 
 def _cell(text: str) -> str:
