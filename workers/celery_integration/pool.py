@@ -22,7 +22,8 @@ from flybridge.workers.celery_integration.tasks import Results
 if TYPE_CHECKING:
     from flybridge.workers.backlog.limits import Bucket
     from flybridge.workers.claim.claims import Run
-    from flybridge.workers.dispatch.pool_protocol import Call, Finish, Request, Trace
+    from flybridge.workers.dispatch.pool_protocol import Call, Finish, Request
+    from flybridge.workers.run.items import Item
 
 
 class WakeUp:
@@ -124,13 +125,15 @@ class CeleryPool:
         revoked: Collection[str] = self._consumer.controller.state.revoked
         return revoked
 
-    def take_on(self, task: str, runs: Sequence[Run], trace: Trace, finish: Finish) -> Request:
+    def take_on(
+        self, task: str, runs: Sequence[Run], items: Sequence[Item], finish: Finish
+    ) -> Request:
         """Make a request of them, and have Celery see to it.
 
         Raises:
             Exception: of Celery's or a signal receiver's.
         """
-        request: Request = self._consumer.strategies[task].take_on(runs, trace, finish)
+        request: Request = self._consumer.strategies[task].take_on(runs, items, finish)
         return request
 
     def bucket_of(self, task: str) -> Bucket | None:

@@ -30,23 +30,18 @@ from flybridge.workers.celery_integration import child, monitoring
 from flybridge.workers.celery_integration.changes import NONE_MADE, Made
 from flybridge.workers.claim.outcomes import Failure, Outcome
 from flybridge.workers.run.failures import CRASHED, crashed, describe, overdue
-from flybridge.workers.run.items import item_of
 from flybridge.workers.run.watch import here
 
 if TYPE_CHECKING:
     from flybridge.workers.celery_integration.changes import Changes
     from flybridge.workers.claim.claims import Run
+    from flybridge.workers.dispatch.pool_protocol import Finish
+    from flybridge.workers.run.items import Item
 
 log = get_logger(__name__)
 
 BEHIND = Outcome(retry_after=0.0, error="its process ended at a change of handlers", returned=True)
 """Of an event whose process could not take up a change of handlers."""
-
-Finish = Callable[["EventRequest", Sequence[Outcome], float], None]
-"""Takes the outcomes of the request's events in order, and the seconds of the longest run."""
-
-Trace = Callable[["Run"], str]
-"""Gives the traceparent of an event's process span."""
 
 
 class EventTask(celery.Task):
@@ -73,10 +68,14 @@ class EventRequest(Request):
     """One attempt at one event, or at each of a few, in the hands of the pool."""
 
     def __init__(
-        self, runs: Sequence[Run], trace: Trace, finish: Finish, consumer: Any, task: EventTask
+        self,
+        runs: Sequence[Run],
+        items: Sequence[Item],
+        finish: Finish,
+        consumer: Any,
+        task: EventTask,
     ) -> None:
         entry = runs[0].pending.entry
-        items = [item_of(run, trace(run)) for run in runs]
         super().__init__(
             _NoMessage,
             app=consumer.app,
@@ -90,7 +89,7 @@ class EventRequest(Request):
                 "kwargsrepr": "{}",
                 "retries": runs[0].attempt - 1,
             },
-            body=((items,), {}, None),
+            body=((list(items),), {}, None),
             decoded=True,
         )
         self.runs = runs
@@ -366,10 +365,10 @@ class Strategy:
             " `flybridge trigger` pushes one to a local Feishu, `flybridge replay` brings one back"
         )
 
-    def take_on(self, runs: Sequence[Run], trace: Trace, finish: Finish) -> EventRequest:
+    def take_on(self, runs: Sequence[Run], items: Sequence[Item], finish: Finish) -> EventRequest:
         """Make a request of claimed events, and have Celery see to it."""
         consumer = self._consumer
-        request = EventRequest(runs, trace, finish, consumer, self._task)
+        request = EventRequest(runs, items, finish, consumer, self._task)
         if request.id in consumer.controller.state.revoked and request.revoked():
             return request
         signals.task_received.send(sender=consumer, request=request)

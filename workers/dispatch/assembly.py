@@ -172,11 +172,11 @@ def assemble(
     claimer = Claimer(guard, pending, held, waiting, settler, unhandled, spans, lease, pool.wake)
     keeper = Keeper(reader, pending, guard, clock, held, waiting, outages, claimer, lease)
     intake = Intake(
-        selection.streams, reader, pending, claimer, waiting, held, keeper, settler, outages, died
+        selection, reader, pending, claimer, waiting, held, keeper, settler, outages, died
     )
     isolate = partial(quarantine.isolate, client, keys, group)
     isolation = quarantine.Isolation(isolate, pool.wake)
-    dispatcher = Dispatcher(routing, pool, waiting, held, settler, spans.context, isolation)
+    dispatcher = Dispatcher(routing, pool, waiting, held, settler, spans, isolation)
     return Assembly(
         intake, dispatcher, waiting, held, claimer, settler, consumer.stalls, spans, isolation,
         (client, once),

@@ -20,6 +20,7 @@ from flybridge.workers.backlog.limits import RECHECK_PERIOD
 from flybridge.workers.dispatch.bundles import Bundles
 from flybridge.workers.dispatch.relief import STUCK_AFTER, Relief
 from flybridge.workers.run.failures import crashed
+from flybridge.workers.run.items import item_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
     from flybridge.workers.backlog.waiting import Waiting
     from flybridge.workers.claim.claims import Run
     from flybridge.workers.claim.outcomes import Outcome
-    from flybridge.workers.dispatch.pool_protocol import Call, Pool, Request, Trace
+    from flybridge.workers.dispatch.pool_protocol import Call, Pool, Request
     from flybridge.workers.intake.held import Held
     from flybridge.workers.intake.settler import Settler
+    from flybridge.workers.intake.spans import IntakeSpans
     from flybridge.workers.routes.routing import Routing
 
 log = get_logger(__name__)
@@ -66,7 +68,7 @@ class Dispatcher:
         waiting: Waiting,
         held: Held,
         settler: Settler,
-        trace: Trace,
+        spans: IntakeSpans,
         isolate: Callable[[Run], int | None],
     ) -> None:
         self._routing = routing
@@ -74,7 +76,7 @@ class Dispatcher:
         self._waiting = waiting
         self._held = held
         self._settler = settler
-        self._trace = trace
+        self._spans = spans
         self._isolate = isolate
         self._requests: dict[Request, float] = {}
         # Held to take out what waits: by the pool's loop, or by `relieve`.
@@ -306,7 +308,8 @@ class Dispatcher:
         if not runs:
             return
         try:
-            request = self._pool.take_on(task, runs, self._trace, self._finish)
+            items = [item_of(run, self._spans.context(run)) for run in runs]
+            request = self._pool.take_on(task, runs, items, self._finish)
         except Exception as error:
             # Whatever the pool or a signal receiver raises, the event must not be held for ever.
             log.exception("request.refused", task=task, events=len(runs),

@@ -10,6 +10,7 @@ from flybridge.workers.claim.outcomes import Outcome
 if TYPE_CHECKING:
     from flybridge.workers.backlog.limits import Bucket
     from flybridge.workers.claim.claims import Run
+    from flybridge.workers.run.items import Item
 
 
 class Request(Protocol):
@@ -47,9 +48,6 @@ Finish = Callable[[Request, Sequence[Outcome], float], None]
 """Takes the outcomes of the request's events in order, and the seconds of the longest run; events
 beyond the outcomes have not begun. Callable from any thread."""
 
-Trace = Callable[["Run"], str]
-"""Gives the traceparent of an event's process span."""
-
 
 class Call(Protocol):
     """A timer."""
@@ -84,8 +82,10 @@ class Pool(Protocol):
     def revoked(self) -> Collection[str]:
         """Ids of events that an operator has revoked: a request of one must hold no others."""
 
-    def take_on(self, task: str, runs: Sequence[Run], trace: Trace, finish: Finish) -> Request:
-        """Have the pool run these; `finish` may be called before this returns.
+    def take_on(
+        self, task: str, runs: Sequence[Run], items: Sequence[Item], finish: Finish
+    ) -> Request:
+        """Have the pool run these events; `finish` may be called before this returns.
 
         Raises:
             Exception: it will not.

@@ -16,12 +16,12 @@ from flybridge.handlers.loggers import get_logger
 from flybridge.handlers.registering.options import per_second
 from flybridge.workers.claim.outcomes import Outcome
 from flybridge.workers.run.failures import CRASHED, crashed
-from flybridge.workers.run.items import Item, item_of
+from flybridge.workers.run.items import Item
 
 if TYPE_CHECKING:
     from flybridge.workers.backlog.limits import Bucket
     from flybridge.workers.claim.claims import Run
-    from flybridge.workers.dispatch.pool_protocol import Call, Finish, Trace
+    from flybridge.workers.dispatch.pool_protocol import Call, Finish
     from flybridge.workers.routes.routing import Routing
 
 log = get_logger(__name__)
@@ -109,10 +109,11 @@ class LoopPool:
         self.slots = self.depth = concurrency
         self.is_open = True
 
-    def take_on(self, task: str, runs: Sequence[Run], trace: Trace, finish: Finish) -> LoopRequest:
+    def take_on(
+        self, task: str, runs: Sequence[Run], items: Sequence[Item], finish: Finish
+    ) -> LoopRequest:
         """Run them from the loop's next turn on."""
         request = LoopRequest(task, runs)
-        items = [item_of(run, trace(run)) for run in runs]
         request.task = self._loop.create_task(self._run(request, items, finish), name=task)
         self._tasks.add(request.task)
         request.task.add_done_callback(self._tasks.discard)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flybridge.handlers.loggers import get_logger
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flybridge.workers.intake.outages import Outages
     from flybridge.workers.intake.pending_list import PendingList
     from flybridge.workers.intake.reader import StreamReader
+    from flybridge.workers.intake.selection import Selection
     from flybridge.workers.intake.settler import Settler
 
 log = get_logger(__name__)
@@ -43,13 +44,13 @@ class Intake:
     """Runs the four threads of one worker, from `start` to `close`.
 
     Args:
-        streams: gives the streams to read; called every second.
+        selection: selects the streams to read; asked every second.
         died: called when a thread ends by a bug; the worker is useless without it.
     """
 
     def __init__(
         self,
-        streams: Callable[[], Iterable[str]],
+        selection: Selection,
         reader: StreamReader,
         pending: PendingList,
         claimer: Claimer,
@@ -60,7 +61,7 @@ class Intake:
         outages: Outages,
         died: Callable[[], None],
     ) -> None:
-        self._streams = streams
+        self._selection = selection
         self._reader = reader
         self._pending = pending
         self._claimer = claimer
@@ -165,7 +166,7 @@ class Intake:
                 continue
             with self._outages.ride_out("read"):
                 if not self._reader.streams or time.monotonic() - followed > BLOCK:
-                    self._reader.follow(self._streams())
+                    self._reader.follow(self._selection.streams())
                     if not followed:
                         begun()
                     followed = time.monotonic()

@@ -28,6 +28,7 @@ from flybridge.workers.celery_integration.requests import EventRequest, EventTas
 from flybridge.workers.claim.claims import Pending, Run
 from flybridge.workers.claim.outcomes import Failure, Outcome
 from flybridge.workers.run.failures import CRASH_BACKOFF_MAX, CRASHED, crashed
+from flybridge.workers.run.items import item_of
 from tests.waiting import until
 
 DONE = Outcome(finished=("H",))
@@ -63,7 +64,9 @@ class Stage:
             Run(Pending("s", "1-1", entry(f"ev{number}")), f"t{number}", attempt, {}, born=2.5)
             for number, attempt in enumerate(attempts)
         ]
-        return Strategy(self.task, self.app, self).take_on(runs, lambda run: "", self.finish)
+        return Strategy(self.task, self.app, self).take_on(
+            runs, [item_of(each, "") for each in runs], self.finish
+        )
 
     def finish(self, request: EventRequest, outcomes: Sequence[Outcome], longest: float) -> None:
         self.told.append((outcomes, longest))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from celery import bootsteps
 from kombu.utils.limits import TokenBucket
+from opentelemetry.sdk.resources import Resource
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from flybridge.bridge.store.streams import Entry
@@ -24,6 +25,7 @@ from flybridge.workers.claim.outcomes import Outcome
 from flybridge.workers.dispatch.assembly import waiting_for
 from flybridge.workers.dispatch.bundles import BUNDLE_SECONDS
 from flybridge.workers.dispatch.dispatcher import Dispatcher
+from flybridge.workers.intake.spans import IntakeSpans
 from flybridge.workers.routes.routing import Routing
 
 DONE = Outcome(finished=("H",))
@@ -120,8 +122,9 @@ class Stage:
         """Seconds by which suspects have waited longer than it took."""
         self.waiting = waiting_for(routing, self.port, lambda: time.monotonic() + self.later)
         played: Any = self.intake
+        spans = IntakeSpans(None, Resource.create(), "workers")
         self.pool = Dispatcher(
-            routing, self.port, self.waiting, played, played, lambda run: "", self.isolate
+            routing, self.port, self.waiting, played, played, spans, self.isolate
         )
 
     def call_after(self, seconds: float, ring: Callable[[], None]) -> Alarm:
@@ -140,7 +143,7 @@ class Stage:
         self.consumer.pool.uses_semaphore = False
 
     def strategy(self, task: str) -> SimpleNamespace:
-        def take_on(runs: Sequence[Run], trace: Any, finish: Callable[..., None]) -> Request:
+        def take_on(runs: Sequence[Run], items: Any, finish: Callable[..., None]) -> Request:
             request = Request(task, runs, finish)
             self.requests.append(request)
             return request
@@ -423,7 +426,7 @@ def test_an_event_that_another_worker_has_taken_over_is_not_begun(stage):
 
 
 def test_a_request_that_a_thread_ends_at_once_leaves_no_trace(stage):
-    def at_once(runs: Sequence[Run], trace: Any, finish: Callable[..., None]) -> Request:
+    def at_once(runs: Sequence[Run], items: Any, finish: Callable[..., None]) -> Request:
         request = Request(f"feishu.{LIMITED}", runs, finish)
         request.finish([DONE], 0.1)
         return request

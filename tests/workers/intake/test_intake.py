@@ -306,8 +306,9 @@ def intake(
     keeper = Keeper(
         redis, redis, guards, clocks, held, waiting, outages, claimer, event_lease, periods
     )
+    selection: Any = SimpleNamespace(streams=streams)
     intake = Intake(
-        streams, redis, redis, claimer, waiting, held, keeper, settler, outages,
+        selection, redis, redis, claimer, waiting, held, keeper, settler, outages,
         lambda: calls.append("died"),
     )  # fmt: skip
     held.slots = 4
