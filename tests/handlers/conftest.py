@@ -65,7 +65,7 @@ def context() -> Context:
 
 @pytest.fixture
 def clean_registry() -> Iterator[None]:
-    """The module default is empty, and is so again afterwards."""
+    """The default registry, empty before and after the test."""
     modules, before = set(sys.modules), registry._table
     for registration in registry.list():
         pytest.fail(f"{registration.name} was left in the registry by another test")

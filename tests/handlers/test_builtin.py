@@ -49,7 +49,7 @@ PERSONAL = {
 
 
 def personal(body: Any, name: str = "") -> set[str]:
-    """What a body says about people, and what they wrote."""
+    """Values of a body that name people or hold their texts."""
     if isinstance(body, dict):
         return {text for key, value in body.items() for text in personal(value, key)}
     if isinstance(body, list):
@@ -58,7 +58,7 @@ def personal(body: Any, name: str = "") -> set[str]:
 
 
 def logged(event_type: str) -> tuple[dict[str, Any], Any]:
-    """What the sample's handlers write, and the sample's body."""
+    """The log lines of the handlers of a sample, and the sample's body."""
     event = Event.from_envelope(sample(event_type, event_id="ev-1"))
     lines: list[Any]
     with structlog.testing.capture_logs() as lines:

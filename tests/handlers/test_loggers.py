@@ -1,4 +1,4 @@
-"""Where our lines go in a program that embeds us, and what they never carry there."""
+"""Log lines in a program that embeds Flybridge: where they go, and what they never contain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PASSWORD = "hunter2-in-a-local"
 
 @pytest.fixture(autouse=True)
 def guest(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A program in which neither we nor it have configured anything."""
+    """A program in which nobody has configured logging."""
     monkeypatch.setattr(loggers, "_destination", loggers._Destination(logging.NOTSET, None))
     before = structlog.get_config() if structlog.is_configured() else None
     structlog.reset_defaults()

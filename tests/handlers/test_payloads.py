@@ -110,7 +110,7 @@ def nulled(parent: Any, key: Any) -> None:
 
 
 def emptied(parent: Any, key: Any) -> None:
-    """Only fields: an item of a list that is "" has not been seen."""
+    """Only fields: Feishu has not been seen to send "" as an item of a list."""
     if isinstance(parent, dict):
         parent[key] = ""
 
@@ -136,7 +136,7 @@ def test_a_sample_has_no_field_that_its_model_does_not_name(event_type: str) -> 
 
 @pytest.mark.parametrize("event_type", MODELLED)
 def test_nothing_of_a_sample_is_lost(event_type: str) -> None:
-    """Numbers and empty texts aside: those come in one spelling, whichever Feishu chose."""
+    """Compared without regard to numbers as text and to empty texts, which models read alike."""
     given, read = body(event_type), parse(event_type, body(event_type)).model_dump(by_alias=True)
     for path in paths(given):
         before, after = given, read

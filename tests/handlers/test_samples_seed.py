@@ -55,7 +55,7 @@ STATUS = {
     "approval.approval.approved_v1": {"APPROVED"},
     "approval.approval.rejected_v1": {"REJECTED"},
 }
-"""Names that mean some events only of the type that Feishu sends."""
+"""Aliases for some events only of the type that Feishu sends."""
 
 
 def test_every_type_of_the_seed_is_known_and_has_a_queue() -> None:

@@ -1,4 +1,4 @@
-"""The kit for users' tests: what runs, what it is given, and what the result says."""
+"""`flybridge.testing.run`: what runs, what the handler gets, and what the result says."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_the_alarm_of_who_runs_the_test_is_given_back() -> None:
 
 
 class RunnerStops(BaseException):
-    """As a runner of tests raises when its own time limit is over."""
+    """Stands for what a test runner raises at its own time limit."""
 
 
 def test_an_alarm_that_comes_before_the_timeout_is_left_alone() -> None:

@@ -1,4 +1,4 @@
-"""The kit for users' tests, with handlers that take several events at a time."""
+"""`flybridge.testing.run_batch`: batch handlers in users' tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MESSAGE = "im.message.receive_v1"
 
 
 class Save(Handler):
-    """Does with each event what the chat's name says."""
+    """Returns for each event what the name of its chat says."""
 
     batch = Batch(size=10)
     max_attempts = 2

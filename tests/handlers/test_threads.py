@@ -1,4 +1,4 @@
-"""Threads for handlers: every call begins at once, and none keeps the process from its end."""
+"""Threads for handlers: every call starts at once, and none keeps the process from ending."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def threads() -> Iterator[HandlerThreads]:
 
 
 class Told:
-    """How calls ended, in the order of their ends."""
+    """The results of calls, in the order in which they ended."""
 
     def __init__(self, threads: HandlerThreads) -> None:
         self._threads = threads

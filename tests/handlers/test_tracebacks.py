@@ -1,4 +1,4 @@
-"""Of a traceback the user is shown what is theirs."""
+"""Tracebacks are cut to the frames of the user's code."""
 
 from __future__ import annotations
 

@@ -238,7 +238,7 @@ def test_a_file_that_is_new_in_its_folder_is_found(folder: Path) -> None:
         load_late("plugin_new")
     read = folder.stat()
     (folder / "plugin_new.py").write_text(HANDLER)
-    # As on a file system that tells the time roughly: nothing seems to have changed.
+    # As on a file system with coarse times: the folder seems not to have changed.
     os.utime(folder, ns=(read.st_atime_ns, read.st_mtime_ns))
     assert len(load_late("plugin_new")) == 1
 

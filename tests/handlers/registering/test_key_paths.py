@@ -1,4 +1,4 @@
-"""The paths of `ordered_by` and `dedup_by`: slips fail, what nobody knows is warned of."""
+"""The paths of `ordered_by` and `dedup_by`: mistakes are refused, unknown fields warned of."""
 
 from __future__ import annotations
 
