@@ -489,7 +489,7 @@ async def test_it_says_so_when_it_ends_by_a_mistake_of_ours(stage, monkeypatch):
     worker = stage.worker()
     await worker.start()
     monkeypatch.setattr(StreamReader, "read", broken)
-    with pytest.raises(TaskFailed, match="the log says which"):
+    with pytest.raises(TaskFailed, match="see the traceback in the log"):
         await asyncio.wait_for(worker.wait(), 5)
     assert not worker.is_running
     await worker.stop()
