@@ -15,6 +15,8 @@ import pytest
 
 from tests.project import ROOT
 
+pytestmark = pytest.mark.timeout(180)  # it builds and installs
+
 OLD_NAMES = ("bridge", "handlers", "workers")
 SETTINGS = {
     "FLYBRIDGE_APP_ID": "cli_a1b2c3d4e5f60718",

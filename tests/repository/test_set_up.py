@@ -86,6 +86,7 @@ def test_an_old_python_is_named_with_what_is_needed(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
+@pytest.mark.timeout(180)  # it makes an environment
 def test_without_a_network_nothing_half_made_is_left(tmp_path: Path) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text("amqp==5.4.2 --hash=sha256:" + "0" * 64 + "\n")
