@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Link, Status, StatusCode, set_span_in_context
 
 from flybridge.bridge.local.collector import LocalCollector
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -126,3 +130,19 @@ def test_what_is_no_export_is_refused(
     refused.value.close()
     assert refused.value.code == status
     assert collector.spans() == []
+
+
+def test_nothing_is_said_of_an_exporter_that_is_killed(
+    collector: LocalCollector, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def answering() -> bool:
+        return any("process_request" in each.name for each in threading.enumerate())
+
+    with socket.create_connection(collector.url.removeprefix("http://").split(":")) as exporter:
+        exporter.sendall(b"POST /v1/traces HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+        until(answering)
+        # Closed like this, the other side sees a reset.
+        exporter.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(lambda: not answering())
+
+    assert capfd.readouterr().err == ""
