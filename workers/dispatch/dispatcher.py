@@ -48,7 +48,6 @@ this process."""
 
 LEFT = f"it goes on in a thread; end this process: in {LEFT_DELAY:g} s others may run the event"
 
-
 ALARM_DELAY = 0.001
 """Seconds that the timer may be late."""
 

@@ -34,8 +34,7 @@ CUT_SHORT = Outcome(
     retry_after=1.0, error="an operator ended the worker in the middle", returned=True
 )
 """The end of an attempt that an operator cuts off: it does not count, and is retried when the
-process has ended.
-"""
+process has ended."""
 
 GATHER_DELAY_IN_LINE = 0.001
 """Seconds to gather outcomes while others wait in line behind one of them."""
@@ -86,7 +85,7 @@ class Settler:
         return self._complete.is_set() and not self._ended
 
     def end(self, run: Run, outcome: Outcome) -> None:
-        """An attempt has ended; callable from any thread."""
+        """Settle an attempt that has ended; callable from any thread."""
         self.add([Settlement(run, outcome)])
 
     def give_back(self, runs: Iterable[Run], after: float = 0.0) -> None:
@@ -95,7 +94,7 @@ class Settler:
         self.add([Settlement(run, returned) for run in runs])
 
     def add(self, settlements: Iterable[Settlement]) -> None:
-        """Attempts have ended; callable from any thread."""
+        """Settle attempts that have ended; callable from any thread."""
         ended = list(settlements)
         self._ended.extend(ended)
         if any(each.run.pending.line for each in ended):
@@ -103,7 +102,7 @@ class Settler:
         self._any_ended.set()
 
     def lines_moved(self) -> None:
-        """The first of a line was settled or acknowledged; callable from any thread."""
+        """Have the next of a line fetched, for its first has gone; callable from any thread."""
         self._lines_moved.set()
         self._hurry.set()
         self._any_ended.set()
@@ -132,9 +131,10 @@ class Settler:
         self._hurry.clear()
         self._settling = len(self._ended)
         self._settle([self._ended.popleft() for _ in range(self._settling)])
-        moved = self._lines_moved.is_set()
+        if not self._lines_moved.is_set():
+            return False
         self._lines_moved.clear()
-        return moved
+        return True
 
     def settle_held(self) -> None:
         """Settle what is held when all that ended is settled: it was cut off."""
@@ -146,7 +146,6 @@ class Settler:
                 self._record(batch)
                 return
             if self._complete.is_set():
-                # Redis is away at shutdown: another worker will run these again.
                 log.error("settle.given_up", count=len(batch),
                           hint="Redis is away; other workers run these events again")  # fmt: skip
                 return
