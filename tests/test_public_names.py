@@ -111,6 +111,7 @@ PUBLIC = {
     "flybridge.bridge.errors": BRIDGE_ERRORS | EXIT_CODES,
     "flybridge.bridge.lifecycle": EVENTS,
     "flybridge.bridge.manager": {"ConnectionManager"},
+    "flybridge.bridge.ops.metrics": {"StatusCollector", "exposition"},
     "flybridge.bridge.protocol.frames": {
         *("CONTROL", "DATA", "Frame"),
         *("decode", "encode", "headers", "new"),

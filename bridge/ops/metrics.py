@@ -31,6 +31,8 @@ from flybridge.bridge.ops.status import State, Status
 from flybridge.bridge.protocol.delivery import FrameOutcome
 from flybridge.bridge.publishing.results import Refusal
 
+__all__ = ["StatusCollector", "exposition"]
+
 APP = "app"
 """The label that every sample has: the app id."""
 

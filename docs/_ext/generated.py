@@ -1,5 +1,5 @@
-"""What Sphinx takes from the code: the directives `settings`, `metrics` and `commands`, and links
-from the names of settings to what they are."""
+"""What Sphinx takes from the code: the directives `settings`, `metrics`, `payloads` and `commands`,
+and links from the names of settings to what they are."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from flybridge.bridge.cli.main import cli
 from flybridge.bridge.ops.metrics import ROWS, StatusCollector
+from flybridge.handlers.payloads import MODELS
 
 LABELS = {row.name: row.label for row in ROWS}
 LINKS = (nodes.reference, addnodes.pending_xref)
@@ -42,6 +43,13 @@ class MetricsDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         return self.parse_text_to_nodes("\n".join(_metrics()))
+
+
+class PayloadsDirective(SphinxDirective):
+    """A table of the event types that have a payload model."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes("\n".join(_payloads()))
 
 
 class CommandsDirective(SphinxDirective):
@@ -73,6 +81,14 @@ def _metrics() -> Iterator[str]:
         of_whom = ", of the leader only" if name in LEADERS else ""
         told = f"{_cell(family.documentation)} *{family.type.capitalize()}{label}{of_whom}.*"
         yield f"| `{name}` | {told} |"
+
+
+def _payloads() -> Iterator[str]:
+    yield from ("| event type | what happened, and its model |", "|---|---|")
+    for event_type, model in sorted(MODELS.items()):
+        module = model.__module__.rpartition(".")[2]
+        happened = (model.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+        yield f"| `{event_type}` | {_cell(happened)} `{module}.{model.__name__}` |"
 
 
 def _cell(text: str) -> str:
@@ -109,6 +125,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """For Sphinx."""
     app.add_directive("settings", SettingsDirective)
     app.add_directive("metrics", MetricsDirective)
+    app.add_directive("payloads", PayloadsDirective)
     app.add_directive("commands", CommandsDirective)
     app.add_post_transform(SettingLinks)
     app.setup_extension("sphinx.ext.autodoc")
