@@ -59,7 +59,7 @@ async def run_local(
     async with AsyncExitStack() as stack:
         local = LocalFeishu(host=host, port=port, text_dialect=text_dialect, text_token=text_token)
         feishu = await listen(stack, local, host, port, cure="give another --port or --host")
-        say(_text_invitation(feishu, text_token) if text_dialect else _invitation(feishu))
+        say(_invitation(feishu, text_dialect=text_dialect, token=text_token))
         stop_on_signals(stop.set)
         await stop.wait()
 
@@ -89,31 +89,20 @@ async def run_demo(say: Callable[[str], object]) -> int:
         return EXIT_HURRIED
 
 
-def _invitation(feishu: LocalFeishu) -> str:
+def _invitation(feishu: LocalFeishu, *, text_dialect: bool, token: str) -> str:
     url = shlex.quote(feishu.url)
+    name, needed = f"Local Feishu:  {feishu.url}", ""
+    if text_dialect:
+        name = f"Local gateway: {feishu.url}   (JSON text, no frames; what it has sent is acked)"
+        needed = "\\\n  FLYBRIDGE_TEXT_DIALECT=true "
+        needed += f"FLYBRIDGE_TEXT_TOKEN={shlex.quote(token)} " if token else ""
     return f"""\
-Local Feishu: {feishu.url}
-App ID:       {feishu.app_id}
-App Secret:   {feishu.app_secret}   (of an app that exists nowhere)
-
-  FLYBRIDGE_DOMAIN={url} FLYBRIDGE_APP_ID={feishu.app_id} \\
-  FLYBRIDGE_APP_SECRET={feishu.app_secret} flybridge run
-  flybridge trigger im.message.receive_v1 --url {url}
-
-Ready. ^C ends it."""
-
-
-def _text_invitation(feishu: LocalFeishu, token: str) -> str:
-    url = shlex.quote(feishu.url)
-    needed = f" FLYBRIDGE_TEXT_TOKEN={shlex.quote(token)}" if token else ""
-    return f"""\
-Local gateway: {feishu.url}   (JSON text, no frames; what it has sent counts as acked)
+{name}
 App ID:        {feishu.app_id}
 App Secret:    {feishu.app_secret}   (of an app that exists nowhere)
 
   FLYBRIDGE_DOMAIN={url} FLYBRIDGE_APP_ID={feishu.app_id} \\
-  FLYBRIDGE_APP_SECRET={feishu.app_secret} \\
-  FLYBRIDGE_TEXT_DIALECT=true{needed} flybridge run
+  FLYBRIDGE_APP_SECRET={feishu.app_secret} {needed}flybridge run
   flybridge trigger im.message.receive_v1 --url {url}
 
 Ready. ^C ends it."""

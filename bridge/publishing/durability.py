@@ -103,15 +103,13 @@ async def fit(durability: Durability, redis: Redis) -> Durability:
     try:
         if durability.profile == "aof":
             await _look_at_aof(redis)
-            return await _fit_aof(durability, redis)
-        if durability.wanted:
+        elif durability.wanted:
             await _look_for_replicas(durability, redis)
-            await _fit_replica(durability, redis)
+        return await _try(durability, redis) if durability.wanted else durability
     except (RedisError, OSError) as error:
         raise RedisUnreachable(
             f"Redis did not say how durable it is ({error}); check that it is well."
         ) from error
-    return durability
 
 
 async def _look_at_aof(redis: Redis) -> None:
@@ -132,10 +130,22 @@ async def _look_at_aof(redis: Redis) -> None:
         )
 
 
-async def _fit_aof(durability: Durability, redis: Redis) -> Durability:
+async def _try(durability: Durability, redis: Redis) -> Durability:
+    """Send the waiting command once: if Redis refuses it, every event would be refused."""
+    profile, command = durability.profile, durability.command
     try:
-        await _try(durability, redis)
+        await redis.execute_command(*command, 1)  # type: ignore[no-untyped-call]
+    except NoPermissionError as error:
+        raise RedisUnfit(
+            f"Redis does not let this user wait until events are durable ({error}); allow it: "
+            f"ACL SETUSER <user> +{str(command[0]).lower()}."
+        ) from error
     except ResponseError as error:
+        if profile != "aof":
+            raise RedisUnfit(
+                f"FLYBRIDGE_DURABILITY is {profile}, but Redis cannot wait for replicas ({error}); "
+                "set it to none or aof, or use a Redis that can."
+            ) from error
         if "unknown command" in str(error):  # Redis before 7.2
             return replace(durability, command=(), wanted=0)
         raise RedisUnfit(
@@ -143,28 +153,6 @@ async def _fit_aof(durability: Durability, redis: Redis) -> Durability:
             "set it: CONFIG SET appendonly yes, and in its configuration file."
         ) from error
     return durability
-
-
-async def _fit_replica(durability: Durability, redis: Redis) -> None:
-    try:
-        await _try(durability, redis)
-    except ResponseError as error:
-        raise RedisUnfit(
-            f"FLYBRIDGE_DURABILITY is {durability.profile}, but Redis cannot wait for replicas "
-            f"({error}); set it to none or aof, or use a Redis that can."
-        ) from error
-
-
-async def _try(durability: Durability, redis: Redis) -> None:
-    """Send the waiting command once: if Redis refuses it, every event would be refused."""
-    try:
-        await redis.execute_command(*durability.command, 1)  # type: ignore[no-untyped-call]
-    except NoPermissionError as error:
-        name = str(durability.command[0]).lower()
-        raise RedisUnfit(
-            f"Redis does not let this user wait until events are durable ({error}); allow it: "
-            f"ACL SETUSER <user> +{name}."
-        ) from error
 
 
 async def _look_for_replicas(durability: Durability, redis: Redis) -> None:
