@@ -16,6 +16,7 @@ from flybridge.workers.backlog.queues import emptied
 
 if TYPE_CHECKING:
     from flybridge.workers.claim.claims import Run
+    from flybridge.workers.routes.routing import Routing
 
 BATCHES_AHEAD = 2
 """Batches that may wait, so that one is full when a slot becomes free."""
@@ -25,19 +26,12 @@ class Batches:
     """Gathers events by task; `add` may be called from any thread.
 
     Args:
-        batch_of: task -> how many of its events go together, and how long they wait; None for
-            tasks whose events go one at a time.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self,
-        task_of: Callable[[str], str],
-        batch_of: Callable[[str], Batch | None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._task_of = task_of
-        self._batch_of = batch_of
+    def __init__(self, routing: Routing, clock: Callable[[], float] = time.monotonic) -> None:
+        self._task_of = routing.task_of
+        self._batch_of = routing.batch_of
         self._clock = clock
         self._gathered: dict[str, deque[tuple[float, Run]]] = {}
         self._beside: dict[object, int] = {}

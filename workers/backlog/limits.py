@@ -15,6 +15,7 @@ from flybridge.workers.backlog.window import Window
 
 if TYPE_CHECKING:
     from flybridge.workers.claim.claims import Run
+    from flybridge.workers.routes.routing import Routing
 
 MAX_PARKED = 256
 """Events parked per task. More come only if a limit is set while events flow; they are given back.
@@ -34,26 +35,28 @@ class Bucket(Protocol):
         """Seconds until there is one."""
 
 
+class Buckets(Protocol):
+    """A pool, as far as rate limits go."""
+
+    def bucket_of(self, task: str) -> Bucket | None:
+        """The bucket of a task's rate limit, which may change at any time; None for no limit."""
+
+
 class Limits:
     """Parks events of limited tasks; `take` and `wait` belong to one thread, the rest to any.
 
+    Limits may change at any time; a smaller concurrency is met as the running requests end.
+
     Args:
-        concurrency_of: task -> how many of its events may run at once, None for no limit; may
-            change at any time, and is then met as the running ones end.
-        bucket_of: task -> the bucket of its rate limit, which may change at any time.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self,
-        task_of: Callable[[str], str],
-        concurrency_of: Callable[[str], int | None],
-        bucket_of: Callable[[str], Bucket | None],
-        clock: Callable[[], float] = time.monotonic,
+        self, routing: Routing, pool: Buckets, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._task_of = task_of
-        self._concurrency_of = concurrency_of
-        self._bucket_of = bucket_of
+        self._task_of = routing.task_of
+        self._concurrency_of = routing.concurrency_of
+        self._bucket_of = pool.bucket_of
         self._clock = clock
         self._parked: dict[str, deque[Run]] = {}
         self._started: dict[str, Window] = {}

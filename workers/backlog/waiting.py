@@ -9,40 +9,43 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flybridge.bridge.store.streams import OTHER
+from flybridge.workers.backlog import quarantine
 from flybridge.workers.backlog.batches import Batches
-from flybridge.workers.backlog.limits import Limits
+from flybridge.workers.backlog.limits import Buckets, Limits
 from flybridge.workers.backlog.queues import emptied
-from flybridge.workers.backlog.suspects import LONGEST_TURN, Suspects
+from flybridge.workers.backlog.suspects import Suspects
 
 if TYPE_CHECKING:
     from flybridge.workers.claim.claims import Run
+    from flybridge.workers.routes.routing import Routing
+
+
+class Pool(Buckets, Protocol):
+    """A pool, as far as events wait for it."""
+
+    @property
+    def shares_process(self) -> bool:
+        """Whether a handler that kills its process kills the whole worker."""
 
 
 class Waiting:
     """The events that wait for one pool; filled from any thread, emptied by one.
 
     Args:
-        is_suspect: whether an event must run alone.
-        patience: seconds that others wait for such a one, see `quarantine.patience`.
+        clock: monotonic seconds.
     """
 
     def __init__(
-        self,
-        task_of: Callable[[str], str],
-        limits: Limits,
-        batches: Batches,
-        is_suspect: Callable[[Run], bool],
-        patience: Callable[[Run], float] = lambda _: LONGEST_TURN,
-        clock: Callable[[], float] = time.monotonic,
+        self, routing: Routing, pool: Pool, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._task_of = task_of
-        self._is_suspect = is_suspect
-        self.limits = limits
-        self.batches = batches
-        self.suspects = Suspects(patience, clock)
+        self._routing = routing
+        self._pool = pool
+        self.limits = Limits(routing, pool, clock)
+        self.batches = Batches(routing, clock)
+        self.suspects = Suspects(self._patience, clock)
         self.ready: deque[Run] = deque()
         """For the next free slot, from the left."""
 
@@ -65,7 +68,7 @@ class Waiting:
 
     def caps(self, streams: Iterable[str]) -> dict[str, int]:
         """Streams of which no more than so many entries should be claimed now."""
-        tasks = {stream: self._task_of(stream.rpartition(":")[2]) for stream in streams}
+        tasks = {stream: self._routing.task_of(stream.rpartition(":")[2]) for stream in streams}
         rooms = {stream: self._room(task) for stream, task in tasks.items()}
         caps = {stream: room for stream, room in rooms.items() if room is not None}
         # Events of types without a stream of their own share one, which nobody reads past them.
@@ -100,3 +103,13 @@ class Waiting:
             else:
                 unsuspected.append(run)
         return self.limits.park(self.batches.add(unsuspected))
+
+    def _is_suspect(self, run: Run) -> bool:
+        shares = self._pool.shares_process
+        return quarantine.is_suspect(run, self._max_attempts(run), shares_process=shares)
+
+    def _patience(self, run: Run) -> float:
+        return quarantine.patience(run, self._max_attempts(run))
+
+    def _max_attempts(self, run: Run) -> int:
+        return self._routing.max_attempts_of(self._routing.task_of(run.pending.entry.event_type))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,10 +20,7 @@ from flybridge.bridge.store.streams import Keys
 from flybridge.bridge.store.topology import parse
 from flybridge.bridge.telemetry import redaction, tracing
 from flybridge.workers.backlog import quarantine
-from flybridge.workers.backlog.batches import Batches
-from flybridge.workers.backlog.limits import Limits
 from flybridge.workers.backlog.waiting import Waiting
-from flybridge.workers.claim.claims import Run
 from flybridge.workers.claim.guard import Guard
 from flybridge.workers.claim.redis_clock import RedisClock
 from flybridge.workers.claim.stalls import Stalls
@@ -165,7 +161,7 @@ def assemble(
     selection = Selection(reader, keys, group, registry, routing, share, unhandled, watch, bridges)
     complete = Event()
     pending = PendingList(consumer, lease)
-    waiting = waiting_for(routing, pool)
+    waiting = Waiting(routing, pool)
     held = Held(waiting)
     outages = Outages(reader, disconnect, complete)
     settler = Settler(guard, held, outages, spans, waiting, pool.wake, complete)
@@ -181,21 +177,3 @@ def assemble(
         intake, dispatcher, waiting, held, claimer, settler, consumer.stalls, spans, isolation,
         (client, once),
     )  # fmt: skip
-
-
-def waiting_for(
-    routing: Routing, pool: Pool, clock: Callable[[], float] = time.monotonic
-) -> Waiting:
-    """Where claimed events wait for a pool."""
-
-    def most(run: Run) -> int:
-        return routing.max_attempts_of(routing.task_of(run.pending.entry.event_type))
-
-    return Waiting(
-        routing.task_of,
-        Limits(routing.task_of, routing.concurrency_of, pool.bucket_of),
-        Batches(routing.task_of, routing.batch_of),
-        lambda run: quarantine.is_suspect(run, most(run), shares_process=pool.shares_process),
-        lambda run: quarantine.patience(run, most(run)),
-        clock,
-    )

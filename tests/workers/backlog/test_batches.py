@@ -8,8 +8,8 @@ from kombu.utils.limits import TokenBucket
 
 from flybridge.handlers.batch import Batch
 from flybridge.workers.backlog.batches import BATCHES_AHEAD, Batches
-from flybridge.workers.backlog.limits import Limits
 from flybridge.workers.backlog.waiting import Waiting
+from tests.workers.tasks import tasks
 
 ROWS = Batch(size=3, wait=0.5)
 
@@ -39,7 +39,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def batches(clock: Clock) -> Batches:
-    return Batches(lambda event_type: event_type, {"rows": ROWS}.get, clock)
+    return Batches(tasks(batches={"rows": ROWS}), clock)
 
 
 def test_events_of_other_tasks_do_not_wait(batches: Batches) -> None:
@@ -96,7 +96,7 @@ def test_what_gathers_keeps_nobody_out_and_a_batch_that_runs_counts_as_one(
 
 def test_events_of_a_handler_that_was_taken_away_go_one_at_a_time(clock: Clock) -> None:
     known = {"rows": ROWS}
-    batches = Batches(lambda event_type: event_type, known.get, clock)
+    batches = Batches(tasks(batches=known), clock)
     batches.add([run("a"), run("b")])
     known.clear()
     assert batches.is_ready("rows")
@@ -112,19 +112,18 @@ def test_everything_can_be_taken_out(batches: Batches) -> None:
 
 def test_a_rate_limit_does_not_lift_the_bound_on_what_waits_for_its_batch() -> None:
     stream, slow = "flybridge:{app}:events:rows", TokenBucket(1.0)
-    batches = Batches(lambda event_type: event_type, {"rows": ROWS}.get)
-    limits = Limits(lambda event_type: event_type, lambda _: None, {"rows": slow}.get)
-    waiting = Waiting(str, limits, batches, lambda _: False)
+    of_rows = tasks(batches={"rows": ROWS}, buckets={"rows": slow})
+    waiting = Waiting(of_rows, of_rows)
     assert waiting.caps([stream]) == {stream: BATCHES_AHEAD * 3}
-    batches.add(run(name) for name in "abcdef")
+    waiting.batches.add(run(name) for name in "abcdef")
     assert waiting.caps([stream]) == {stream: 0}
 
 
 @pytest.mark.parametrize("kind", ["batches", "limits"])
 def test_types_that_share_a_stream_stop_it_when_enough_of_one_waits(kind: str) -> None:
     shared, own = "events:other", "events:single"
-    limits = Limits(str, {"slow": 1}.get, lambda task: None)
-    waiting = Waiting(str, limits, Batches(str, {"rows": ROWS}.get), lambda run: False)
+    of_both = tasks({"slow": 1}, {"rows": ROWS})
+    waiting = Waiting(of_both, of_both)
     assert waiting.caps([shared, own]) == {}
     waiting.add([run("a", "rows"), run("b", "slow")])
     name, most = {"batches": ("rows", BATCHES_AHEAD * ROWS.size), "limits": ("slow", 2)}[kind]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from kombu.utils.limits import TokenBucket
 
 from flybridge.bridge.store.streams import Entry, Keys
-from flybridge.workers.backlog.batches import Batches
 from flybridge.workers.backlog.limits import MAX_PARKED, RECHECK_PERIOD, Bucket, Limits
 from flybridge.workers.backlog.waiting import Waiting
 from flybridge.workers.claim.claims import Pending, Run
+from tests.workers.tasks import tasks
 
 FREE, NARROW, RATED = "free", "narrow", "rated"
 KEYS = Keys("app")
@@ -61,7 +61,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def limits(buckets: dict[str, Bucket], clock: Clock) -> Limits:
-    return Limits(lambda event_type: event_type, {NARROW: 2}.get, buckets.get, clock)
+    return Limits(tasks({NARROW: 2}), tasks(buckets=buckets), clock)
 
 
 def started(limits: Limits, task: str) -> list[str]:
@@ -97,7 +97,7 @@ def test_no_more_start_than_there_are_tokens(limits: Limits) -> None:
 
 def test_a_task_with_both_limits_takes_no_token_while_it_has_no_slot() -> None:
     bucket = Tokens(5)
-    limits = Limits(lambda event_type: event_type, {"both": 1}.get, lambda task: bucket)
+    limits = Limits(tasks({"both": 1}), tasks(buckets={"both": bucket}))
     limits.park(runs(3, "both"))
     assert started(limits, "both") == ["both0"]
     assert bucket.tokens == 4
@@ -117,7 +117,7 @@ def test_a_limit_that_an_operator_lifts_lets_everything_start(
 
 def test_however_slow_a_rate_is_it_is_looked_at_again_soon(buckets: dict[str, Bucket]) -> None:
     buckets[RATED] = TokenBucket(1 / 3600)
-    limits = Limits(lambda event_type: event_type, {}.get, buckets.get)
+    limits = Limits(tasks(), tasks(buckets=buckets))
     assert limits.wait() is None
     limits.park(runs(2, RATED))
     assert started(limits, RATED) == ["rated0"]
@@ -126,7 +126,7 @@ def test_however_slow_a_rate_is_it_is_looked_at_again_soon(buckets: dict[str, Bu
 
 def test_the_streams_of_free_tasks_are_not_capped(limits: Limits) -> None:
     streams = [KEYS.stream(FREE), KEYS.replay("workers", NARROW), KEYS.stream(NARROW)]
-    waiting = Waiting(str, limits, Batches(str, {}.get), lambda run: False)
+    waiting = Waiting(tasks({NARROW: 2}), tasks())
     assert waiting.caps(streams) == {streams[1]: 3, streams[2]: 3}
 
 
@@ -167,7 +167,7 @@ def test_everything_can_be_taken_out(limits: Limits) -> None:
 
 @given(st.lists(st.sampled_from(["park", "take", "end"]), max_size=60))
 def test_whatever_happens_the_limit_holds_and_no_event_is_lost(steps: list[str]) -> None:
-    limits = Limits(lambda event_type: event_type, {NARROW: 2}.get, lambda task: None)
+    limits = Limits(tasks({NARROW: 2}), tasks())
     running: list[str] = []
     parked = ended = 0
     acts: dict[str, Callable[[], object]] = {
@@ -186,7 +186,7 @@ def test_whatever_happens_the_limit_holds_and_no_event_is_lost(steps: list[str])
 
 def test_a_limit_that_comes_while_events_run_counts_those() -> None:
     narrow: dict[str, int] = {}
-    limits = Limits(lambda event_type: event_type, narrow.get, lambda task: None)
+    limits = Limits(tasks(narrow), tasks())
     limits.began(NARROW, "a")
     limits.began(NARROW, "b")
     assert limits.park(runs(1, NARROW)) == runs(1, NARROW)

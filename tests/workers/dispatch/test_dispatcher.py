@@ -19,10 +19,10 @@ from flybridge.workers.backlog.limits import MAX_PARKED
 from flybridge.workers.backlog.quarantine import SLOW_TURN
 from flybridge.workers.backlog.suspects import DRAIN
 from flybridge.workers.backlog.suspects import MAX_SUSPECTS as SUSPECTS
+from flybridge.workers.backlog.waiting import Waiting
 from flybridge.workers.celery_integration.pool import CeleryPool
 from flybridge.workers.claim.claims import Pending, Run
 from flybridge.workers.claim.outcomes import Outcome
-from flybridge.workers.dispatch.assembly import waiting_for
 from flybridge.workers.dispatch.bundles import BUNDLE_SECONDS
 from flybridge.workers.dispatch.dispatcher import Dispatcher
 from flybridge.workers.intake.spans import IntakeSpans
@@ -120,7 +120,7 @@ class Stage:
         self.port = CeleryPool(self.consumer)
         self.later = 0.0
         """Seconds by which suspects have waited longer than it took."""
-        self.waiting = waiting_for(routing, self.port, lambda: time.monotonic() + self.later)
+        self.waiting = Waiting(routing, self.port, lambda: time.monotonic() + self.later)
         played: Any = self.intake
         spans = IntakeSpans(None, Resource.create(), "workers")
         self.pool = Dispatcher(

@@ -10,14 +10,13 @@ from opentelemetry.sdk.resources import Resource
 
 from flybridge.bridge.store.streams import Entry
 from flybridge.handlers.registry import Registry
-from flybridge.workers.backlog.batches import Batches
-from flybridge.workers.backlog.limits import Limits
 from flybridge.workers.backlog.waiting import Waiting
 from flybridge.workers.claim.claims import Busy, Claim, Duplicate, Pending, Run, Settlement
 from flybridge.workers.group.unhandled import Unhandled
 from flybridge.workers.intake.claimer import Claimer
 from flybridge.workers.intake.held import Held
 from flybridge.workers.intake.spans import IntakeSpans
+from tests.workers.tasks import tasks
 
 LEASE = 30.0
 
@@ -37,8 +36,7 @@ class Stage:
         registry.register(lambda event, context: None, "im.*", name="H")
         self.answers: dict[str, Claim] = {}
         self.said: list[tuple[str, Any]] = []
-        limits = Limits(str, lambda task: None, lambda task: None)
-        self.waiting = Waiting(str, limits, Batches(str, lambda task: None), lambda run: False)
+        self.waiting = Waiting(tasks(), tasks())
         self.held = Held(self.waiting)
         played: Any = self
         self.claimer = Claimer(

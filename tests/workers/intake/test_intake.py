@@ -26,8 +26,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from flybridge.bridge.store.streams import Entry
 from flybridge.handlers.registry import Registry
-from flybridge.workers.backlog.batches import Batches
-from flybridge.workers.backlog.limits import Limits
 from flybridge.workers.backlog.waiting import Waiting
 from flybridge.workers.claim.claims import Busy, Duplicate, Pending, Queued, Run, Settlement
 from flybridge.workers.claim.outcomes import Outcome
@@ -41,6 +39,7 @@ from flybridge.workers.intake.settler import Settler
 from flybridge.workers.intake.spans import IntakeSpans
 from flybridge.workers.routes.coverage import Sighting
 from tests.waiting import until
+from tests.workers.tasks import tasks
 
 DUE_PERIOD = 0.05
 """Seconds, for the product's are long for a test."""
@@ -232,9 +231,7 @@ def limited() -> dict[str, int]:
 
 @pytest.fixture
 def waiting(limited: dict[str, int]) -> Waiting:
-    limits = Limits(lambda event_type: event_type, limited.get, lambda task: None)
-    batches = Batches(lambda event_type: event_type, lambda task: None)
-    return Waiting(lambda event_type: event_type, limits, batches, lambda run: False)
+    return Waiting(tasks(limited), tasks())
 
 
 @pytest.fixture

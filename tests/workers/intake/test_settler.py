@@ -12,8 +12,6 @@ from opentelemetry.sdk.resources import Resource
 from structlog.testing import capture_logs
 
 from flybridge.bridge.store.streams import Entry
-from flybridge.workers.backlog.batches import Batches
-from flybridge.workers.backlog.limits import Limits
 from flybridge.workers.backlog.waiting import Waiting
 from flybridge.workers.claim.claims import Pending, Run, Settlement
 from flybridge.workers.claim.outcomes import UNHANDLED, Failure, Outcome
@@ -21,6 +19,7 @@ from flybridge.workers.intake.held import Held
 from flybridge.workers.intake.outages import Outages
 from flybridge.workers.intake.settler import Settler
 from flybridge.workers.intake.spans import IntakeSpans
+from tests.workers.tasks import tasks
 
 DONE = Outcome(finished=("H",))
 
@@ -38,8 +37,7 @@ class Stage:
     def __init__(self) -> None:
         self.recorded: list[tuple[str, str]] = []
         self.woken = 0
-        limits = Limits(str, lambda task: None, lambda task: None)
-        self.waiting = Waiting(str, limits, Batches(str, lambda task: None), lambda run: True)
+        self.waiting = Waiting(tasks(), tasks(shares_process=True))
         self.held = Held(self.waiting)
         complete = threading.Event()
         played: Any = SimpleNamespace(forget_groups=lambda: None)
