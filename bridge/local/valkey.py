@@ -14,13 +14,16 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
+
+from redis.exceptions import RedisError
 
 from flybridge.bridge.errors import RedisUnreachable
 from flybridge.bridge.process.parent_death import die_with_parent
+from flybridge.bridge.store.client import sync_client
 
 START_TIMEOUT = 10.0
 STOP_TIMEOUT = 5.0
@@ -189,20 +192,8 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
 def _ready(port: int, pid: int) -> bool:
     """Whether our own server answers; on a taken port another one would."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
-            connection.sendall(b"PING\r\nINFO server\r\n")
-            lines = connection.makefile("rb")
+        with sync_client(f"redis://127.0.0.1:{port}/0?socket_timeout=2", retries=0) as client:
             # While it loads its append-only file it answers -LOADING.
-            if not lines.readline().startswith(b"+PONG"):
-                return False
-            return any(line == b"process_id:%d\r\n" % pid for line in _info(lines))
-    except OSError:
+            return bool(client.ping() and client.info("server")["process_id"] == pid)
+    except RedisError:
         return False
-
-
-def _info(lines: BinaryIO) -> Iterator[bytes]:
-    left = int(lines.readline()[1:])
-    while left > 0:
-        line = lines.readline()
-        left -= len(line)
-        yield line
