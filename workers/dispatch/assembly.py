@@ -77,10 +77,13 @@ class Assembly:
         self.intake.abandon(most)
 
     def close(self) -> None:
-        """Settle what ended, leave the groups, export the spans, close the connections."""
+        """Settle what ended, leave the groups, export the spans."""
         self.intake.close()
         self.spans.close()
         self.isolation.close()
+
+    def disconnect(self) -> None:
+        """Close the connections to Redis, for a process that goes on after `close`."""
         for client in self.clients:
             client.close()
 

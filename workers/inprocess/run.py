@@ -125,6 +125,7 @@ class InlineRun:
         # Who has not ended by now is given back, when the intake closes.
         self._worker.dispatcher.recall()
         await _surely(self._in_thread(self._worker.close))
+        await _surely(self._in_thread(self._worker.disconnect))
         self._threads.shutdown()
         self._blocking.shutdown(wait=False)
         self._over = True
@@ -156,6 +157,7 @@ class InlineRun:
         log.error("inline.deserted", hint="await stop() before you close the event loop")
         self._worker.intake.stop()
         self._worker.close()
+        self._worker.disconnect()
 
 
 async def _surely(done: asyncio.Future[None]) -> None:
