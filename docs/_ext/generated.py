@@ -1,5 +1,5 @@
-"""What Sphinx takes from the code: the directives `settings`, `metrics`, `payloads` and `commands`,
-and links from the names of settings to what they are."""
+"""What Sphinx takes from the code: the directives `settings`, `metrics`, `payloads`, `logs` and
+`commands`, and links from the names of settings to what they are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from command_texts import commands, description
 from docutils import nodes
+from log_texts import LogEvent, log_events
 from setting_texts import Setting, settings
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -52,6 +53,13 @@ class PayloadsDirective(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(_payloads()))
 
 
+class LogsDirective(SphinxDirective):
+    """A table of the log events."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes("\n".join(_logs()))
+
+
 class CommandsDirective(SphinxDirective):
     """A section for each command of `flybridge`."""
 
@@ -91,6 +99,18 @@ def _payloads() -> Iterator[str]:
         yield f"| `{event_type}` | {_cell(happened)} `{module}.{model.__name__}` |"
 
 
+def _logs() -> Iterator[str]:
+    yield from ("| event | level | what it tells |", "|---|---|---|")
+    for name, event in log_events().items():
+        yield f"| `{name}` | {', '.join(sorted(event.levels))} | {_cell(_told(event))} |"
+
+
+def _told(event: LogEvent) -> str:
+    fields = ", ".join(f"`{each}`" for each in sorted(event.fields))
+    advice = "; or: ".join(event.advice)
+    return ". ".join(filter(None, [fields, advice[:1].upper() + advice[1:]]))
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -126,6 +146,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("settings", SettingsDirective)
     app.add_directive("metrics", MetricsDirective)
     app.add_directive("payloads", PayloadsDirective)
+    app.add_directive("logs", LogsDirective)
     app.add_directive("commands", CommandsDirective)
     app.add_post_transform(SettingLinks)
     app.setup_extension("sphinx.ext.autodoc")
