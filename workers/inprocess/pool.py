@@ -40,20 +40,18 @@ class LoopRequest:
         self.task_name = task_name
         self.runs = runs
         self.ended = False
-        self.task: asyncio.Task[None]
+        self.is_running = False
+        """Its handlers have begun, and have not all ended."""
         # Whichever of two threads pops this first decides whether it begins.
         self._unbegun = [self]
         self.passed_over = False
 
-    @property
-    def is_running(self) -> bool:
-        """Its handlers have begun, and have not all ended."""
-        return not self._unbegun and not self.task.done()
-
     def begin(self) -> bool:
         """Whether it may begin: it was not taken back."""
         with suppress(IndexError):
-            return bool(self._unbegun.pop())
+            self._unbegun.pop()
+            self.is_running = True
+            return True
         self.passed_over = True
         return False
 
@@ -114,9 +112,9 @@ class LoopPool:
     ) -> LoopRequest:
         """Run them from the loop's next turn on."""
         request = LoopRequest(task, runs)
-        request.task = self._loop.create_task(self._run(request, items, finish), name=task)
-        self._tasks.add(request.task)
-        request.task.add_done_callback(self._tasks.discard)
+        running = self._loop.create_task(self._run(request, items, finish), name=task)
+        self._tasks.add(running)
+        running.add_done_callback(self._tasks.discard)
         return request
 
     def bucket_of(self, task: str) -> Bucket | None:
@@ -180,7 +178,10 @@ class LoopPool:
     async def _run(self, request: LoopRequest, items: Sequence[Item], finish: Finish) -> None:
         if not request.begin():
             return
-        outcomes, error = await self._outcomes(request, items)
+        try:
+            outcomes, error = await self._outcomes(request, items)
+        finally:
+            request.is_running = False
         if request.ended:
             return
         if error:
