@@ -50,7 +50,7 @@ def log_events() -> dict[str, LogEvent]:
     for tree in trees:
         constants = dict(_constants(tree))
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-            if name := _event_of(call):
+            for name in _events_of(call):
                 found.setdefault(name, LogEvent()).add(call, constants)
     _add_those_named_elsewhere(found, trees)
     return dict(sorted(found.items()))
@@ -70,16 +70,16 @@ def _constants(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
             yield node.targets[0].id, node.value
 
 
-def _event_of(call: ast.Call) -> str:
-    """The event that a call logs; empty if it logs none."""
+def _events_of(call: ast.Call) -> list[str]:
+    """The events that a call may log."""
     if not (isinstance(call.func, ast.Attribute) and call.func.attr in LEVELS and call.args):
-        return ""
+        return []
     first = call.args[0]
     if isinstance(first, ast.JoinedStr):
         name = _text(first, {})
-        return name if name.endswith(".…") else ""
-    is_event = isinstance(first, ast.Constant) and EVENT.fullmatch(str(first.value))
-    return str(first.value) if is_event else ""
+        return [name] if name.endswith(".…") else []
+    chosen = [first.body, first.orelse] if isinstance(first, ast.IfExp) else [first]
+    return [name for name in (_text(each, {}) for each in chosen) if EVENT.fullmatch(name)]
 
 
 def _text(node: ast.expr, constants: Mapping[str, ast.expr]) -> str:
