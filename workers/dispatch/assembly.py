@@ -1,4 +1,9 @@
-"""Puts the parts of one worker together, whatever its pool is."""
+"""Puts the parts of one worker together, whatever its pool is.
+
+The way of an event: `Intake` reads it, with `StreamReader` or `PendingList`; `Claimer` claims it;
+it waits in `Waiting` until `Dispatcher` gives it to the pool; the outcome goes to `Settler`, which
+has `Guard` record it. `Keeper` renews the claim meanwhile.
+"""
 
 from __future__ import annotations
 
