@@ -17,9 +17,9 @@ from flybridge.workers.celery_integration import child
 from flybridge.workers.celery_integration.requests import EventTask
 from flybridge.workers.claim.outcomes import Outcome
 from flybridge.workers.dispatch.bundles import BUNDLE_SECONDS
-from flybridge.workers.intake.spans import handler_spans
 from flybridge.workers.routes.routing import OTHER, PREFIX, Route, Routing
 from flybridge.workers.run import batch_runner, runner
+from flybridge.workers.run.handler_spans import handler_spans
 from flybridge.workers.run.items import Item
 from flybridge.workers.run.runner import Cases
 

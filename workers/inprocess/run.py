@@ -16,8 +16,8 @@ from flybridge.handlers.threads import HandlerThreads
 from flybridge.workers.dispatch.assembly import assemble, consumer_name
 from flybridge.workers.inprocess.pool import LoopPool
 from flybridge.workers.intake.selection import Share
-from flybridge.workers.intake.spans import handler_spans
 from flybridge.workers.run import batch_runner
+from flybridge.workers.run.handler_spans import handler_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

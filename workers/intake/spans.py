@@ -1,4 +1,4 @@
-"""The worker's spans: process, claim and settle in the main process, one per handler in the child.
+"""The spans that a worker's main process makes of an event: process, claim and settle.
 
 A tracer provider does not survive the fork of a prefork worker. So the main process has none: it
 makes finished spans by hand, and a thread exports them. Nothing is made where nothing is exported,
@@ -12,26 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from flybridge.bridge.telemetry import semconv, tracing
-from flybridge.bridge.telemetry.redaction import redact
 from flybridge.bridge.telemetry.span_queue import SpanQueue
-from flybridge.handlers.registry import Registration
-from flybridge.handlers.tracebacks import rendered
 from flybridge.workers.claim.claims import Pending, Run, Settlement
-from flybridge.workers.run.failures import describe
-from flybridge.workers.run.items import Item
-
-Around = Callable[[Registration], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,54 +166,6 @@ class IntakeSpans:
         # incomplete traces.
         self._queue.wait_for_room()
         self._queue.on_end(span)
-
-
-def handler_spans(items: Sequence[Item]) -> Around | None:
-    """What wraps a handler of these events in a span of its own; None where nothing is exported.
-
-    A span for several events belongs to the first one's trace and is linked to the others.
-    """
-    traced = [item for item in items if item.traceparent]
-    if not traced or not isinstance(trace.get_tracer_provider(), TracerProvider):
-        return None
-    given = (tracing.parse_context(item.traceparent, item.tracestate) for item in traced)
-    contexts = [context for context in given if context is not None]
-    if not contexts:
-        return None
-    parent = trace.set_span_in_context(trace.NonRecordingSpan(contexts[0]))
-    links = [Link(context) for context in contexts[1:]]
-    tracer = trace.get_tracer(semconv.SCOPE_HANDLERS, schema_url=semconv.SCHEMA_URL)
-
-    @contextmanager
-    def around(registration: Registration) -> Iterator[object]:
-        attributes = {semconv.HANDLER: registration.name}
-        name = semconv.SPAN_HANDLE + registration.name
-        # Failures are recorded here, for the provider may be the user's, which redacts nothing.
-        with tracer.start_as_current_span(
-            name, parent, attributes=attributes, links=links,
-            record_exception=False, set_status_on_exception=False,
-        ) as span:  # fmt: skip
-            try:
-                yield span
-            except Exception as error:
-                _record(span, error)
-                raise
-
-    return around
-
-
-def _record(span: Span, error: Exception) -> None:
-    """What OpenTelemetry records of an exception, without secrets and frames of the framework."""
-    text = redact(describe(error))
-    span.set_status(Status(StatusCode.ERROR, text))
-    span.add_event(
-        "exception",
-        {
-            "exception.type": type(error).__qualname__,
-            "exception.message": text.partition(": ")[2],
-            "exception.stacktrace": redact(rendered(error)),
-        },
-    )
 
 
 def _begin(pending: Pending, started: int) -> Tracing | None:
