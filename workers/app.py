@@ -1,5 +1,4 @@
-"""The Celery app: `celery -A flybridge.workers.app worker -Q im,contact`, and what `flybridge
-worker` starts.
+"""The Celery app, for `celery -A flybridge.workers.app worker` and `flybridge worker`.
 
 Importing this module reads the settings and loads the handlers; a mistake in either ends the import
 with one sentence.

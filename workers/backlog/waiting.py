@@ -1,7 +1,7 @@
-"""Holds claimed events that have not begun, by what they wait for: a slot, a limit, their batch to
-be full, or an empty pool.
+"""Holds claimed events that have not begun, by what they wait for.
 
-The dispatcher takes them out; the intake gives back what is left when it stops.
+They wait for a slot, a limit, their batch to be full, or an empty pool. The dispatcher takes them
+out; the intake gives back what is left when it stops.
 """
 
 from __future__ import annotations

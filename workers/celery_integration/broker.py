@@ -1,5 +1,4 @@
-"""Celery's broker: carries `celery inspect`, `celery control` and the users' own Celery tasks. No
-event passes through it.
+"""Celery's broker: carries `celery inspect`, `celery control` and users' own tasks, but no event.
 
 It is kombu's Redis transport over the bridge's own connections, which find the primary by
 themselves and take all options of a URL. kombu's Sentinel transport is not used: it asks a dead

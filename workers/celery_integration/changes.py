@@ -1,5 +1,4 @@
-"""Registers and unregisters handlers while a worker runs, in its main process and its pool's
-children.
+"""Registers and unregisters handlers while a worker runs, in all of its processes.
 
 `control.py` receives the commands.
 """

@@ -1,7 +1,7 @@
-"""A kombu channel for a Redis that is at its maxmemory: a worker must be able to start there and
-answer commands, for it is the one who makes room.
+"""A kombu channel that starts, and answers commands, on a Redis that is at its maxmemory.
 
-At maxmemory Redis refuses every command that may take memory, and all that stands in a transaction.
+A worker must be able to start there, for it is the one who makes room. At maxmemory Redis refuses
+every command that may take memory, and all that stands in a transaction.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Redis' clock, as this host's monotonic clock tells it between two looks, and what follows when it
-jumps.
+"""Redis' clock, as this host's monotonic clock tells it between two looks; notices its jumps.
 
 Redis stamps locks, idle times and retries by the wall clock of its host. When that goes ahead, all
 of them end early; when it is back, those stamped meanwhile never seem to end (see `mending.py`).

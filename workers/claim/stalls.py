@@ -1,5 +1,4 @@
-"""Warns of lines and business keys that stand still: the same event is first for long, and others
-wait.
+"""Warns of lines and business keys that stand still: others wait behind the same event for long.
 
 A retry may rightly wait for days, and a handler may hang; either way somebody should know. A thread
 that meets such a wait notes the name here; a look now and then finds out what has not moved, and

@@ -1,5 +1,4 @@
-"""Decides how many events one request to the pool carries: several when handlers are quick, else
-one.
+"""Decides how many events one request to the pool carries: several if handlers are quick.
 
 A request costs a prefork pool about 0.2 ms, more than many a handler. Events of one bundle run one
 after the other, so a slow one would hold up the rest: the longest recent run counts, and one slow

@@ -1,5 +1,4 @@
-"""The dispatcher: gives claimed events to a pool as it has room, and takes back what the pool
-drops.
+"""The dispatcher: gives claimed events to a pool as it has room, and takes back what it drops.
 
 What waits takes turns: the events of each limited task, and all others. An event that is suspected
 of killing its process has the pool to itself.

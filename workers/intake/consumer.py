@@ -1,6 +1,4 @@
-"""Turns what Redis delivers to one consumer of a group into `Pending`, or into a dead letter if it
-cannot be read.
-"""
+"""Turns what Redis delivers to one consumer into `Pending`, or into a dead letter if unreadable."""
 
 from __future__ import annotations
 

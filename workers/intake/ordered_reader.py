@@ -1,5 +1,4 @@
-"""Reads the ordered streams: gives the entries that are first in the line of their key; the others
-wait in their line.
+"""Reads the ordered streams: gives what is first in the line of its key; the rest waits there.
 
 Reading and lining up is one script, which cannot block; so a reader waits for new entries by an
 XREAD that takes nothing. The scripts say why the order holds.

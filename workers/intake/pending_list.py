@@ -1,5 +1,4 @@
-"""The pending list of a group: finds what was lost, takes over from dead workers, fetches due
-retries.
+"""The pending list: finds what was lost, takes over from dead workers, fetches due retries.
 
 Entries are judged by how long they have been idle: a worker that renews an entry keeps it; one that
 postpones it, or dies, loses it.

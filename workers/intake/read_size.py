@@ -1,5 +1,4 @@
-"""Limits how many entries one read brings, so that it stays bounded in bytes however large they
-are.
+"""Limits how many entries one read brings, so that its bytes stay bounded.
 
 Redis counts entries only, and an envelope may have 10 MiB. The recent entries of a stream tell what
 to expect of it.

@@ -1,8 +1,7 @@
-"""Entries of a stream as they are stored, for commands that show and choose them. Envelopes stay in
-Redis.
+"""Entries of a stream as they are stored, for commands that show and choose them.
 
-People edit streams by hand, so any field may be missing or odd. Workers read
-`flybridge.bridge.store.streams.Entry`.
+Envelopes stay in Redis. People edit streams by hand, so any field may be missing or odd. Workers
+read `flybridge.bridge.store.streams.Entry`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Decides what becomes of a handler that failed, by the rules of `flybridge.handlers.policy`, and
-of an attempt that ended without an outcome.
-"""
+"""Decides what becomes of failed handlers, and of attempts that ended without an outcome."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Watches the calls of handlers in this process, and logs those that run past their timeout or
-block a loop.
+"""Watches the calls of handlers in this process: logs those that overrun or block a loop.
 
 It only logs and counts; `child.py` interrupts and kills.
 """
