@@ -15,7 +15,7 @@
 
 A stream may hold entries older than any mark: some other group lags, or an entry waits. So a group
 made anew starts no further back than the retention, which every mark outlives; see
-`workers/lua/group.lua`. With no worker there for as long as that, a first attempt that died with
+`workers/intake/group.lua`. With no worker there for as long as that, a first attempt that died with
 its worker is forgotten (and was no success), after `UNSETTLED` all that is on record.
 
 Redis ends keys by its own clock: one that goes ahead ends them early by as much, for good.

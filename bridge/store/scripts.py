@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from redis import Redis
@@ -19,8 +19,8 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from flybridge.bridge.store.redis_rights import is_denied
 
-FOLDERS = ("flybridge.bridge", "flybridge.workers")
-"""Packages with a folder `lua`. A script's name occurs in one of them only."""
+ROOT = Path(__file__).parents[2]
+"""Of the package `flybridge`. Each script stands beside the module that calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ def load(name: str) -> Script:
 
 
 def _read(name: str) -> str:
-    places = (files(package) / "lua" / f"{name}.lua" for package in FOLDERS)
-    return next(place for place in places if place.is_file()).read_text(encoding="utf-8")
+    (place,) = ROOT.glob(f"*/*/{name}.lua")
+    return place.read_text(encoding="utf-8")
 
 
 def run_all(redis: Redis, calls: Sequence[Call]) -> list[Any]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from flybridge.bridge.store.lifetimes import MARKER_TTL
+from flybridge.bridge.store.scripts import load
 from flybridge.bridge.store.streams import Keys
 
-LUA = Path(__file__).parents[2] / "bridge" / "lua"
-LEASE = (LUA / "lease.lua").read_text(encoding="utf-8")
-KEEP_LETTER = (LUA / "keep_letter.lua").read_text(encoding="utf-8")
-PUBLISH = (LUA / "publish.lua").read_text(encoding="utf-8")
+LEASE = load("lease").text
+KEEP_LETTER = load("keep_letter").text
+PUBLISH = load("publish").text
 
 DURATION = 15_000
 

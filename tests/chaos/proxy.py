@@ -32,14 +32,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha1
-from importlib.resources import files
 from types import TracebackType
 from typing import Self
 
 import kombu.transport.redis
 import redis.lock
 
-from flybridge.bridge.store.scripts import load
+from flybridge.bridge.store.scripts import ROOT, load
 from tests.chaos.conversation import Command, Conversation, Fate, Step, Verdict
 
 CHUNK = 65_536
@@ -69,11 +68,8 @@ _RESET = struct.pack("ii", 1, 0)
 def our_scripts() -> dict[str, str]:
     """sha -> name of every Lua script of the bridge, the workers and the libraries they use."""
     found = {_sha(text.encode()): name for name, text in _LIBRARIES.items()}
-    for script in files("flybridge.bridge").joinpath("lua").iterdir():
-        found[_sha(script.read_bytes())] = script.name.removesuffix(".lua")
-    for script in files("flybridge.workers").joinpath("lua").iterdir():
-        name = script.name.removesuffix(".lua")
-        found[load(name).sha] = name
+    for script in ROOT.glob("*/*/*.lua"):
+        found[load(script.stem).sha] = script.stem
     return found
 
 

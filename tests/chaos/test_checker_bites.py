@@ -130,20 +130,24 @@ async def the_replica_falls_asleep(play: Play) -> None:
 
 
 FENCE = (
-    "bridge/lua/publish.lua",
+    "bridge/publishing/publish.lua",
     "if stored ~= ARGV[1] then",
     "if false then",
 )
-MARKER = ("bridge/lua/publish.lua", "if type(earlier) == 'string' then", "if false then")
-CLAIM = ("workers/lua/claim.lua", "if holder and holder ~= token then", "if false then")
+MARKER = ("bridge/publishing/publish.lua", "if type(earlier) == 'string' then", "if false then")
+CLAIM = ("workers/claim/claim.lua", "if holder and holder ~= token then", "if false then")
 DONE = (
-    "workers/lua/claim.lua",
+    "workers/claim/claim.lua",
     "if state == 'done' or state == 'dead' then",
     "if false then",
 )
-LINES = ("workers/lua/line_up.lua", "and not is_first(line, id)", "and is_first(line, id) == nil")
-QUEUE = ("workers/lua/claim.lua", "~= ARGV[4] then", "== nil then")
-BUSINESS = ("workers/lua/claim.lua", "if not other or other == KEYS[1] then", "if true then")
+LINES = (
+    "workers/intake/line_up.lua",
+    "and not is_first(line, id)",
+    "and is_first(line, id) == nil",
+)
+QUEUE = ("workers/claim/claim.lua", "~= ARGV[4] then", "== nil then")
+BUSINESS = ("workers/claim/claim.lua", "if not other or other == KEYS[1] then", "if true then")
 WAIT = ("bridge/publishing/publish_connection.py", "if not self._durability.command:", "if True:")
 INTERRUPTION = (
     "workers/celery_integration/child.py",

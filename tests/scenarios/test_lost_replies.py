@@ -11,7 +11,6 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import zip_longest
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from flybridge.bridge.store.client import sync_client
-from flybridge.bridge.store.scripts import Call, load, run_all
+from flybridge.bridge.store.scripts import ROOT, Call, load, run_all
 from flybridge.bridge.store.streams import Entry
 from flybridge.workers.backlog import quarantine
 from flybridge.workers.claim.claims import Pending, Run
@@ -415,10 +414,6 @@ async def test_no_command_is_left_out(pair: Pair) -> None:
 
 
 def test_no_script_is_left_out() -> None:
-    ours = {
-        path.name.removesuffix(".lua")
-        for package in ("flybridge.bridge", "flybridge.workers")
-        for path in files(package).joinpath("lua").iterdir()
-    }
+    ours = {path.stem for path in ROOT.glob("*/*/*.lua")}
     listed = {name.partition(" ")[2] for name in LISTED if name.startswith("EVALSHA ")}
     assert ours - listed - OF_THE_COMMAND_LINE - PIECES == set()

@@ -1,7 +1,7 @@
 """Decides where a new group begins to read the streams that exist before it subscribes to them.
 
 A stream that comes after the subscription is always read from its first entry: the events in it
-were published for this group, too. `workers/lua/group.lua` creates the groups themselves.
+were published for this group, too. `workers/intake/group.lua` creates the groups themselves.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class StreamReader:
         self.presence.tell(covered, coverage)
 
     def follow(self, streams: Iterable[str]) -> None:
-        """Read these streams from now on; a missing group is made, see `lua/group.lua`."""
+        """Read these streams from now on; a missing group is made, see `group.lua`."""
         # One at a time, for each thread that meets an outage makes the groups again.
         with self._following:
             self._follow(streams)

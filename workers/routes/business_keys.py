@@ -1,6 +1,6 @@
 """Finds the business keys of events: the values that `dedup_by` of their handlers points to.
 
-`lua/claim.lua` decides which event holds a key, and whether its handler has succeeded.
+`claim.lua` decides which event holds a key, and whether its handler has succeeded.
 """
 
 from __future__ import annotations

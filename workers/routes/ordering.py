@@ -1,7 +1,7 @@
 """Which events are ordered, and by what: the `ordered_by` of their handlers.
 
 Redis keeps the order: the entries of one key stand in a line, and only the first of it may run; see
-`lua/line_up.lua`.
+`line_up.lua`.
 """
 
 from __future__ import annotations

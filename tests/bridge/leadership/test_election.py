@@ -110,7 +110,7 @@ class TestElection:
 
 @dataclass
 class Store:
-    """`lua/lease.lua` and the fence of `lua/publish.lua`, on a clock that the test moves."""
+    """`lease.lua` and the fence of `publish.lua`, on a clock that the test moves."""
 
     holder: str = ""
     term: int = 0

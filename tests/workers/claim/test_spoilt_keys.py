@@ -249,6 +249,7 @@ async def test_keys_that_all_share_stop_what_needs_them_only_and_are_told_once(
             await start()
             await stage.flows(PLAIN, ONCE)
             assert not stage.ended("dead")
+            await eventually(lambda: told(logs).keys() == set(OF_ALL))
             stage.redis.delete(*OF_ALL)
             stage.redis.sadd(TYPES, PLAIN, OTHER, ORDERED, ONCE)
             await eventually(lambda: stage.ended("dead", *stage.some("cured")))
