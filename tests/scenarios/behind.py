@@ -141,7 +141,9 @@ class Watch:
 
     def told(self) -> Counter[str]:
         """Event of our own loggers -> lines."""
-        return Counter(self._bridge.told("bridge") + self._worker.told("workers"))
+        return Counter(
+            self._bridge.told("flybridge.bridge") + self._worker.told("flybridge.workers")
+        )
 
     def keys_told(self) -> Counter[str]:
         """Key that is told to be spoilt -> lines."""

@@ -59,11 +59,11 @@ async def test_a_worker_in_a_black_hole_goes_on_where_it_was(pair: Pair) -> None
     pair.push("slow 0.5")
     pair.worker_proxy.black_hole()
     pair.push_some()
-    await eventually(lambda: "redis.lost" in diary.told("workers"), within=2 * STUCK)
+    await eventually(lambda: "redis.lost" in diary.told("flybridge.workers"), within=2 * STUCK)
 
     pair.worker_proxy.pass_on()
     await pair.all_settled(STUCK)
-    await eventually(lambda: diary.told("workers") == ["redis.lost", "redis.recovered"])
+    await eventually(lambda: diary.told("flybridge.workers") == ["redis.lost", "redis.recovered"])
 
 
 async def test_stranded_connections_are_given_up_for_new_ones(pair: Pair) -> None:
