@@ -180,7 +180,7 @@ def test_json_that_is_no_envelope_is_refused_as_schema(payload: bytes) -> None:
 
 
 def test_an_encrypted_envelope_says_that_it_is_one_and_what_to_do() -> None:
-    with pytest.raises(EnvelopeInvalid, match="Encrypt Key off") as caught:
+    with pytest.raises(EnvelopeInvalid, match="remove the Encrypt Key") as caught:
         header(
             b'{"encrypt":"FIAfJPGRmFZWkaxPQ1XrJZVbv2JwdjfLk4jx0k/U1deAqYK3AXOZ5zcHt/cC4ZNTqYwWUW"}'
         )
