@@ -259,7 +259,7 @@ class StreamReader:
             if isinstance(answer, Exception):
                 if stream not in self._unreadable:
                     log.error("stream.unreadable", stream=stream, error=str(answer),
-                              hint="no stream; see what wrote the key, then delete it")  # fmt: skip
+                              hint="no stream; see what wrote it, then rename or delete this key")  # fmt: skip
                 self._unreadable.add(stream)
             else:
                 if answer == SPOILT:
