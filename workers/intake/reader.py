@@ -258,8 +258,8 @@ class StreamReader:
         for stream, answer in zip(streams, run_all(self._redis, calls), strict=True):
             if isinstance(answer, Exception):
                 if stream not in self._unreadable:
-                    log.error("stream.unreadable", stream=stream, error=str(answer),
-                              hint="no stream; see what wrote it, then rename or delete this key")  # fmt: skip
+                    hint = "no stream; see what wrote it, then rename or delete this key"
+                    log.error("stream.unreadable", stream=stream, error=str(answer), hint=hint)
                 self._unreadable.add(stream)
             else:
                 if answer == SPOILT:
