@@ -12,13 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from flybridge.bridge.store.streams import OTHER
 from flybridge.handlers.default import stub
 from flybridge.handlers.loggers import get_logger
 from flybridge.workers.claim.outcomes import LOOK_AGAIN, UNHANDLED, Failure, Outcome
-from flybridge.workers.group.presence import AT_WORK
+from flybridge.workers.group.presence import AT_WORK, Presence
 
 if TYPE_CHECKING:
     from flybridge.handlers.registry import Registry
@@ -52,17 +52,6 @@ class Fate(Enum):
     """No worker has one yet."""
     NOBODYS = auto()
     """No worker has had one for long enough."""
-
-
-class Presence(Protocol):
-    """What the workers of the group handle."""
-
-    @property
-    def sightings(self) -> Sequence[Sighting]:
-        """As far as it is known; seconds old."""
-
-    def look(self) -> Sequence[Sighting]:
-        """As Redis has it at this moment."""
 
 
 class Unhandled:
