@@ -23,6 +23,7 @@ from typing import IO, TextIO, cast
 LOG = Path("build", "set-up.log")
 PIP = ("-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off")
 PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+NEW_ENOUGH = "import sys; sys.exit(sys.version_info < (3, 11))"
 REDRAW = 0.2
 """Seconds between two drawings of the line of the step in work."""
 
@@ -171,7 +172,7 @@ class SetUp:
         self._python = folder / "bin" / "python"
         self._locks = locks
         self._editable = editable
-        self._usable = self._has_pip()
+        self._usable = self._python.exists() and works(self._python, "import pip")
         self._total = (not self._usable) + 1 + editable
         self._begun = 0
 
@@ -180,6 +181,10 @@ class SetUp:
         created = not self._folder.exists()
         print(f"{'Setting up' if created else 'Updating'} {self._folder}:", flush=True)
         try:
+            if self._python.exists() and not works(self._python, NEW_ENOUGH):
+                raise CannotSetUp(
+                    f"{self._folder} is of a Python older than 3.11. Delete it, then try again."
+                )
             if not self._usable:
                 self._create()
             self._install()
@@ -189,14 +194,13 @@ class SetUp:
                 shutil.rmtree(self._folder, ignore_errors=True)
             raise
 
-    def _has_pip(self) -> bool:
-        return self._python.exists() and works(self._python, "import pip")
-
     def _create(self) -> None:
         step = self._next_step(f"a virtual environment of {PYTHON}")
         if not works(sys.executable, "import ensurepip, venv"):
             fetch_venv(step)
-        run((sys.executable, "-m", "venv", self._folder), step)
+        # Without a Python that starts, nothing of what is there can be kept.
+        options = () if self._python.exists() else ("--clear",)
+        run((sys.executable, "-m", "venv", *options, self._folder), step)
         step.end()
 
     def _install(self) -> None:

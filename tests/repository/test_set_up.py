@@ -107,3 +107,21 @@ def test_without_a_network_nothing_half_made_is_left(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
     assert "\r" not in ended.stdout  # nobody watches: no line is drawn twice
     assert "[2/2] 1 packages" in ended.stdout
+
+
+def test_an_environment_of_an_older_python_is_left_as_it_is_and_told_of(tmp_path: Path) -> None:
+    old = tmp_path / "venv" / "bin" / "python"
+    old.parent.mkdir(parents=True)
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+
+    ended = subprocess.run(
+        (SHELL_PART, sys.executable, "venv", os.devnull),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr == ("venv is of a Python older than 3.11. Delete it, then try again.\n")
+    assert old.exists()
