@@ -10,7 +10,7 @@ from tests.examples.conftest import done
 from tests.scenarios.stage import Actor, Stage, message
 from tests.waiting import eventually
 
-SERVICE, MANAGER = PROGRAMS["docs_howto_embed_0"], PROGRAMS["docs_howto_embed_1"]
+SERVICE, WORKER, MANAGER = (PROGRAMS[f"docs_howto_embed_{number}"] for number in range(3))
 
 THEIRS = """
 from flybridge import Handler
@@ -54,6 +54,15 @@ async def test_the_service_handles_an_event_by_all_of_its_handlers(stage: Stage)
     await said(program, '"greeting"', "audited by db-1", "surveyed")
     program.send(signal.SIGTERM)
     assert await program.ended() == 0
+
+
+async def test_the_worker_handles_events_of_a_bridge_elsewhere(stage: Stage) -> None:
+    (stage.directory / "my_handlers.py").write_text(HANDLERS)
+    (stage.directory / "program.py").write_text(f"import asyncio\n{WORKER}\nasyncio.run(main())\n")
+    program = stage.run("program", sys.executable, "program.py", handlers="")
+    await stage.leader()
+    await said(program, "handlers of my_handlers are at work")
+    await done(stage, message())
 
 
 async def test_the_manager_tells_of_the_end_and_of_its_heartbeat(stage: Stage) -> None:

@@ -52,4 +52,4 @@ def test_every_test_passes(folder: Path) -> None:
 
 
 def test_programs_are_those_of_which_a_test_is_known() -> None:
-    assert sorted(PROGRAMS) == ["docs_howto_embed_0", "docs_howto_embed_1"]
+    assert sorted(PROGRAMS) == [f"docs_howto_embed_{number}" for number in range(3)]
