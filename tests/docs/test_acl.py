@@ -34,3 +34,21 @@ async def test_bridge_and_worker_have_all_rights_that_they_need(stage: Stage) ->
 
     assert [each for each in refused if each["username"] in ("bridge", "worker")] == []
     assert [event for event in TROUBLE if bridge.lines(event) or worker.lines(event)] == []
+
+
+async def test_a_worker_without_the_channels_handles_events_and_says_what_it_lacks(
+    stage: Stage,
+) -> None:
+    (rule,) = [each for each in RULES if each.startswith("ACL SETUSER worker ")]
+    channels = [each for each in rule.split() if each.startswith("&")]
+    with stage.redis() as redis:
+        redis.execute_command(*(each for each in rule.split() if each not in channels))
+    await stage.leader()
+    worker = stage.worker(redis_url=stage.redis_server.url.replace("//", "//worker:password@"))
+    told = await worker.logged("redis.denied")
+    (event_id,) = stage.push(message())
+    await eventually(lambda: stage.state(event_id) == "done")
+
+    assert set(re.findall(r"&[^; ]+", told["cure"])) == {channels[-1]}
+    assert len(worker.lines("redis.denied")) == 1
+    assert "Connection to broker lost" not in worker.log.read_text()

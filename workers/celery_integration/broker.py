@@ -24,6 +24,7 @@ from flybridge.bridge.config.types import NO_BROKER
 from flybridge.bridge.errors import SettingsInvalid
 from flybridge.bridge.store.client import connection_class
 from flybridge.bridge.store.failover import Primary
+from flybridge.bridge.store.redis_rights import cure, is_denied
 from flybridge.bridge.store.streams import Keys
 from flybridge.bridge.store.topology import Topology, parse
 from flybridge.bridge.telemetry.redaction import redact
@@ -49,7 +50,8 @@ REDIS_FAILS = (RedisError, OSError)
 """Errors of Redis or the network, not of a message; kombu reconnects."""
 
 _told_of: set[str] = set()
-"""Queues whose spoilt lists this process has logged; each loss of the broker makes a channel."""
+"""Queues with spoilt lists, and missing rights, that this process has logged; each loss of the
+broker makes a channel."""
 
 PAUSE = 1.0
 """Seconds before Celery asks a Redis again that refused to write."""
@@ -171,6 +173,30 @@ class Channel(FullChannel):
             # The message is out of its list by now.
             refusals.tell(error, "")
             raise Empty from error
+
+    def _receive_one(self, c: Any) -> Any:
+        try:
+            return super()._receive_one(c)
+        except ResponseError as error:
+            if not is_denied(error):
+                raise
+            # Celery would take it for a lost connection, and connect anew without end.
+            self._tell_denied(error)
+            return None
+
+    def _tell_denied(self, error: ResponseError) -> None:
+        """Log once in this process that no control commands come, and which right they need."""
+        rule = self._rule_for_channels() if "channel" in str(error) else cure(error)
+        if rule not in _told_of:
+            _told_of.add(rule)
+            hint = f"control commands do not reach this worker; {rule}; then restart it"
+            log.warning("redis.denied", error=str(error), cure=hint)
+
+    def _rule_for_channels(self) -> str:
+        queues = sorted(self.active_fanout_queues)
+        topics = [topic for queue in queues for topic in self._get_subscribe_topics(queue)]
+        wanted = " ".join(f"&{self.global_keyprefix}{topic}" for topic in topics)
+        return f"allow this user its channels: ACL SETUSER <user> {wanted}"
 
     def unread(self, queues: Iterable[str]) -> dict[str, int]:
         """How many messages wait for these queues in lists that are not read."""
