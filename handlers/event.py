@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeGuard
 
 from typing_extensions import TypeVar
 
+from flybridge.handlers.envelope.header import (
+    CHALLENGE,
+    ENCRYPTED,
+    Header,
+    check_schema,
+    read_v1,
+    read_v2,
+)
+from flybridge.handlers.envelope.lenient_json import decode
+from flybridge.handlers.envelope.timestamps import moment
 from flybridge.handlers.errors import EventInvalid
-from flybridge.handlers.header import CHALLENGE, ENCRYPTED, Header, check_schema, read_v1, read_v2
-from flybridge.handlers.lenient_json import decode
-from flybridge.handlers.timestamps import moment
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

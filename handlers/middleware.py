@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from flybridge.handlers.base import Context, Run
+from flybridge.handlers.calling.threads import HandlerThreads, in_thread, of_caller
+from flybridge.handlers.calling.tracebacks import users_frames
 from flybridge.handlers.errors import RegistrationInvalid, Reject, Retry
 from flybridge.handlers.event import Event
 from flybridge.handlers.registering.source import PerProcess, accepts, check_callable
-from flybridge.handlers.threads import HandlerThreads, in_thread, of_caller
-from flybridge.handlers.tracebacks import users_frames
 
 __all__ = ["Middleware"]
 

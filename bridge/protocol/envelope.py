@@ -1,6 +1,6 @@
 """Reads the header of an envelope without decoding the event: id, type, app, tenant and time.
 
-Fields are read by the rules of `flybridge.handlers.header`, as handlers' events are.
+Fields are read by the rules of `flybridge.handlers.envelope.header`, as handlers' events are.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 
 from flybridge.bridge.errors import EnvelopeInvalid
+from flybridge.handlers.envelope.header import CHALLENGE, ENCRYPTED, check_schema, read_v1, read_v2
+from flybridge.handlers.envelope.header import Header as Fields
+from flybridge.handlers.envelope.lenient_json import mended
 from flybridge.handlers.errors import EventInvalid
-from flybridge.handlers.header import CHALLENGE, ENCRYPTED, check_schema, read_v1, read_v2
-from flybridge.handlers.header import Header as Fields
-from flybridge.handlers.lenient_json import mended
 from flybridge.handlers.types import canonical
 
 MAX_ENVELOPE = 10 * 1024 * 1024

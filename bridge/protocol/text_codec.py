@@ -16,7 +16,7 @@ from typing import ClassVar, TypeVar
 import msgspec
 
 from flybridge.bridge.errors import FrameInvalid
-from flybridge.handlers.lenient_json import mended
+from flybridge.handlers.envelope.lenient_json import mended
 
 _Scalar = str | int | float | bool | None
 

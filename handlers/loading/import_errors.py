@@ -10,8 +10,8 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
+from flybridge.handlers.calling.tracebacks import raised_in, users_line
 from flybridge.handlers.errors import RegistrationInvalid
-from flybridge.handlers.tracebacks import raised_in, users_line
 
 OURS = "flybridge"
 """The import package of Flybridge."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from flybridge.handlers.lenient_json import decode
+from flybridge.handlers.envelope.lenient_json import decode
 from flybridge.handlers.payloads.base import Items, Part, Payload, PayloadV1, Texts, UserId
 
 

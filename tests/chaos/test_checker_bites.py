@@ -156,7 +156,7 @@ INTERRUPTION = (
 )
 LAST_WORDS = ("workers/celery_integration/child.py", "if watch.here().all_lost(now):", "if False:")
 WAITING_FOR_THREADS = (
-    "handlers/threads.py", "                self._rung = self._loop.create_future()\n",
+    "handlers/calling/threads.py", "                self._rung = self._loop.create_future()\n",
     "                raise\n",
 )  # fmt: skip
 RENEWAL = ("workers/intake/keeper.py", "                    self._renew()\n", "")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from flybridge.bridge.errors import TaskFailed
 from flybridge.bridge.process.signals import LEFT_TO_GIVE_BACK
+from flybridge.handlers.calling.threads import HandlerThreads
 from flybridge.handlers.loggers import get_logger
-from flybridge.handlers.threads import HandlerThreads
 from flybridge.workers.dispatch.assembly import assemble, consumer_name
 from flybridge.workers.inprocess.pool import LoopPool
 from flybridge.workers.intake.selection import Share

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from flybridge.bridge.config.times import show
-from flybridge.handlers.lenient_json import decode
+from flybridge.handlers.envelope.lenient_json import decode
 from flybridge.workers.operate.stored import Stored
 
 WIDTH = 80

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 from flybridge.bridge.store.streams import Entry, Keys
-from flybridge.handlers.lenient_json import DAMAGED, decode
+from flybridge.handlers.envelope.lenient_json import DAMAGED, decode
 from flybridge.handlers.registering.paths import location, value_at
 from flybridge.handlers.registry import Registration, Registry
 from flybridge.workers.routes.missing_keys import MissingKeys

@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any
 
 from flybridge.handlers.batch import BatchContext
+from flybridge.handlers.calling.threads import HandlerThreads
 from flybridge.handlers.event import Event
 from flybridge.handlers.policy import batch_results
 from flybridge.handlers.registry import Registration, Registry
-from flybridge.handlers.threads import HandlerThreads
 from flybridge.workers.claim.outcomes import Outcome
 from flybridge.workers.run import calls, runner
 from flybridge.workers.run.items import Item

@@ -14,8 +14,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, cast
 
+from flybridge.handlers.calling.threads import HandlerThreads, in_thread, of_caller
 from flybridge.handlers.registry import Registration
-from flybridge.handlers.threads import HandlerThreads, in_thread, of_caller
 from flybridge.workers.run.loops import Offloaded, drive, threads_of
 from flybridge.workers.run.watch import here
 

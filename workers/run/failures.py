@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flybridge.handlers.base import Context
+from flybridge.handlers.calling.tracebacks import users_frames
 from flybridge.handlers.errors import PayloadInvalid, Reject, Retry
 from flybridge.handlers.loggers import get_logger
 from flybridge.handlers.policy import decide
 from flybridge.handlers.registry import Registration
-from flybridge.handlers.tracebacks import users_frames
 from flybridge.workers.claim.outcomes import MAX_ERROR, Failure, Outcome
 
 if TYPE_CHECKING:

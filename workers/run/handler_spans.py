@@ -11,8 +11,8 @@ from opentelemetry.trace import Link, Span, Status, StatusCode
 
 from flybridge.bridge.telemetry import semconv, tracing
 from flybridge.bridge.telemetry.redaction import redact
+from flybridge.handlers.calling.tracebacks import rendered
 from flybridge.handlers.registry import Registration
-from flybridge.handlers.tracebacks import rendered
 from flybridge.workers.run.calls import Around
 from flybridge.workers.run.failures import describe
 from flybridge.workers.run.items import Item

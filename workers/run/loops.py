@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from flybridge.handlers.threads import HandlerThreads
+from flybridge.handlers.calling.threads import HandlerThreads
 from flybridge.workers.run.failures import is_order_to_exit
 
 ResultT = TypeVar("ResultT")

@@ -21,11 +21,11 @@ from msgspec import Struct
 
 from flybridge.bridge.process.boottime import boottime
 from flybridge.handlers.base import Context
+from flybridge.handlers.calling.threads import HandlerThreads
 from flybridge.handlers.errors import EventInvalid
 from flybridge.handlers.event import Event
 from flybridge.handlers.policy import is_too_old, too_old_text
 from flybridge.handlers.registry import Registration, Registry
-from flybridge.handlers.threads import HandlerThreads
 from flybridge.workers.claim.outcomes import Failure, Later, Outcome
 from flybridge.workers.claim.tries import NO_TRIES, Try
 from flybridge.workers.run import calls

@@ -9,7 +9,7 @@ from flybridge.bridge.errors import EnvelopeInvalid, FrameInvalid
 from flybridge.bridge.protocol import text_codec
 from flybridge.bridge.protocol.envelope import header
 from flybridge.bridge.protocol.text_codec import AuthReply, Message, Pong
-from flybridge.handlers.lenient_json import decode
+from flybridge.handlers.envelope.lenient_json import decode
 
 TOKEN_INVALID = 99_991_663
 """Feishu's code for a tenant token that is not valid; of a gateway any code but 0 is a refusal."""

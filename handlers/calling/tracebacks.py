@@ -94,7 +94,7 @@ def _lies_in(file: str, folders: tuple[str, ...]) -> bool:
 
 @cache
 def _homes() -> tuple[str, ...]:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     return tuple(f"{root / name}/" for name in _PACKAGES)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flybridge.handlers.lenient_json import DAMAGED, decode, mended
+from flybridge.handlers.envelope.lenient_json import DAMAGED, decode, mended
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flybridge.handlers.timestamps import microseconds, moment
+from flybridge.handlers.envelope.timestamps import microseconds, moment
 
 MOMENT = datetime(2025, 11, 22, 8, 26, 40, 123456, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from flybridge.handlers.calling.tracebacks import rendered, users_frames, users_line
 from flybridge.handlers.loading.plugins import load
-from flybridge.handlers.tracebacks import rendered, users_frames, users_line
 
 
 def mistaken() -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from flybridge.handlers.envelope.timestamps import microseconds
 from flybridge.handlers.errors import EventInvalid
-from flybridge.handlers.timestamps import microseconds
 
 ENCRYPTED = (
     "an encrypted envelope, as webhooks send it; the long connection is not encrypted: remove the "

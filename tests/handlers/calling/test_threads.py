@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flybridge.handlers.threads import Ended, HandlerThreads, in_thread
+from flybridge.handlers.calling.threads import Ended, HandlerThreads, in_thread
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_its_threads_end_when_it_is_shut_down_and_what_runs_ends_first(threads, 
 
 def test_a_process_ends_though_a_call_hangs():
     program = (
-        "import threading; from flybridge.handlers.threads import HandlerThreads\n"
+        "import threading; from flybridge.handlers.calling.threads import HandlerThreads\n"
         "begun = threading.Event()\n"
         "hang = lambda: (begun.set(), threading.Event().wait())\n"
         "HandlerThreads().start(hang, print)\n"

@@ -1,0 +1,1 @@
+"""How an envelope is read: its header, its times, its damaged texts."""
