@@ -129,7 +129,7 @@ class Intake:
         """Give back all that has not ended, begun or not: the process ends at once after this.
 
         Args:
-            most: seconds for it.
+            most: seconds that this may take.
         """
         if not self._threads:
             return

@@ -23,7 +23,7 @@ def outcomes(cases: Cases, calls: Collection[Call], error: str) -> list[Outcome]
     """The outcomes of the events that were begun, in their order.
 
     Args:
-        cases: of the request.
+        cases: of the events of the request that were begun.
         calls: the handlers that run now.
         error: why these have failed.
     """
