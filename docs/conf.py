@@ -29,6 +29,7 @@ html_copy_source = False
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 4
 copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
 
 # Docstrings: `name` in them is code. What they say of a class stands above its members.
 default_role = "code"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+import shlex
 
+from tests.docs.pages import blocks
 from tests.scenarios.stage import Stage, message
 from tests.waiting import eventually
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "operate" / "acl.md"
-RULES = re.findall(r"^(ACL SETUSER .+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+(COMMANDS,) = blocks("docs/operate/acl.md", "console")
+RULES = [shlex.split(each) for each in COMMANDS.replace("\\\n", "").split("$ redis-cli ")[1:]]
+"""Of the bridge and of the worker: the words of `ACL SETUSER`."""
 
 TROUBLE = ("redis.denied", "redis.refused", "publish.failed", "trim.failed", "memory.unreadable")
 
@@ -17,7 +19,7 @@ TROUBLE = ("redis.denied", "redis.refused", "publish.failed", "trim.failed", "me
 async def test_bridge_and_worker_have_all_rights_that_they_need(stage: Stage) -> None:
     with stage.redis() as redis:
         for rule in RULES:
-            redis.execute_command(*rule.split())
+            redis.execute_command(*rule)
     url = stage.redis_server.url
     as_bridge, as_worker = (url.replace("//", f"//{who}:password@") for who in ("bridge", "worker"))
 
@@ -39,10 +41,10 @@ async def test_bridge_and_worker_have_all_rights_that_they_need(stage: Stage) ->
 async def test_a_worker_without_the_channels_handles_events_and_says_what_it_lacks(
     stage: Stage,
 ) -> None:
-    (rule,) = [each for each in RULES if each.startswith("ACL SETUSER worker ")]
-    channels = [each for each in rule.split() if each.startswith("&")]
+    _, rule = RULES
+    channels = [each for each in rule if each.startswith("&")]
     with stage.redis() as redis:
-        redis.execute_command(*(each for each in rule.split() if each not in channels))
+        redis.execute_command(*(each for each in rule if each not in channels))
     await stage.leader()
     worker = stage.worker(redis_url=stage.redis_server.url.replace("//", "//worker:password@"))
     told = await worker.logged("redis.denied")

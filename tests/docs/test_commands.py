@@ -19,7 +19,7 @@ LINES = sorted(
         line.removeprefix("$ ")
         for page in PAGES
         for block in blocks(page, "console")
-        for line in block.splitlines()
+        for line in block.replace("\\\n", "").splitlines()
         if line.startswith("$ ")
     }
 )
