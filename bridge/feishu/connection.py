@@ -48,7 +48,7 @@ class Closed:
 
 
 class Receiver(Protocol):
-    """Takes what a connection brings. Its methods must not block."""
+    """Takes what a connection brings: in a bridge, a `FeedReceiver`. Its methods must not block."""
 
     def on_delivery(self, delivery: Delivery) -> None:
         """A complete push."""
@@ -100,8 +100,8 @@ class Outgoing:
 class Connection:
     """An open connection, made by `connect`. It belongs to the loop of the task that runs it."""
 
-    def __init__(self, websocket: ClientConnection, protocol: Conversation) -> None:
-        self.protocol = protocol
+    def __init__(self, websocket: ClientConnection, conversation: Conversation) -> None:
+        self.conversation = conversation
         """Counts, config and heartbeat; its times are of the event loop's clock."""
         self._websocket = websocket
         self._transport = websocket.transport
@@ -142,7 +142,7 @@ class Connection:
             return closed
         finally:
             self._disarm()
-            self.protocol.end(self._loop.time())
+            self.conversation.end(self._loop.time())
 
     def ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> None:
         """Answer a delivery with 200 or 500. All acks of one turn of the loop leave together.
@@ -150,7 +150,7 @@ class Connection:
         Nothing is sent once the connection has ended (Feishu sends the event again), nor for a
         delivery that came as text, since the text dialect has no ack.
         """
-        frame = self.protocol.ack(delivery, code, self._loop.time(), data)
+        frame = self.conversation.ack(delivery, code, self._loop.time(), data)
         if frame is not None:
             self._outgoing.add(frame)
 
@@ -174,7 +174,7 @@ class Connection:
     def pause(self) -> None:
         """Stop reading for good. What was read already, some 256 KiB, is still delivered."""
         self._paused = True
-        self.protocol.pause(self._loop.time())
+        self.conversation.pause(self._loop.time())
         self._transport.pause_reading()
 
     async def close(self) -> None:
@@ -201,20 +201,20 @@ class Connection:
             return
         now = self._loop.time()
         if isinstance(data, str):
-            deliveries = self.protocol.receive_text(data, now)
+            deliveries = self.conversation.receive_text(data, now)
         else:
-            deliveries = self.protocol.receive_data(data, now)
+            deliveries = self.conversation.receive_data(data, now)
         for delivery in deliveries:
             receiver.on_delivery(delivery)
         if not deliveries:
             self._receive_rest(receiver)
 
     def _receive_rest(self, receiver: Receiver) -> None:
-        for rejected in self.protocol.take_rejected():
+        for rejected in self.conversation.take_rejected():
             receiver.on_rejected(rejected)
-        for kind, text in self.protocol.take_heard():
+        for kind, text in self.conversation.take_heard():
             receiver.on_text(kind, text)
-        if (pulse := self.protocol.take_pulse()) is not None:
+        if (pulse := self.conversation.take_pulse()) is not None:
             receiver.on_pulse(pulse)
         self._answer()
         # A pong or a piece may have brought a timer forward; whole events, nearly all, never do.
@@ -234,7 +234,7 @@ class Connection:
     # Writing
 
     def _answer(self) -> None:
-        for text in self.protocol.take_answers():
+        for text in self.conversation.take_answers():
             self._outgoing.add(text)
 
     async def _drain(self) -> None:
@@ -255,7 +255,7 @@ class Connection:
     # Timers
 
     def _arm(self) -> None:
-        when = self.protocol.next_timer()
+        when = self.conversation.next_timer()
         if self._timer is not None:
             if self._timer.when() <= when:
                 return
@@ -271,7 +271,7 @@ class Connection:
         self._timer = None
         if self._transport.is_closing():
             return
-        due = self.protocol.on_timer(self._loop.time())
+        due = self.conversation.on_timer(self._loop.time())
         if isinstance(due, Dead):
             self.abort(due.reason)
             return
@@ -319,11 +319,11 @@ async def connect(
         with contextlib.suppress(OSError):  # it has ended already, as `run` will tell
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_size)
     now = asyncio.get_running_loop().time()
-    protocol = Conversation(
+    conversation = Conversation(
         endpoint.service_id, endpoint.config, now, pong_timeout=pong_timeout, counts=counts,
         heartbeat=heartbeat, text_dialect=text_dialect,
     )  # fmt: skip
-    connection = Connection(websocket, protocol)
+    connection = Connection(websocket, conversation)
     log.debug("connection.opened", device_id=endpoint.device_id)
     try:
         yield connection

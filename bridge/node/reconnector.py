@@ -63,8 +63,8 @@ MakeFeed = Callable[[Acker, int], Feed]
 
 
 @dataclass(frozen=True, slots=True)
-class Receiver:
-    """Passes on what a connection brings: pushes to the feed, everything to subscribers."""
+class FeedReceiver:
+    """The receiver of a bridge's connections: gives pushes to the feed, and tells subscribers."""
 
     feed: Feed
     lifecycle: Subscribers
@@ -140,7 +140,7 @@ class Reconnector:
     def pong_at(self) -> float | None:
         """The last pong of this connection, by the loop's clock."""
         connection = self.connection
-        return connection.protocol.last_pong if connection is not None else None
+        return connection.conversation.last_pong if connection is not None else None
 
     @property
     def pong_seen(self) -> bool:
@@ -258,7 +258,7 @@ class Reconnector:
         async with AsyncExitStack() as stack:
             async with self._patiently():
                 connection = await stack.enter_async_context(opening)
-            receiver = Receiver(self._feed(connection, term), self._lifecycle)
+            receiver = FeedReceiver(self._feed(connection, term), self._lifecycle)
             self._connected(connection, endpoint)
             closed = None
             try:
@@ -289,7 +289,7 @@ class Reconnector:
             self._let_in = True
             self._backoff.reset()
             self._attempts.succeeded()
-        self._config = connection.protocol.config
+        self._config = connection.conversation.config
         self._backoff.limit(self._config.reconnect_interval)
         self.connection = self.connected_at = self.endpoint = None
         self._offline_since = now

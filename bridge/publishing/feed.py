@@ -83,7 +83,7 @@ class Feed:
         self._publisher.submit(entry, partial(self._published, delivery, found.event_type, spans))
 
     def reject(self, rejected: Rejected) -> None:
-        """Bury a frame that makes no delivery; ack it if it can be acked."""
+        """Keep a frame that makes no delivery as a dead letter; ack it if it can be acked."""
         headers = repr(dict(rejected.headers))
         fields = {"error": "the frame makes no delivery", "headers": headers}
         delivery, payload = rejected.delivery, rejected.payload

@@ -110,7 +110,7 @@ class Outage:
     async def _try(self, entry: Waiting) -> None:
         try:
             while await self._pause():
-                self._connection.sent = [entry]
+                self._connection.batch = [entry]
                 (answer,) = await self._connection.send(REPLY_TIMEOUT)
                 # The next one is to find new rights, scripts and servers.
                 await self._connection.close()

@@ -47,23 +47,23 @@ class PublishConnection:
         self, pool: ConnectionPool, scripts: Sequence[str], durability: Durability
     ) -> None:
         self.scripts = "".join(scripts)
-        self.sent: list[Waiting] = []
-        """The batch, until its answers are there."""
+        self.batch: list[Waiting] = []
+        """What `send` sends; it stays here until it is taken, when its answers are there."""
         self.task: asyncio.Task[None] | None = None
         """The task that sends now."""
         self._pipe = RawPipeline(pool, [pack("SCRIPT", "LOAD", script) for script in scripts])
         self._durability = durability
 
-    def taken(self) -> list[Waiting]:
+    def take_batch(self) -> list[Waiting]:
         """Take the batch out of the connection."""
-        batch, self.sent = self.sent, []
+        batch, self.batch = self.batch, []
         return batch
 
     async def send(self, left: float) -> list[Any]:
         """Send the batch, whose oldest entry has `left` seconds; returns one answer each."""
         left = max(MIN_REPLY_TIMEOUT, left)
         patience = min(REPLY_TIMEOUT, left)
-        commands = [waiting.command for waiting in self.sent]
+        commands = [waiting.command for waiting in self.batch]
         if not self._durability.command:
             return await self._pipe.send(commands, patience)
         commands.append(self._durability.wait(left))

@@ -122,7 +122,7 @@ class Publisher:
         self._leadership, self._room = leadership, room
         self._tasks, self._budget = tasks, budget
         self._admission = admission or Admission()
-        self._flying = 0
+        self._sending = 0
         self._clock = clock
         self._queue: deque[Waiting] = deque()
         self._backlog = 0
@@ -201,7 +201,7 @@ class Publisher:
             for task in running:
                 task.cancel()
             await asyncio.wait(running)
-        taken = [waiting for each in self._connections for waiting in each.taken()]
+        taken = [waiting for each in self._connections for waiting in each.take_batch()]
         left = [*taken, *self._queue]
         self._queue.clear()
         self._refuse(left, "redis")
@@ -216,7 +216,7 @@ class Publisher:
             done(PublishRefused("overload"))
             return
         now = self._clock()
-        busy = self._flying == len(self._connections)
+        busy = self._sending == len(self._connections)
         if not self._admission.takes(self.waiting, now, busy=busy):
             done(PublishRefused("capacity"))
             return
@@ -241,41 +241,41 @@ class Publisher:
             connection.task = self._tasks.start(self._flush(connection), "publisher")
 
     async def _flush(self, connection: PublishConnection) -> None:
-        self._flying += 1
+        self._sending += 1
         try:
-            while self._take(connection):
+            while self._fill(connection):
                 if not self._leadership.leads():
-                    self._refuse(connection.taken(), "fenced")
+                    self._refuse(connection.take_batch(), "fenced")
                 elif again := await self._send(connection):
                     self._queue.extendleft(reversed(again))
                     await asyncio.sleep(_PAUSE)
         finally:
-            self._flying -= 1
+            self._sending -= 1
             connection.task = None
             self._idle.append(connection)
 
-    def _take(self, connection: PublishConnection) -> bool:
+    def _fill(self, connection: PublishConnection) -> bool:
         """Move a batch from the queue to the connection.
 
         Entries whose time is over are refused unsent: their ack would come too late, and others
         wait.
         """
         now = self._clock()
-        while self._queue and len(connection.sent) < BATCH:
+        while self._queue and len(connection.batch) < BATCH:
             waiting = self._queue.popleft()
             if now < waiting.deadline:
-                connection.sent.append(waiting)
+                connection.batch.append(waiting)
             else:
                 self._give_up(waiting)
         if len(self._queue) >= BATCH:
             self._start()
-        return bool(connection.sent)
+        return bool(connection.batch)
 
     async def _send(self, connection: PublishConnection) -> list[Waiting]:
         """Send one batch; returns the entries to send again."""
-        answers = await connection.send(connection.sent[0].deadline - self._clock())
+        answers = await connection.send(connection.batch[0].deadline - self._clock())
         now = self._clock()
-        pairs = zip(connection.taken(), answers, strict=True)
+        pairs = zip(connection.take_batch(), answers, strict=True)
         again = [waiting for waiting, answer in pairs if not self._judge(waiting, answer, now)]
         await self._note(connection, answers)
         return again
@@ -295,7 +295,7 @@ class Publisher:
             result = PublishRefused("letters_full")
         else:
             result = Published(answer[1].decode(), duplicate=answer[0] == b"duplicate")
-        self._settle(waiting, result)
+        self._report(waiting, result)
         return True
 
     async def _note(self, connection: PublishConnection, answers: Sequence[Any]) -> None:
@@ -339,13 +339,13 @@ class Publisher:
     def _give_up(self, waiting: Waiting) -> None:
         if waiting.trouble != "full":
             self._outage.refused(waiting)
-        self._settle(waiting, PublishRefused(waiting.trouble))
+        self._report(waiting, PublishRefused(waiting.trouble))
 
     def _refuse(self, batch: Sequence[Waiting], reason: Refusal) -> None:
         for waiting in batch:
-            self._settle(waiting, PublishRefused(reason))
+            self._report(waiting, PublishRefused(reason))
 
-    def _settle(self, waiting: Waiting, result: Published | PublishRefused) -> None:
+    def _report(self, waiting: Waiting, result: Published | PublishRefused) -> None:
         self.waiting -= 1
         self._backlog -= len(waiting.command)
         try:

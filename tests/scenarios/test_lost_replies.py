@@ -205,7 +205,7 @@ WORKER = [
     Loss("EVALSHA due"),
     Loss("EVALSHA recover"),
     Loss(recover_own, lose_what_is_read),
-    Loss("EVALSHA bury", write_by_hand),
+    Loss("EVALSHA bury_unreadable", write_by_hand),
     Loss("SCRIPT LOAD", forget_scripts),
     Loss("XCLAIM", hold_an_event, times=1),
     Loss("XACK", copy_an_entry, times=1),

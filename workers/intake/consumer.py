@@ -121,7 +121,7 @@ class Consumer:
             self.keys.dead(self.group),
             self.keys.retries_of(self.group, stream),
         )
-        calls = [Call(load("bury"), keys, (self.group, *each)) for each in spoilt]
+        calls = [Call(load("bury_unreadable"), keys, (self.group, *each)) for each in spoilt]
         for (entry_id, error), answer in zip(spoilt, run_all(self.redis, calls), strict=True):
             if isinstance(answer, Exception):
                 self.spoilt.tell({keys[1]: "stream", stream: "stream"}, answer)

@@ -131,7 +131,7 @@ class Outages:
         """Try it once; if it fails, the next failure of who asks brings it about again."""
         asked = time.monotonic()
         try:
-            self._reader.forget_groups()
+            self._reader.make_groups_again()
         except (RedisError, OSError) as error:
             self._unwell(doing, asked, error)
 

@@ -126,8 +126,8 @@ class StreamReader:
         followed = self._consumer.followed
         return tuple(each for each in followed.streams if each not in followed.orders)
 
-    def forget_groups(self) -> None:
-        """Make the groups again, for Redis lost them (flushed, or failed over)."""
+    def make_groups_again(self) -> None:
+        """Make the groups again, after Redis has lost them (flushed, or failed over)."""
         self._begins(self._beginning.again, self._covered)
         self.presence.beat()
         with self._following:

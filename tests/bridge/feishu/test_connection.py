@@ -179,7 +179,7 @@ async def test_rejected_frames_are_handed_over_and_a_text_is_only_counted(feishu
         async with asyncio.timeout(PATIENCE):
             found = await bridge.rejected.get()
         assert (found.reason, found.payload) == ("invalid", b"\xff no frame")
-        assert bridge.connection.protocol.counts == {"text": 1, "invalid": 1}
+        assert bridge.connection.conversation.counts == {"text": 1, "invalid": 1}
         assert bridge.deliveries.empty()
 
 
@@ -242,9 +242,9 @@ async def test_a_pong_keeps_the_connection_alive_and_sets_the_next_ping(feishu: 
     async with bridging(feishu) as bridge:
         await feishu.next()
         await feishu.next()  # a second later, and not two minutes
-        assert bridge.connection.protocol.config.ping_interval == 1
+        assert bridge.connection.conversation.config.ping_interval == 1
         assert not bridge.ending.done()
-        assert bridge.connection.protocol.heartbeat.total == 1
+        assert bridge.connection.conversation.heartbeat.total == 1
 
 
 async def test_a_stall_of_our_own_loop_is_no_silence_of_feishu(feishu: Feishu) -> None:
@@ -258,7 +258,7 @@ async def test_a_stall_of_our_own_loop_is_no_silence_of_feishu(feishu: Feishu) -
     feishu.talk = talk
     async with bridging(feishu, pong_timeout=0.1) as bridge:
         await bridge.next()
-        assert bridge.connection.protocol.last_pong is not None
+        assert bridge.connection.conversation.last_pong is not None
 
 
 async def test_close_sends_the_last_acks_and_says_goodbye(feishu: Feishu) -> None:
@@ -405,7 +405,7 @@ async def test_the_heartbeat_goes_on_with_the_next_connection(feishu: Feishu) ->
     for total in (1, 2):
         async with bridging(feishu, heartbeat=heartbeat) as bridge:
             await bridge.next()
-            assert bridge.connection.protocol.heartbeat is heartbeat
+            assert bridge.connection.conversation.heartbeat is heartbeat
             assert heartbeat.total == total
         assert heartbeat.next_check() == float("inf"), "an ended connection is not silent"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flybridge.bridge.lifecycle import Happening, HeartbeatReceived, MessageReceived
-from flybridge.bridge.node.reconnector import Receiver
+from flybridge.bridge.node.reconnector import FeedReceiver
 from flybridge.bridge.node.subscribers import Subscribers
 from flybridge.bridge.protocol import frames
 from flybridge.bridge.protocol.delivery import Delivery, Rejected
@@ -36,11 +36,11 @@ def lifecycle() -> Subscribers:
 
 
 @pytest.fixture
-def receiver(feed: Any, lifecycle: Subscribers) -> Receiver:
-    return Receiver(feed, lifecycle)
+def receiver(feed: Any, lifecycle: Subscribers) -> FeedReceiver:
+    return FeedReceiver(feed, lifecycle)
 
 
-def test_pushes_and_rejected_frames_go_to_the_feed(receiver: Receiver, feed: Feed) -> None:
+def test_pushes_and_rejected_frames_go_to_the_feed(receiver: FeedReceiver, feed: Feed) -> None:
     rejected = Rejected("invalid", b"x", {})
     receiver.on_delivery(DELIVERY)
     receiver.on_rejected(rejected)
@@ -50,7 +50,7 @@ def test_pushes_and_rejected_frames_go_to_the_feed(receiver: Receiver, feed: Fee
 
 
 def test_subscribers_are_told_of_messages_and_heartbeats(
-    receiver: Receiver, lifecycle: Subscribers
+    receiver: FeedReceiver, lifecycle: Subscribers
 ) -> None:
     seen: list[Any] = []
     kinds: tuple[type[Happening], ...] = (MessageReceived, HeartbeatReceived)

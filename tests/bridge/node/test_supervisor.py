@@ -34,7 +34,7 @@ from flybridge.bridge.feishu.connection import Closed
 from flybridge.bridge.housekeeping.memory import MemoryWatch
 from flybridge.bridge.lifecycle import Errored
 from flybridge.bridge.local.valkey import EmbeddedRedis
-from flybridge.bridge.node.reconnector import Receiver
+from flybridge.bridge.node.reconnector import FeedReceiver
 from flybridge.bridge.node.subscribers import Subscribers
 from flybridge.bridge.node.supervisor import Supervisor
 from flybridge.bridge.ops.status import Standing, State
@@ -54,7 +54,9 @@ class Connection:
 
     def __init__(self, feishu: Feishu) -> None:
         self.receiver: Any = None
-        self.protocol = SimpleNamespace(last_pong=None, config=ClientConfig(reconnect_interval=7))
+        self.conversation = SimpleNamespace(
+            last_pong=None, config=ClientConfig(reconnect_interval=7)
+        )
         self.acks: list[int] = []
         self.steps: list[str] = []
         self._feishu = feishu
@@ -82,7 +84,7 @@ class Connection:
         self.receiver.on_delivery(Delivery(frame, "event", payload, "m", "t", now))
 
     def pong(self) -> None:
-        self.protocol.last_pong = asyncio.get_running_loop().time()
+        self.conversation.last_pong = asyncio.get_running_loop().time()
 
     def ack(self, delivery: Delivery, code: int, data: bytes | None = None) -> None:
         self.acks.append(code)
@@ -252,7 +254,7 @@ async def test_an_entry_of_an_earlier_term_is_fenced_without_ending_this_leaders
     async with Bridge(real_redis, keys) as bridge:
         await eventually(lambda: bridge.connected)
         connection, make = bridge.feishu.connection, bridge.supervisor._reconnector._feed
-        earlier = Receiver(make(connection, bridge.elector.term - 1), Subscribers())
+        earlier = FeedReceiver(make(connection, bridge.elector.term - 1), Subscribers())
         before, connection.receiver = connection.receiver, earlier
         connection.push(envelope("e1"))
         await eventually(lambda: bridge.supervisor.counters.outcomes == {"fenced": 1})

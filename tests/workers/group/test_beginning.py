@@ -150,7 +150,7 @@ def test_a_group_whose_subscription_was_removed_by_hand_is_no_new_one(redis, key
         worker = start("audit")
     assert logs == []
     redis.xgroup_destroy(keys.stream(IM), "audit")
-    worker.reader.forget_groups()
+    worker.reader.make_groups_again()
     assert worker.given() == ["ev1"]
 
 
@@ -215,13 +215,13 @@ def test_a_group_that_redis_lost_is_made_anew_where_it_began(redis, keys, publis
     publish("ev1")
     assert worker.given() == ["ev1"]
     redis.xgroup_destroy(keys.stream(IM), "notify")
-    worker.reader.forget_groups()
+    worker.reader.make_groups_again()
     assert worker.given() == ["ev1"]
 
     redis.xgroup_destroy(keys.stream(IM), "notify")
     redis.delete(keys.starts("notify"), keys.joined("notify"))
     redis.srem(keys.subscriptions, "notify|*")
-    worker.reader.forget_groups()
+    worker.reader.make_groups_again()
     assert worker.given() == ["ev1"]
 
 
@@ -252,7 +252,7 @@ def test_a_redis_that_lost_everything_loses_no_new_event(redis, publish, start):
     worker.given()
     redis.flushall()
     publish("ev1")
-    worker.reader.forget_groups()
+    worker.reader.make_groups_again()
     assert worker.given() == ["ev1"]
 
 

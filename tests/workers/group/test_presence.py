@@ -47,7 +47,7 @@ def test_a_subscription_is_noted_and_stays_when_less_is_read(worker, redis, keys
 
 def test_a_subscription_that_redis_forgot_is_noted_with_the_next_sign_of_life(worker, redis, keys):
     worker.reader.subscribe(frozenset({"*"}), reading("im"))
-    for again in (worker.reader.presence.beat, worker.reader.forget_groups):
+    for again in (worker.reader.presence.beat, worker.reader.make_groups_again):
         redis.delete(keys.subscriptions)
         again()
         assert subscriptions(redis, keys) == {b"workers|*"}

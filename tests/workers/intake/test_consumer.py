@@ -98,7 +98,9 @@ class TestEntriesThatNobodyCanRead:
         entry_id = redis.xadd(stream, {"hello": "world"})
         redis.xreadgroup("workers", "c1", {stream: ">"})
         retries = keys.retries_of("workers", stream)
-        bury = Call(load("bury"), (stream, dead, retries), ("workers", entry_id, "E: no"))
+        bury = Call(
+            load("bury_unreadable"), (stream, dead, retries), ("workers", entry_id, "E: no")
+        )
         assert run_all(redis, [bury]) == run_all(redis, [bury]) == [1]
         assert redis.xlen(dead) == 1
         redis.delete(dead)

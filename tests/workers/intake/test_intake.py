@@ -79,8 +79,8 @@ class Reader:
     def follow(self, streams: Sequence[str]) -> None:
         self.streams = self.unordered = tuple(streams)
 
-    def forget_groups(self) -> None:
-        self.calls.append(("forget_groups", None))
+    def make_groups_again(self) -> None:
+        self.calls.append(("make_groups_again", None))
 
     def read(self, room: int, block: float, caps: Mapping[str, int]) -> list[Pending]:
         if self.failures:
@@ -595,7 +595,7 @@ def test_what_a_lost_look_for_retries_left_with_us_is_found_too(intake, reader, 
 )
 def test_groups_are_made_anew_when_redis_has_lost_them(intake, waiting, reader, refusal):
     reader.failures.append(ResponseError(refusal))
-    until(lambda: reader.called("forget_groups"))
+    until(lambda: reader.called("make_groups_again"))
     reader.new.append([item("ev1")])
     until(lambda: ready(waiting) == ["ev1"])
 
@@ -742,10 +742,10 @@ def test_groups_that_cannot_be_made_anew_at_once_do_not_hide_later_troubles(
     intake, waiting, reader
 ):
     def fail() -> None:
-        reader.forget_groups = lambda: None
+        reader.make_groups_again = lambda: None
         raise ReadOnlyError("no")
 
-    reader.forget_groups = fail
+    reader.make_groups_again = fail
     reader.failures.append(ResponseError("NOGROUP No such key"))
     with structlog.testing.capture_logs() as lines:
         until(lambda: any(each["event"] == "redis.recovered" for each in lines))

@@ -525,7 +525,7 @@ def test_a_group_made_anew_starts_from_the_first_entry_again(a, streams, redis, 
     streams.push("x", "x")
     a.read()
     redis.xgroup_destroy(keys.stream(IM), "workers")
-    a.reader.forget_groups()
+    a.reader.make_groups_again()
     a.held = []
     for lock in redis.scan_iter("lock:*"):
         redis.delete(lock)

@@ -49,7 +49,7 @@ class Reader:
     def __init__(self) -> None:
         self.asked = 0
 
-    def forget_groups(self) -> None:
+    def make_groups_again(self) -> None:
         self.asked += 1
         raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
 

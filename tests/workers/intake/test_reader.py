@@ -90,7 +90,7 @@ def test_groups_lost_by_redis_are_made_anew(redis, keys, worker, publish):
     publish("ev1")
     redis.flushall()
     publish("ev2")
-    worker.reader.forget_groups()
+    worker.reader.make_groups_again()
     assert ids(worker.read(10)) == ["ev2"]
 
 
@@ -101,7 +101,7 @@ def test_a_group_made_anew_is_given_old_entries_again_and_runs_none(
     runs = guard.claim(worker.read(10))
     guard.settle([Settlement(run, Outcome()) for run in runs])
     redis.xgroup_destroy(keys.stream(IM), "workers")
-    worker.reader.forget_groups()
+    worker.reader.make_groups_again()
     again = worker.read(10)
     assert ids(again) == ["ev1", "ev2"]
     assert [type(claim) for claim in guard.claim(again)] == [Duplicate, Duplicate]
@@ -150,7 +150,7 @@ def test_replayed_events_are_given_to_a_group_made_anew_however_old(redis, keys,
     redis.xadd(replays, {"event_id": "e", "event_type": IM, "envelope": "{}"}, id="1-0")
     for _ in range(2):
         worker.reader.follow([replays])
-        worker.reader.forget_groups()
+        worker.reader.make_groups_again()
         assert ids(worker.read(10)) == ["e"]
         redis.xgroup_destroy(replays, "workers")
 

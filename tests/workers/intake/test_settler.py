@@ -40,7 +40,7 @@ class Stage:
         self.waiting = Waiting(tasks(), tasks(shares_process=True))
         self.held = Held(self.waiting)
         complete = threading.Event()
-        played: Any = SimpleNamespace(forget_groups=lambda: None)
+        played: Any = SimpleNamespace(make_groups_again=lambda: None)
         self.settler = Settler(
             self,  # type: ignore[arg-type]
             self.held,

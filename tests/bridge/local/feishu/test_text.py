@@ -75,22 +75,22 @@ async def test_an_event_in_text_is_delivered_with_an_envelope_that_the_bridge_re
 
 async def test_pings_are_answered_and_the_next_ones_are_text() -> None:
     async with LocalFeishu(text_dialect=True) as feishu, bridging(feishu) as bridge:
-        heartbeat = bridge.connection.protocol.heartbeat
+        heartbeat = bridge.connection.conversation.heartbeat
         await eventually(lambda: heartbeat.total == 1)
         assert feishu.stats["ignored"] == 1, "Feishu's own ping means nothing here"
-        assert isinstance(bridge.connection.protocol.ping(0.0), str)
+        assert isinstance(bridge.connection.conversation.ping(0.0), str)
 
 
 async def test_with_the_right_token_events_come_and_with_none_they_do_not() -> None:
     async with LocalFeishu(text_dialect=True, text_token="t-1") as feishu:
         async with bridging(feishu) as bridge:
             push = feishu.push(sample(V2, event_id="e1"))
-            await eventually(lambda: bridge.connection.protocol.last_pong is not None)
+            await eventually(lambda: bridge.connection.conversation.last_pong is not None)
             await eventually(lambda: bool(push.attempts))
             assert push.attempts[0].ending == "unreachable"
         async with bridging(feishu, token="t-1") as bridge:
             assert header((await bridge.next()).payload).event_id == "e1"
-            assert bridge.connection.protocol.counts["auth"] == 1
+            assert bridge.connection.conversation.counts["auth"] == 1
 
 
 async def test_with_the_wrong_token_the_connection_is_refused() -> None:
