@@ -28,7 +28,7 @@ LOOK = 0.5
 """Seconds between looks at the children."""
 
 SOON = 0.05
-"""Seconds between looks at what they are to do before all is ready."""
+"""Seconds between looks while they start."""
 
 Say = Callable[[str], object]
 
@@ -149,7 +149,7 @@ async def dev(
             stage = Stage(cast, asyncio.Event(), say)
             stop_on_signals(stage.leave, hurry=stage.hurry)
             try:
-                await _open(stage)
+                await _open(stage, feishu)
                 while not stage.stop.is_set():
                     await stage.look(LOOK)
             finally:
@@ -157,8 +157,8 @@ async def dev(
                 await asyncio.to_thread(actors.stop, list(stage.playing.values()))
 
 
-async def _open(stage: Stage) -> None:
-    """Start the children, and say when all is ready.
+async def _open(stage: Stage, feishu: LocalFeishu) -> None:
+    """Start the children, and say when all is ready: a bridge is connected, the worker reads.
 
     The worker comes first: it may refuse the handlers, and then nothing else has logged anything.
     """
@@ -172,7 +172,10 @@ async def _open(stage: Stage) -> None:
         return
     for bridge in (name for name in cast.parts if name != WORKER):
         stage.start(bridge)
-    stage.say(_welcome(stage))
+    while not stop.is_set() and not feishu.connections:
+        await stage.look(SOON)
+    if not stop.is_set():
+        stage.say(_welcome(stage))
 
 
 def _cause(status: int) -> str:
@@ -195,8 +198,9 @@ def _welcome(stage: Stage) -> str:
     return f"""
 Processes: {pids}
 
-Elsewhere: flybridge trigger im.message.receive_v1 --url {told["FLYBRIDGE_DOMAIN"]}
-For `flybridge handlers`, `dlq`, `groups` and `replay` there:
+In another terminal, push an event:
+  flybridge trigger im.message.receive_v1 --url {told["FLYBRIDGE_DOMAIN"]}
+Before `flybridge handlers`, `dlq`, `groups` or `replay` there:
   export FLYBRIDGE_APP_ID={APP_ID} FLYBRIDGE_REDIS_URL={told["FLYBRIDGE_REDIS_URL"]}
 
 Ready. ^C ends it.

@@ -130,7 +130,7 @@ def test_handlers_that_cannot_run_are_one_sentence_and_nothing_gets_ready(
     assert not children(tmp_path)
 
 
-def test_who_sees_ready_has_a_worker_and_after_the_end_nothing_is_left(
+def test_who_sees_ready_has_a_worker_and_a_connection_and_after_the_end_nothing_is_left(
     dev: Dev, tmp_path: Path
 ) -> None:
     (tmp_path / "play.py").write_text(GOOD)
@@ -144,7 +144,7 @@ def test_who_sees_ready_has_a_worker_and_after_the_end_nothing_is_left(
         assert client.exists(Keys(APP_ID).workers("workers"))
 
     control = LocalControl(feishu_of(shown))
-    until(lambda: control.status()["connections"])
+    assert control.status()["connections"]
     pushed = subprocess.run(
         [
             sys.executable, "-m", "flybridge",
