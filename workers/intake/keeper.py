@@ -37,6 +37,8 @@ class Periods:
 
     due: float = 0.25
     """For retries that are due."""
+    take_over: float = 4.0
+    """For what nobody renews any more; a third of the event lease where that is less."""
     beat: float = BEAT_PERIOD
     """Between two signs of life."""
     sweep: float = 60.0
@@ -103,7 +105,7 @@ class Keeper:
                 if now - beaten >= self._periods.beat:
                     self._reader.presence.beat()
                     beaten = now
-                if now - looked >= self._event_lease / 3:
+                if now - looked >= min(self._periods.take_over, self._event_lease / 3):
                     more = self._fetch(self._pending.take_over) or self._pending.unfinished
                     looked = looked if more else now
                 more = self.fetch_due() or more

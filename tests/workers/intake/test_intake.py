@@ -490,6 +490,20 @@ def test_events_of_dead_workers_and_due_retries_are_claimed_too(intake, waiting,
     until(lambda: sorted(ready(waiting)) == ["abandoned", "retry"])
 
 
+@pytest.mark.parametrize(
+    ("event_lease", "periods"), [(3_600.0, Periods(due=DUE_PERIOD, take_over=0.2))]
+)
+def test_what_dead_workers_left_is_looked_for_soon_however_long_the_event_lease(
+    intake, waiting, reader
+):
+    """The promise is a take-over within 5 s after the event lease."""
+    reader.abandoned = [item("first")]
+    until(lambda: ready(waiting) == ["first"])
+    reader.abandoned = [item("second")]
+    until(lambda: ready(waiting) == ["first", "second"])
+    assert Periods().take_over + Periods().due < 5
+
+
 def test_a_worker_full_of_new_events_has_room_for_some_retries(intake, reader):
     reader.new.append([item(f"ev{number}") for number in range(4)])
     until(lambda: len(intake.held) == 4)
