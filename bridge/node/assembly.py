@@ -67,12 +67,13 @@ async def assembled(
         stack.push_async_callback(redis.aclose)
         await check_server(redis, settings.eviction)
         durability = await fit(Durability.parse(settings.durability), redis)
+        identity = new_identity()
         secret = AppSecret(settings.app_secret.get_secret_value(), settings.app_secret_file)
         discovery = Discovery(
             settings.base_url, settings.app_id, secret, settings.connection_timeout
         )
         supervisor = Supervisor(
-            redis, Keys(settings.app_id), new_identity(), discovery, _connect(settings),
+            redis, Keys(settings.app_id), identity, discovery, _connect(settings),
             timing=_timing(settings), pace=_pace(settings), on_asked=on_asked,
             durability=durability, retention=settings.retention, heartbeat=heartbeat,
             memory_threshold=settings.memory_threshold, attempts=_attempts(settings),
@@ -85,6 +86,7 @@ async def assembled(
         log.info(
             "bridge.started",
             app_id=settings.app_id,
+            identity=identity,
             redis=address(redis),
             durability=durability.profile,
         )
