@@ -110,6 +110,14 @@ def test_it_needs_no_celery():
     assert found.stdout.strip() == "[]"
 
 
+def test_payload_models_are_imported_before_the_first_event():
+    code = (
+        "import sys, flybridge.workers.inline; print('flybridge.handlers.payloads' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"
+
+
 async def test_it_says_that_it_is_there_until_it_stops(stage):
     async with stage.worker():
         await eventually(lambda: present(stage.redis, Keys(APP), "workers"))

@@ -19,6 +19,8 @@ from functools import cache, partial
 
 from msgspec import Struct
 
+# Its import takes so long that it would hold up the first event, and with it a shared event loop.
+import flybridge.handlers.payloads  # noqa: F401
 from flybridge.bridge.process.boottime import boottime
 from flybridge.handlers.base import Context
 from flybridge.handlers.calling.threads import HandlerThreads
