@@ -90,7 +90,7 @@ class Feed:
         done = partial(self._buried, rejected.reason, len(payload), delivery)
         self._publisher.bury(
             rejected.reason, payload, self._stamped(fields), done,
-            same=_same(payload, headers) if delivery else "",
+            identity=_digest(payload, headers) if delivery else "",
             longest=None if delivery else UNACKED_PAYLOAD,
         )  # fmt: skip
 
@@ -138,7 +138,9 @@ class Feed:
         fields = {"error": error, "message_id": delivery.message_id, "trace_id": delivery.trace_id}
         payload = delivery.payload
         done = partial(self._buried, reason, len(payload), delivery)
-        self._publisher.bury(reason, payload, self._stamped(fields), done, same=_same(payload))
+        self._publisher.bury(
+            reason, payload, self._stamped(fields), done, identity=_digest(payload)
+        )
 
     def _buried(
         self,
@@ -168,6 +170,6 @@ class Feed:
         return begin(delivery, found, stream, self._term, waited)
 
 
-def _same(payload: bytes, headers: str = "") -> str:
+def _digest(payload: bytes, headers: str = "") -> str:
     """A digest that is the same for every push of one event, whatever can be read of it."""
     return hashlib.sha256(payload + headers.encode(errors="replace")).hexdigest()

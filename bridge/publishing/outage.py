@@ -23,7 +23,7 @@ from flybridge.bridge.publishing.durability import Undurable
 from flybridge.bridge.publishing.publish_connection import (
     REPLY_TIMEOUT,
     PublishConnection,
-    Waiting,
+    QueuedEntry,
     is_fenced,
 )
 from flybridge.bridge.store.redis_rights import cure, is_denied
@@ -73,12 +73,12 @@ class Outage:
             log.warning("publish.failed", error=str(error), cure=self.cure(error))
             self._listener.errored(error)
 
-    def refused(self, entry: Waiting) -> None:
+    def refused(self, entry: QueuedEntry) -> None:
         """This entry was not taken within its budget."""
         if self.trouble:
             return
         self.trouble = self._explain(entry.error)
-        trying = self._try(Waiting(entry.command, lambda result: None, 0.0))
+        trying = self._try(QueuedEntry(entry.command, lambda result: None, 0.0))
         self._task = self._tasks.start(trying, "publish-trial")
 
     def succeeded(self) -> None:
@@ -107,7 +107,7 @@ class Outage:
     def _explain(self, error: RedisError) -> str:
         return f"{error}; {self.cure(error)}"
 
-    async def _try(self, entry: Waiting) -> None:
+    async def _try(self, entry: QueuedEntry) -> None:
         try:
             while await self._pause():
                 self._connection.batch = [entry]

@@ -23,8 +23,8 @@ MIN_REPLY_TIMEOUT = 0.25
 
 
 @dataclass(slots=True)
-class Waiting:
-    """An entry that is not published or refused yet."""
+class QueuedEntry:
+    """An entry on its way to Redis, neither published nor refused yet."""
 
     command: bytes
     done: Done
@@ -47,14 +47,14 @@ class PublishConnection:
         self, pool: ConnectionPool, scripts: Sequence[str], durability: Durability
     ) -> None:
         self.scripts = "".join(scripts)
-        self.batch: list[Waiting] = []
+        self.batch: list[QueuedEntry] = []
         """What `send` sends; it stays here until it is taken, when its answers are there."""
         self.task: asyncio.Task[None] | None = None
         """The task that sends now."""
         self._pipe = RawPipeline(pool, [pack("SCRIPT", "LOAD", script) for script in scripts])
         self._durability = durability
 
-    def take_batch(self) -> list[Waiting]:
+    def take_batch(self) -> list[QueuedEntry]:
         """Take the batch out of the connection."""
         batch, self.batch = self.batch, []
         return batch

@@ -24,7 +24,7 @@ from flybridge.bridge.publishing.durability import NONE, Durability, Undurable
 from flybridge.bridge.publishing.outage import Leadership, Outage
 from flybridge.bridge.publishing.publish_connection import (
     PublishConnection,
-    Waiting,
+    QueuedEntry,
     finds_no_room,
     is_fenced,
 )
@@ -124,7 +124,7 @@ class Publisher:
         self._admission = admission or Admission()
         self._sending = 0
         self._clock = clock
-        self._queue: deque[Waiting] = deque()
+        self._queue: deque[QueuedEntry] = deque()
         self._backlog = 0
         pool = redis.connection_pool
         self._connections = [
@@ -162,7 +162,7 @@ class Publisher:
         fields: Mapping[str, str],
         done: Done,
         *,
-        same: str = "",
+        identity: str = "",
         longest: int | None = None,
     ) -> None:
         """Keep what holds no readable event as a dead letter of the bridge, once.
@@ -171,7 +171,7 @@ class Publisher:
         and `envelope`: the payload.
 
         Args:
-            same: identifies the push and its repetitions; empty: nothing does.
+            identity: the same for every push of one event; empty: nothing tells repetitions.
             longest: bytes that are kept of a payload that is not acked anyway; such letters may
                 take up half of the room only. None: all bytes.
         """
@@ -180,9 +180,9 @@ class Publisher:
             return
         pairs = [part for name, value in fields.items() for part in (name, value[:DEAD_FIELD])]
         fixed = ("reason", reason, "size", len(payload), "envelope", payload[:longest])
-        keys = (self._dead, self._keys.buried(same or secrets.token_hex(16)))
+        keys = (self._dead, self._keys.buried(identity or secrets.token_hex(16)))
         most = self._dead_letters if longest is None else max(1, self._dead_letters // 2)
-        options = (most, self._marker_ttl if same else RETRIED)
+        options = (most, self._marker_ttl if identity else RETRIED)
         self._enqueue(
             pack("EVALSHA", _KEEP_LETTER.sha, len(keys), *keys, *options, *pairs, *fixed), done
         )
@@ -220,7 +220,7 @@ class Publisher:
         if not self._admission.takes(self.waiting, now, busy=busy):
             done(PublishRefused("capacity"))
             return
-        self._queue.append(Waiting(command, done, now + self._budget))
+        self._queue.append(QueuedEntry(command, done, now + self._budget))
         self._backlog += len(command)
         self.waiting += 1
         if len(self._idle) == len(self._connections) or not self._admission.queue:
@@ -271,7 +271,7 @@ class Publisher:
             self._start()
         return bool(connection.batch)
 
-    async def _send(self, connection: PublishConnection) -> list[Waiting]:
+    async def _send(self, connection: PublishConnection) -> list[QueuedEntry]:
         """Send one batch; returns the entries to send again."""
         answers = await connection.send(connection.batch[0].deadline - self._clock())
         now = self._clock()
@@ -280,7 +280,7 @@ class Publisher:
         await self._note(connection, answers)
         return again
 
-    def _judge(self, waiting: Waiting, answer: Any, now: float) -> bool:
+    def _judge(self, waiting: QueuedEntry, answer: Any, now: float) -> bool:
         """Report the result of an entry; False when there is time to send it again."""
         if isinstance(answer, RedisError):
             waiting.trouble, waiting.error = _trouble(answer), answer
@@ -336,16 +336,16 @@ class Publisher:
             self._letters_full = None
             log.info("letters.relieved")
 
-    def _give_up(self, waiting: Waiting) -> None:
+    def _give_up(self, waiting: QueuedEntry) -> None:
         if waiting.trouble != "full":
             self._outage.refused(waiting)
         self._report(waiting, PublishRefused(waiting.trouble))
 
-    def _refuse(self, batch: Sequence[Waiting], reason: Refusal) -> None:
+    def _refuse(self, batch: Sequence[QueuedEntry], reason: Refusal) -> None:
         for waiting in batch:
             self._report(waiting, PublishRefused(reason))
 
-    def _report(self, waiting: Waiting, result: Published | PublishRefused) -> None:
+    def _report(self, waiting: QueuedEntry, result: Published | PublishRefused) -> None:
         self.waiting -= 1
         self._backlog -= len(waiting.command)
         try:

@@ -72,7 +72,8 @@ class Intake:
         self._outages = outages
         self._died = died
         self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[str, threading.Thread] = {}
+        """By the name of their loop; empty before `start`."""
 
     def start(self, begun: Callable[[], None], relieve: Callable[[], None]) -> None:
         """Start the threads; further calls do nothing.
@@ -89,13 +90,13 @@ class Intake:
             "settle": self._settle,
             "keep": lambda: self._keeper.keep(relieve),
         }
-        self._threads = [
-            threading.Thread(
+        self._threads = {
+            name: threading.Thread(
                 target=self._alive, args=(name, work), name=f"flybridge-{name}", daemon=True
             )
             for name, work in loops.items()
-        ]
-        for thread in self._threads:
+        }
+        for thread in self._threads.values():
             thread.start()
 
     def stop(self) -> None:
@@ -104,8 +105,7 @@ class Intake:
         self._keeper.stop()
         self._held.stop_waiting()
         self._settler.give_back(self._waiting.drain())
-        for thread in self._threads[:2]:
-            thread.join(BLOCK + 5)
+        self._join("read", "order", most=BLOCK + 5)
         self._keeper.wait_for_last_look(BLOCK)
         # What the last read brought, and the last look for others.
         self._settler.give_back(self._waiting.drain())
@@ -116,13 +116,11 @@ class Intake:
             return
         self._stopping.set()
         self._keeper.close()
-        read, order, settle, keep = self._threads
         # First those that claim, then who settles what they claimed.
-        for thread in (keep, order, read):
-            thread.join(5)
+        self._join("keep", "order", "read", most=5)
         self._settler.give_back(self._waiting.drain())
         self._settler.close()
-        settle.join(5)
+        self._join("settle", most=5)
         self._leave()
 
     def abandon(self, most: float) -> None:
@@ -138,8 +136,14 @@ class Intake:
         self._keeper.close()
         self._held.stop_waiting()
         self._settler.close(CUT_SHORT)
-        self._threads[2].join(most)
+        self._join("settle", most=most)
         self._leave()
+
+    def _join(self, *names: str, most: float) -> None:
+        """Wait for the end of these threads, `most` seconds for each."""
+        for name in names:
+            if name in self._threads:
+                self._threads[name].join(most)
 
     def _leave(self) -> None:
         # Twice, for an idle connection may have been cut, which shows only when it is used.

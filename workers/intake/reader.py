@@ -38,7 +38,7 @@ NO_HASH = ResponseError("WRONGTYPE of what the group has been in; it is taken fo
 SPOILT = 2
 """The answer of `group.lua` for a key that is no hash."""
 
-LEAVE = 5.0
+LEAVE_TIMEOUT = 5.0
 """Seconds that a consumer which leaves may spend on handing over what it still holds."""
 
 SWEEP_AFTER = 3_600.0
@@ -50,7 +50,7 @@ class StreamReader:
 
     Args:
         event_lease: seconds; a consumer that is idle for ten of them may be swept.
-        retention: seconds, as the guard has it.
+        retention: seconds that an entry stays in its stream; the marks of what is done outlive it.
         beginning: subscribes the group, if it is new to what this worker reads.
     """
 
@@ -99,7 +99,12 @@ class StreamReader:
         return self._names(self._keys.replays(self._group))
 
     def subscribe(self, covered: frozenset[str], coverage: Coverage = NOTHING) -> None:
-        """Have trimming wait for this group in every stream that these words cover, from now on."""
+        """Have trimming wait for this group from now on, and tell the group what is handled here.
+
+        Args:
+            covered: what this worker reads: `*`, `queue:<queue>` or `type:<type>`.
+            coverage: the handlers of this worker.
+        """
         if covered != self._covered and self._begins(self._beginning.begin, covered):
             self._covered = covered
         self.presence.tell(covered, coverage)
@@ -178,7 +183,7 @@ class StreamReader:
 
     def leave(self) -> None:
         """Remove this consumer from every group; other workers take over what it holds."""
-        streams, ends = self.streams, time.monotonic() + LEAVE
+        streams, ends = self.streams, time.monotonic() + LEAVE_TIMEOUT
         while streams and time.monotonic() < ends:
             answers = self._on_each_stream("leave", streams, self._group, self._consumer.name)
             more = []

@@ -45,6 +45,8 @@ class Settler:
 
     Args:
         waiting: may hold suspects, which wait for the settlement of what ran beside them.
+        wake: has the dispatcher look for what may start; called when a suspect may.
+        complete: set by `close`; shared with those that ask Redis, who then wait no longer.
     """
 
     def __init__(

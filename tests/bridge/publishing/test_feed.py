@@ -173,9 +173,9 @@ def test_what_is_acked_is_kept_whole_and_once_what_is_not_in_part(keys: Keys) ->
             setup.feed.reject(Rejected("invalid", b"\xff", {}, None))
     first, second, third = setup.publisher.options
     assert first == second
-    assert first["same"]
+    assert first["identity"]
     assert "longest" not in first
-    assert third == {"same": "", "longest": 65_536}
+    assert third == {"identity": "", "longest": 65_536}
 
 
 def test_a_frame_that_is_lost_because_nobody_can_ask_for_it_again_is_counted(keys: Keys) -> None:

@@ -147,7 +147,7 @@ async def bury(publisher: Publisher, *payloads: bytes, same: bool = True) -> lis
     results: list[Any] = []
     for payload in payloads:
         name = payload.hex() if same else ""
-        publisher.bury("decode", payload, {}, results.append, same=name)
+        publisher.bury("decode", payload, {}, results.append, identity=name)
         assert await publisher.drain(2.0) == 0
     return results
 

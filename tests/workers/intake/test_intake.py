@@ -808,7 +808,7 @@ def test_who_stops_gives_back_what_has_not_begun_before_anything_else(
 
 
 def test_who_is_told_to_stop_while_waiting_for_room_reads_no_more(intake, reader):
-    read = intake.intake._threads[0]
+    read = intake.intake._threads["read"]
     before: list[int] = []
 
     def stop_meanwhile(most: float) -> int:
@@ -827,7 +827,7 @@ def test_what_is_found_while_a_worker_stops_is_given_back(intake, reader, guard)
 
     def find(room: int, caps: Mapping[str, int]) -> list[Pending]:
         looking.set()
-        intake.intake._threads[0].join()
+        intake.intake._threads["read"].join()
         intake.intake._keeper._closing.wait(0.3)
         reader.due = due
         return [item("late")]

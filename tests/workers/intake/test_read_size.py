@@ -159,7 +159,7 @@ class TestALongPendingList:
     def test_who_holds_too_much_to_hand_on_leaves_it_to_be_taken_over(
         self, redis: Redis, keys: Keys, held: list[Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("flybridge.workers.intake.reader.LEAVE", 0.0001)
+        monkeypatch.setattr("flybridge.workers.intake.reader.LEAVE_TIMEOUT", 0.0001)
         with capture_logs() as logs:
             follower(redis, keys, "c1").reader.leave()
         assert [line["event"] for line in logs] == ["consumer.stays"]
