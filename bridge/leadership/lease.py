@@ -127,11 +127,15 @@ class LeaseElector:
 
     async def wait_until_leading(self) -> int:
         """Ask until the lease is ours, and return the term. Only `lead` renews it."""
+        leader = ""
         while True:
             left = await self._ask()
             self._candidate.asked()
             if self.term:
                 return self.term
+            if self.holder not in ("", leader):
+                leader = self.holder
+                log.info("bridge.stands_by", leader=leader)
             await asyncio.sleep(self._election.delay(random.random(), left))  # noqa: S311
 
     @asynccontextmanager

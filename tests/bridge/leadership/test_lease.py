@@ -67,6 +67,21 @@ async def test_the_first_leads_and_the_second_waits_until_it_is_released(
     await second.release()
 
 
+async def test_a_standby_says_once_who_leads(any_redis: Redis, keys: Keys) -> None:
+    first, second = elector(any_redis, keys, "a"), elector(any_redis, keys, "b")
+    candidate = Candidate()
+    standby = elector(any_redis, keys, "c", candidate=candidate)
+    with structlog.testing.capture_logs() as logs:
+        for leader in (first, second):
+            async with leader.lead():
+                waiting = asyncio.create_task(standby.wait_until_leading())
+                asked = candidate.times_asked
+                await eventually(lambda asked=asked: candidate.times_asked > asked + 3)
+                waiting.cancel()
+    told = [each["leader"] for each in logs if each["event"] == "bridge.stands_by"]
+    assert told == ["a", "b"]
+
+
 async def test_who_may_not_lead_looks_who_does_and_takes_nothing_though_it_is_free(
     any_redis: Redis, keys: Keys
 ) -> None:
