@@ -203,12 +203,15 @@ async def test_who_is_cancelled_while_waiting_holds_nothing_afterwards(make, red
 
 
 async def test_who_is_cancelled_at_work_gives_it_back(make, redis, key):
+    at_work = asyncio.Event()
+
     async def work() -> None:
         async with make("a"):
+            at_work.set()
             await asyncio.sleep(60)
 
     working = asyncio.create_task(work())
-    await asyncio.to_thread(until, lambda: redis.exists(key))
+    await at_work.wait()
     working.cancel()
     with pytest.raises(asyncio.CancelledError):
         await working
